@@ -1,0 +1,81 @@
+"""The objectives: two directions, one pull, one regression. Everything in float32.
+
+A student loss asks the student's answer ``x0_student`` to move by ``direction / normaliser``: it is a regression to
+a stopped target, so its gradient with respect to ``x0_student`` is ``-2 direction / normaliser`` per element.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.core import flow
+
+NORMALISER_FLOOR = 0.1
+
+
+def cfg_augmentation(
+    x0_cond: Float[Tensor, "b *latent"], x0_null: Float[Tensor, "b *latent"], *, scale: float
+) -> Float[Tensor, "b *latent"]:
+    """The direction that engraves the teacher's guidance into the student.
+
+        direction_ca = ca_scale (x0_cond - x0_null)                                     [eq:ca]
+
+    Both predictions are the teacher's at the probe. ``scale`` multiplies the raw difference and is not a guidance
+    scale: guidance g would be ``g - 1`` here.
+    """
+    return scale * (x0_cond.float() - x0_null.float())
+
+
+def distribution_matching(
+    x0_teacher: Float[Tensor, "b *latent"], x0_fake: Float[Tensor, "b *latent"]
+) -> Float[Tensor, "b *latent"]:
+    """The direction from the student's distribution to the teacher's.
+
+        direction_dm = x0_teacher - x0_fake                                             [eq:dm]
+
+    Proportional to the difference of the two scores at the probe, hence zero when the distributions agree there.
+    """
+    return x0_teacher.float() - x0_fake.float()
+
+
+def normaliser(
+    x0_reference: Float[Tensor, "b *latent"], x0_student: Float[Tensor, "b *latent"], *, floor: float = NORMALISER_FLOOR
+) -> Float[Tensor, "b"]:
+    """The size of the student's error, by which a direction is divided.
+
+        normaliser = max(mean |x0_reference - x0_student|, floor)   per sample, over all latent axes   [eq:normaliser]
+    """
+    return (x0_reference.float() - x0_student.float()).abs().flatten(1).mean(1).clamp_min(floor)
+
+
+def pull(
+    x0_student: Float[Tensor, "b *latent"], direction: Float[Tensor, "b *latent"], normaliser: Float[Tensor, "b"]
+) -> Float[Tensor, "b"]:
+    """Regress the student's answer to where the direction points.
+
+        target = stop_gradient(x0_student + direction / normaliser)
+        loss   = mean over the latent axes of (x0_student - target)^2                   [eq:pull]
+
+    Differs: no factor 1/2, as in the released CDM code; DMD2 has one, so its gradients are half as large.
+
+    Returns:
+        One loss per sample, float32; their mean over the global batch is the objective.
+    """
+    x0_student = x0_student.float()
+    target = (x0_student + direction / flow.per_sample(normaliser, direction)).detach()
+    return (x0_student - target).square().flatten(1).mean(1)
+
+
+def denoising(
+    velocity: Float[Tensor, "b *latent"], *, x0: Float[Tensor, "b *latent"], noise: Float[Tensor, "b *latent"]
+) -> Float[Tensor, "b"]:
+    """The flow-matching regression by which the fake score follows the student.
+
+        loss = mean over the latent axes of (velocity(x_sigma, sigma) - (noise - x0))^2 [eq:denoising]
+    """
+    return (velocity.float() - flow.velocity_from(x0, noise)).square().flatten(1).mean(1)
+
+
+def weighted_mean(losses: Float[Tensor, "b"], global_batch: int) -> Float[Tensor, ""]:
+    """This process's share of the mean over the global batch: shares of all processes add up to the mean."""
+    return torch.sum(losses) / global_batch

@@ -1,0 +1,95 @@
+"""Anchor schedules: the descending noise levels at which a backward simulation stops.
+
+A schedule is written before the time shift and mapped by the backbone: one rule serves every backbone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.core.sigmas import Uniform
+
+ToSigma = Callable[[Tensor], Tensor]
+"""A backbone's map from a pre-shift level in [0, 1] to its sigma; increasing, 1 goes to the largest sigma."""
+
+FOUR_STEPS = (1.0, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class FixedSchedule:
+    """The same anchors every time.
+
+    Attributes:
+        levels: Pre-shift noise levels, strictly descending from 1, without the final 0.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    kind: Literal["fixed"] = "fixed"
+    levels: tuple[float, ...] = FOUR_STEPS
+
+    def __post_init__(self) -> None:
+        check_levels(self.levels)
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest number of anchors."""
+        return len(self.levels), len(self.levels)
+
+    def sigmas(self, inner_u: Float[Tensor, "b k1"], to_sigma: ToSigma) -> Float[Tensor, "b k"]:
+        """One row of anchors per row of ``inner_u``, whose values are not used."""
+        levels = torch.tensor(self.levels, dtype=torch.float32, device=inner_u.device)
+        return to_sigma(levels).expand(inner_u.shape[0], -1)
+
+
+@dataclass(frozen=True)
+class RandomLengthSchedule:
+    """A continuous schedule of random length: 1, then N - 1 sorted draws.
+
+        N ~ U{min_steps..max_steps};  levels = [1, sort_desc(draws of inner)]           [eq:random-schedule]
+
+    N is one draw per step for all samples (it decides the number of network calls), the inner levels are drawn
+    per sample. Differs: the released code draws the inner levels once per process and step.
+    """
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    kind: Literal["random_length"] = "random_length"
+    min_steps: int = 1
+    max_steps: int = 28
+    inner: Uniform = field(default_factory=lambda: Uniform(low=0.25, high=0.95))
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_steps <= self.max_steps:
+            raise ValueError(f"min_steps {self.min_steps} and max_steps {self.max_steps} must satisfy 1 <= min <= max")
+        if self.inner.high >= 1.0:
+            raise ValueError(f"inner.high is {self.inner.high}; it must be below 1, the level of the first anchor")
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Smallest and largest number of anchors."""
+        return self.min_steps, self.max_steps
+
+    def sigmas(self, inner_u: Float[Tensor, "b k1"], to_sigma: ToSigma) -> Float[Tensor, "b k"]:
+        """Anchors of each sample: ``inner_u`` holds N - 1 raw uniform draws per sample."""
+        inner = self.inner.sigma(inner_u, query_sigma=torch.ones_like(inner_u))
+        first = torch.ones_like(inner_u[:, :1]) if inner_u.shape[1] else inner_u.new_ones(inner_u.shape[0], 1)
+        return to_sigma(torch.cat([first, inner.sort(dim=1, descending=True).values], dim=1))
+
+
+Schedule = FixedSchedule | RandomLengthSchedule
+
+
+def check_levels(levels: tuple[float, ...]) -> None:
+    """Raise ValueError unless ``levels`` starts at 1 and strictly descends above 0."""
+    if not levels or levels[0] != 1.0:
+        raise ValueError(f"levels {list(levels)} must start at 1, the level of pure noise")
+    if any(a <= b for a, b in zip(levels, levels[1:], strict=False)) or levels[-1] <= 0:
+        raise ValueError(f"levels {list(levels)} must strictly descend and stay above 0 (the final 0 is implied)")
+
+
+def with_final_zero(sigmas: Float[Tensor, "*b k"]) -> Float[Tensor, "*b k1"]:
+    """Append the final noise level 0, where the last Euler step ends."""
+    return torch.cat([sigmas, torch.zeros_like(sigmas[..., :1])], dim=-1)
