@@ -1,0 +1,210 @@
+"""The questions every backbone answers. A port is one subclass of ModelAdapter; the training loop never changes.
+
+Imports no diffusers: methods, training and tests program against this file.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from fewstep.core import flow
+from fewstep.core.points import NoisyLatent
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the networks are told about each prompt: embeddings, pooled vectors, masks.
+
+    Attributes:
+        tensors: By the adapter's own names; the first axis of each is the prompt.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors.values())).shape[0]
+
+    def rows(self, index: Tensor | slice) -> "Conditioning":
+        """The prompts selected by ``index``."""
+        return Conditioning({name: value[index] for name, value in self.tensors.items()})
+
+    def expand(self, count: int) -> "Conditioning":
+        """One prompt, repeated for a batch of ``count`` samples without copying."""
+        return Conditioning({name: value.expand(count, *value.shape[1:]) for name, value in self.tensors.items()})
+
+    def to(self, device: torch.device | str) -> "Conditioning":
+        return Conditioning({name: value.to(device, non_blocking=True) for name, value in self.tensors.items()})
+
+    @staticmethod
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        """Several batches as one, in order."""
+        return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+class BackboneConfig(BaseModel):
+    """Which checkpoint a run distils, and at what size. Families with choices of their own subclass it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    model: str = Field(description="Hugging Face repository id or a local diffusers folder")
+    revision: str | None = None
+    height: int = Field(default=1024, gt=0, description="pixels")
+    width: int = Field(default=1024, gt=0, description="pixels")
+    allow_distilled: bool = Field(
+        default=False, description="accept a checkpoint that looks already distilled; for those that only look it"
+    )
+
+
+class ModelAdapter(ABC):
+    """Everything that differs between backbones: clock, sign, packing, conditioning, file layout.
+
+    An adapter holds facts of one checkpoint (scheduler, VAE constants, sizes) and no weights: the network is an
+    argument, because student, teacher and fake score are three weights of one architecture.
+
+    Args:
+        config: The ``backbone`` section of a recipe, an instance of ``config_class``.
+        components: The checkpoint's JSON files by component name (``scheduler``, ``vae``, ``transformer``, ...);
+            the registry reads them without loading a weight.
+    """
+
+    kind: ClassVar[str]
+    config_class: ClassVar[type[BackboneConfig]] = BackboneConfig
+    pipeline_class: ClassVar[str]
+    network_component: ClassVar[str] = "transformer"
+    block_classes: ClassVar[tuple[str, ...]]
+    """Class names of the repeated blocks: the units of sharding and of activation checkpointing."""
+    lora_targets: tuple[str, ...]
+    """Module name suffixes that take LoRA factors; an adapter may set them from the checkpoint's configuration."""
+    never_trained: tuple[str, ...] = ()
+    """Patterns of parameter names that never receive a gradient, though trainable."""
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        self.config = config
+        self.components = components
+        self.compute_dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def default_config(
+        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
+    ) -> BackboneConfig:
+        """The config of a checkpoint that comes without one: its own default size where the files tell it."""
+        return cls.config_class(kind=cls.kind, model=model, revision=revision)
+
+    # The maths' side: called inside the training step.
+
+    @abstractmethod
+    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        """Ask ``network`` for its velocity ``noise - x0`` at ``point``; float32, in the layout of ``point.x_sigma``."""
+
+    def guided_velocity(
+        self,
+        network: nn.Module,
+        point: NoisyLatent,
+        cond: Conditioning,
+        null_cond: Conditioning,
+        *,
+        guidance_scale: float,
+    ) -> Float[Tensor, "b *latent"]:
+        """Velocity with the pipeline's own guidance, as it draws pictures; one batched call for both branches."""
+        if guidance_scale == 1.0:
+            return self.velocity(network, point, cond)
+        twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
+        null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
+        return flow.guide(conditional, null, guidance_scale)
+
+    @abstractmethod
+    def to_sigma(self, level: Tensor) -> Tensor:
+        """Map a pre-shift noise level in [0, 1] to sigma with the teacher's own scheduler (its time shift)."""
+
+    @property
+    def sigma_max(self) -> float:
+        """The largest sigma the network was trained at: 1 for flow models, below 1 for variance-preserving ones."""
+        return 1.0
+
+    @property
+    def initial_scale(self) -> float:
+        """Factor that turns standard normal noise into the state at ``sigma_max``."""
+        return 1.0
+
+    @abstractmethod
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape of one latent of an image of ``height`` x ``width`` pixels; ConfigError when the size does not fit."""
+
+    # The files' side: loading, text, pictures, export.
+
+    @abstractmethod
+    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Load the denoising network alone, in eval mode."""
+
+    @abstractmethod
+    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """Load the VAE alone, in eval mode."""
+
+    @abstractmethod
+    def load_pipeline(self, **components: Any) -> Any:
+        """Load the diffusers pipeline; a component passed as None is not loaded."""
+
+    @abstractmethod
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        """Embed prompts exactly as the pipeline does for the conditional branch."""
+
+    def encode_null(self, pipeline: Any) -> Conditioning:
+        """Embed the unconditional branch: one row."""
+        return self.encode(pipeline, [""])
+
+    @abstractmethod
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+        """Turn clean latents into pixels in [0, 1], float32."""
+
+    @abstractmethod
+    def student_scheduler(self) -> Any:
+        """The scheduler an exported student ships with: it takes the student's sigmas as they are."""
+
+    @abstractmethod
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        """Arguments of the stock pipeline call that reproduces our sampler on ``sigmas`` with an exported student."""
+
+    @abstractmethod
+    def load_kwargs(self) -> dict[str, Any]:
+        """Extra arguments that ``DiffusionPipeline.from_pretrained`` needs for this checkpoint."""
+
+    @abstractmethod
+    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
+        """Write a diffusers folder with ``network`` and copies of the checkpoint's other components."""
+
+    # The names of the published CDM documentation, so that a port written against it reads the same.
+
+    def get_lora_target_modules(self) -> list[str]:
+        return list(self.lora_targets)
+
+    @abstractmethod
+    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
+        """The pipeline's text encoders, in its own order, without absent ones."""
+
+    @abstractmethod
+    def get_tokenizers(self, pipeline: Any) -> list[Any]:
+        """The pipeline's tokenizers, in its own order, without absent ones."""
+
+    def student_forward(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Tensor:
+        """The few-step network's velocity: no guidance."""
+        return self.velocity(network, point, cond)
+
+    def teacher_forward(
+        self,
+        network: nn.Module,
+        point: NoisyLatent,
+        cond: Conditioning,
+        null_cond: Conditioning,
+        *,
+        guidance_scale: float,
+    ) -> Tensor:
+        """The teacher's velocity with the pipeline's guidance."""
+        return self.guided_velocity(network, point, cond, null_cond, guidance_scale=guidance_scale)

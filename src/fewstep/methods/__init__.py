@@ -1,0 +1,1 @@
+"""Algorithms over core and the ModelAdapter protocol: no optimiser, no device, no config parsing."""

@@ -1,0 +1,153 @@
+"""Every random number of one step as one frozen value, named so that nothing depends on the number of processes.
+
+A draw is named by (seed, purpose, step, position in the global batch). What decides the number of network calls
+omits the position, so every process knows it. No state is kept: to resume, a step number is enough.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.core.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Named random streams of one run: a counter-based generator keyed by a stable hash of the draw's name."""
+
+    seed: int
+
+    def _generator(self, purpose: str, step: int, position: int | None) -> np.random.Generator:
+        name = f"{self.seed}/{purpose}/{step}/{'all' if position is None else position}".encode()
+        key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def integer(self, purpose: str, step: int, *, low: int, high: int, position: int | None = None) -> int:
+        """One integer of low..high, both included."""
+        return int(self._generator(purpose, step, position).integers(low, high, endpoint=True))
+
+    def uniform(self, purpose: str, step: int, positions: Sequence[int], count: int) -> Float[Tensor, "b count"]:
+        """``count`` numbers uniform in [0, 1) for each position, float32 on the CPU."""
+        rows = [self._generator(purpose, step, j).random(count, dtype=np.float32) for j in positions]
+        return torch.from_numpy(np.stack(rows))
+
+    def normal(
+        self, purpose: str, step: int, positions: Sequence[int], shape: tuple[int, ...]
+    ) -> Float[Tensor, "b *latent"]:
+        """Standard normal noise of ``shape`` for each position, float32 on the CPU."""
+        rows = [self._generator(purpose, step, j).standard_normal(shape, dtype=np.float32) for j in positions]
+        return torch.from_numpy(np.stack(rows))
+
+
+@dataclass(frozen=True)
+class TermDraws:
+    """What one loss term draws: raw uniforms for its two noise levels, fresh noise for its probe and its query."""
+
+    query_u: Float[Tensor, "b"]
+    query_noise: Float[Tensor, "b *latent"] | None
+    probe_u: Float[Tensor, "b"]
+    probe_noise: Float[Tensor, "b *latent"]
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one step for some rows of the global batch.
+
+    Attributes:
+        initial_noise: Start of the backward simulation.
+        inner_u: Raw uniforms of the inner anchors, N - 1 per sample.
+        anchor: Anchor index of each sample, on the host.
+        num_simulation_calls: Network calls of the simulation, the largest anchor index of all rows that are
+            processed at the same time by any process, so that every process makes equally many.
+        denoising_u: Raw uniforms of the fake score's noise levels.
+        denoising_noise: Noise of the fake score's regression.
+        terms: By term name; empty on a step without a student update.
+    """
+
+    initial_noise: Float[Tensor, "b *latent"]
+    inner_u: Float[Tensor, "b k1"]
+    anchor: tuple[int, ...]
+    num_simulation_calls: int
+    denoising_u: Float[Tensor, "b"]
+    denoising_noise: Float[Tensor, "b *latent"]
+    terms: Mapping[str, TermDraws]
+
+    @property
+    def num_anchors(self) -> int:
+        """N, the length of this step's schedule."""
+        return self.inner_u.shape[1] + 1
+
+    @staticmethod
+    def for_step(
+        streams: Streams,
+        step: int,
+        *,
+        schedule: Schedule,
+        latent_shape: tuple[int, ...],
+        positions: Sequence[int],
+        concurrent: Sequence[int],
+        terms: Sequence[str],
+        noisy_queries: Sequence[str] = (),
+    ) -> "Draws":
+        """Draw what the rows ``positions`` of the global batch need at ``step``.
+
+        Args:
+            streams: The run's named streams.
+            step: Step number, from 0.
+            schedule: Anchor schedule; its length is one draw per step.
+            latent_shape: Shape of one latent.
+            positions: Rows of the global batch that this process handles now.
+            concurrent: Rows that all processes together handle now, this process's own included.
+            terms: Names of the loss terms; empty when the student is not updated.
+            noisy_queries: Terms whose query needs noise of its own.
+        """
+        low, high = schedule.bounds
+        # one draw per step, not per sample: unequal call counts would deadlock sharded networks
+        num_anchors = streams.integer("num_anchors", step, low=low, high=high)
+
+        def anchor(j: int) -> int:
+            return streams.integer("anchor", step, low=0, high=num_anchors - 1, position=j)
+
+        def term(name: str) -> TermDraws:
+            noisy = name in noisy_queries
+            return TermDraws(
+                query_u=streams.uniform(f"{name}.query", step, positions, 1)[:, 0],
+                query_noise=streams.normal(f"{name}.query_noise", step, positions, latent_shape) if noisy else None,
+                probe_u=streams.uniform(f"{name}.probe", step, positions, 1)[:, 0],
+                probe_noise=streams.normal(f"{name}.probe_noise", step, positions, latent_shape),
+            )
+
+        return Draws(
+            initial_noise=streams.normal("initial_noise", step, positions, latent_shape),
+            inner_u=streams.uniform("inner_sigmas", step, positions, num_anchors - 1),
+            anchor=tuple(anchor(j) for j in positions),
+            num_simulation_calls=max(anchor(j) for j in concurrent),
+            denoising_u=streams.uniform("denoising", step, positions, 1)[:, 0],
+            denoising_noise=streams.normal("denoising_noise", step, positions, latent_shape),
+            terms={name: term(name) for name in terms},
+        )
+
+    def to(self, device: torch.device | str) -> "Draws":
+        """The same numbers on ``device``; drawn on the CPU because devices draw different ones."""
+
+        def move(value: Tensor) -> Tensor:
+            return value.to(device, non_blocking=True)
+
+        def move_term(draws: TermDraws) -> TermDraws:
+            noise = None if draws.query_noise is None else move(draws.query_noise)
+            return TermDraws(move(draws.query_u), noise, move(draws.probe_u), move(draws.probe_noise))
+
+        return Draws(
+            initial_noise=move(self.initial_noise),
+            inner_u=move(self.inner_u),
+            anchor=self.anchor,
+            num_simulation_calls=self.num_simulation_calls,
+            denoising_u=move(self.denoising_u),
+            denoising_noise=move(self.denoising_noise),
+            terms={name: move_term(draws) for name, draws in self.terms.items()},
+        )

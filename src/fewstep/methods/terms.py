@@ -1,0 +1,98 @@
+"""The student's loss terms as data: where the student is asked, where it is looked at, what is asked of it."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fewstep.core.objectives import NORMALISER_FLOOR
+from fewstep.core.sigmas import LogitNormal, SameAsQuery, Uniform, UniformBelowQuery
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SigmaLaw = Annotated[Uniform | UniformBelowQuery | SameAsQuery | LogitNormal, Field(discriminator="law")]
+
+
+class AtAnchor(Strict):
+    """Ask the student at its anchor of the simulated trajectory, on the path it will take when it samples."""
+
+    at: Literal["anchor"] = "anchor"
+
+
+class OffTrajectory(Strict):
+    """Ask the student where the anchor's own velocity leads at another noise level (CDM's continuous alignment)."""
+
+    at: Literal["off_trajectory"] = "off_trajectory"
+    sigma: SigmaLaw = Uniform()
+
+
+class LastAnchor(Strict):
+    """Ask the student at the last anchor of the schedule; needs the whole simulation."""
+
+    at: Literal["last_anchor"] = "last_anchor"
+
+
+class FreshNoise(Strict):
+    """Ask the student at its final sample, re-noised (Gaussian perturbation); needs the whole simulation."""
+
+    at: Literal["fresh_noise"] = "fresh_noise"
+    sigma: SigmaLaw = Uniform()
+
+
+Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
+
+
+class CfgAugmentation(Strict):
+    """`ca`: pull along the teacher's conditional minus unconditional prediction."""
+
+    weight: float = Field(default=1.0, gt=0)
+    scale: float = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
+    query: Query = AtAnchor()
+    probe: SigmaLaw = UniformBelowQuery()
+    floor: float = Field(default=NORMALISER_FLOOR, gt=0)
+
+
+class DistributionMatching(Strict):
+    """`dm` and `cdm`: pull along the teacher's minus the fake score's prediction.
+
+    With ``guidance_scale`` other than 1 the teacher is guided (DMD2), and so is the normaliser.
+    """
+
+    weight: float = Field(default=1.0, gt=0)
+    guidance_scale: float = Field(default=1.0, ge=0)
+    query: Query = AtAnchor()
+    probe: SigmaLaw = Uniform()
+    floor: float = Field(default=NORMALISER_FLOOR, gt=0)
+
+
+class ContinuousAlignment(DistributionMatching):
+    """`cdm`: distribution matching asked off the trajectory."""
+
+    query: Query = OffTrajectory()
+
+
+class Terms(Strict):
+    """The terms of the student's loss; an absent term is off."""
+
+    ca: CfgAugmentation | None = None
+    dm: DistributionMatching | None = None
+    cdm: ContinuousAlignment | None = None
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> "Terms":
+        if not self.active():
+            raise ValueError("terms names no loss; switch on at least one of ca, dm, cdm")
+        return self
+
+    def active(self) -> dict[str, CfgAugmentation | DistributionMatching]:
+        """The terms that are on, by name, in a fixed order."""
+        named = {"ca": self.ca, "dm": self.dm, "cdm": self.cdm}
+        return {name: term for name, term in named.items() if term is not None}
+
+    def needs_whole_simulation(self) -> bool:
+        """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""
+        return any(isinstance(term.query, LastAnchor | FreshNoise) for term in self.active().values())

@@ -1,0 +1,209 @@
+"""The CDM step on a toy network: exact savings, where gradients go, and the published special cases."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.core import flow, objectives
+from fewstep.core.points import extrapolate, renoise
+from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
+from fewstep.methods.draws import Draws
+from fewstep.methods.simulation import simulate_whole
+from fewstep.methods.terms import (
+    CfgAugmentation,
+    ContinuousAlignment,
+    DistributionMatching,
+    FreshNoise,
+    LastAnchor,
+    OffTrajectory,
+    Terms,
+)
+from tests.methods.toy import RELEASED, ToyVelocity, draws, labels, method
+
+COND, NULL = labels([0, 1, 0, 1, 0, 1]), labels([2] * 6)
+
+
+def networks() -> tuple[ToyVelocity, ToyVelocity, ToyVelocity]:
+    return ToyVelocity(seed=1), ToyVelocity(seed=2), ToyVelocity(seed=3)
+
+
+def gradients(network: ToyVelocity) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+def losses_of(of: Method, drawn: Draws, student: ToyVelocity, *, anchor_gradient: bool = True) -> dict[str, Tensor]:
+    _, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=anchor_gradient)
+    return student_losses(
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        simulated=simulated,
+        cond=COND,
+        null_cond=NULL,
+        draws=drawn,
+    )
+
+
+def plain_formulation(of: Method, drawn: Draws, student: ToyVelocity) -> dict[str, Tensor]:
+    """Section by section as the paper says it: whole simulation, one forward per term, no batching, no sharing."""
+    _, teacher, fake = networks()
+    sigmas = of.schedule.sigmas(drawn.inner_u, of.to_sigma)
+    anchor = simulate_whole(student, drawn.initial_noise, sigmas, COND, anchor=drawn.anchor).anchor
+    with torch.no_grad():
+        velocity = student(anchor, COND)
+    losses = {}
+    for name in ("ca", "dm", "cdm"):
+        term = drawn.terms[name]
+        query = anchor
+        if name == "cdm":
+            query = extrapolate(anchor, velocity, sigma=term.query_u.clamp(0.02, 0.98))
+        x0_student = query.x0(student(query, COND))
+        below = anchor.sigma if name == "ca" else 1.0
+        probe = renoise(x0_student.detach(), sigma=(term.probe_u * below).clamp(0.02, 0.98), noise=term.probe_noise)
+        with torch.no_grad():
+            x0_cond = probe.x0(teacher(probe, COND))
+            if name == "ca":
+                direction = 2.0 * (x0_cond - probe.x0(teacher(probe, NULL)))
+            else:
+                direction = x0_cond - probe.x0(fake(probe, COND))
+            size = (x0_cond - x0_student).abs().mean(1, keepdim=True).clamp_min(0.1)
+        losses[name] = (x0_student - (x0_student + direction / size).detach()).square().mean(1)
+    return losses
+
+
+@pytest.mark.parametrize("step", range(4))
+@pytest.mark.parametrize("anchor_gradient", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+def test_every_saving_gives_the_gradient_of_the_plain_formulation(
+    step: int, anchor_gradient: bool, batched: bool
+) -> None:
+    of = method(batch_frozen_calls=batched)
+    drawn = draws(of, step=step)
+    plain, saving = ToyVelocity(seed=1), ToyVelocity(seed=1)
+    expected = plain_formulation(of, drawn, plain)
+    actual = losses_of(of, drawn, saving, anchor_gradient=anchor_gradient)
+    for name, loss in expected.items():
+        torch.testing.assert_close(actual[name], loss, rtol=1e-4, atol=1e-6)
+    sum(loss.mean() for loss in expected.values()).backward()  # type: ignore[union-attr]
+    sum(loss.mean() for loss in actual.values()).backward()  # type: ignore[union-attr]
+    difference = (gradients(saving) - gradients(plain)).norm() / gradients(plain).norm()
+    assert difference < 2e-6  # float32 rounding of sums taken in another order
+
+
+def test_the_gradient_forward_is_shared_by_ca_and_dm_and_by_the_simulation() -> None:
+    of = method()
+    drawn = draws(of, step=3)
+    student = ToyVelocity(seed=1)
+    losses_of(of, drawn, student)
+    # the simulation up to the anchors, one call at the anchors, one off the trajectory
+    assert len(student.calls) == drawn.num_simulation_calls + 2
+    assert sum(student.calls) == sum(drawn.anchor) + 6 + 6
+
+
+def test_frozen_networks_answer_in_one_call_each() -> None:
+    of = method()
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+    )
+    assert teacher.calls == [4 * 6] and fake.calls == [2 * 6]
+
+
+def test_gradients_of_the_student_losses_reach_nothing_but_the_student() -> None:
+    of = method()
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    losses = student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+    )
+    torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
+    assert all(p.grad is None for network in (teacher, fake) for p in network.parameters())
+
+
+def test_gradients_of_the_fake_score_loss_reach_nothing_but_the_fake_score() -> None:
+    of = method()
+    drawn = draws(of)
+    student, _, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    fake_score_losses(of, fake, simulated, COND, drawn).mean().backward()
+    assert all(p.grad is None for p in student.parameters())
+    assert all(p.grad is not None for p in fake.parameters())
+
+
+def test_the_anchor_graph_survives_an_update_of_the_fake_score() -> None:
+    of = method()
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    fake_score_losses(of, fake, simulated, COND, drawn).mean().backward()
+    with torch.no_grad():
+        for p in fake.parameters():
+            p.sub_(0.1 * p.grad)  # type: ignore[arg-type, operator]
+    losses = student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+    )
+    losses["dm"].mean().backward()
+    assert gradients(student).isfinite().all()
+
+
+def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference() -> None:
+    guided = Terms(dm=DistributionMatching(guidance_scale=4.5))
+    of = method(guided)
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    losses = student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+    )
+    term = drawn.terms["dm"]
+    x0_student = simulated.x0
+    probe = renoise(x0_student, sigma=term.probe_u.clamp(0.02, 0.98), noise=term.probe_noise)
+    x0_cond, x0_null = probe.x0(teacher(probe, COND)), probe.x0(teacher(probe, NULL))
+    direction = objectives.distribution_matching(x0_cond, probe.x0(fake(probe, COND))) + 3.5 * (x0_cond - x0_null)
+    scale = objectives.normaliser(flow.guide(x0_cond, x0_null, 4.5), x0_student)
+    torch.testing.assert_close(losses["dm"], objectives.pull(x0_student, direction, scale), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "query", [OffTrajectory(), LastAnchor(), FreshNoise()], ids=lambda query: str(getattr(query, "at", query))
+)
+@pytest.mark.parametrize("target", ["anchor", "final"])
+def test_every_query_and_target_that_the_types_admit_trains_the_student(query: object, target: str) -> None:
+    terms = Terms(
+        ca=CfgAugmentation(query=query), dm=DistributionMatching(), cdm=ContinuousAlignment(query=query)  # type: ignore[arg-type]
+    )
+    of = method(terms, fake_target=target)
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    losses = student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+    )
+    torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
+    assert gradients(student).isfinite().all() and gradients(student).abs().sum() > 0
+    assert fake_score_losses(of, fake, simulated, COND, drawn).isfinite().all()
+
+
+def test_the_last_anchor_and_the_final_sample_are_those_of_the_whole_simulation() -> None:
+    of = method(Terms(dm=DistributionMatching(query=LastAnchor())))
+    drawn = draws(of)
+    student = ToyVelocity(seed=1)
+    simulated = simulate(of, student, COND, drawn, anchor_gradient=False)
+    last, final = simulated.trajectory.last_anchor, simulated.trajectory.final
+    assert last is not None and final is not None
+    torch.testing.assert_close(final, last.x0(student(last, COND)))
+
+
+def test_terms_without_a_loss_are_refused() -> None:
+    with pytest.raises(ValueError, match="terms names no loss; switch on at least one of ca, dm, cdm"):
+        Terms()
+
+
+def test_the_released_terms_need_no_state_behind_the_anchor() -> None:
+    assert not RELEASED.needs_whole_simulation()

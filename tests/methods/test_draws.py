@@ -1,0 +1,88 @@
+import subprocess
+import sys
+from collections import Counter
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fewstep.core.schedules import RandomLengthSchedule
+from fewstep.methods.draws import Draws, Streams
+
+
+def drawn(positions: range, *, step: int = 0, seed: int = 0, concurrent: range = range(8)) -> Draws:
+    return Draws.for_step(
+        Streams(seed),
+        step,
+        schedule=RandomLengthSchedule(),
+        latent_shape=(2, 3),
+        positions=positions,
+        concurrent=concurrent,
+        terms=["ca", "dm"],
+    )
+
+
+@given(st.integers(0, 8), st.integers(0, 50))
+def test_a_sample_draws_the_same_wherever_the_batch_is_split(cut: int, step: int) -> None:
+    whole = drawn(range(8), step=step)
+    for part in (range(cut), range(cut, 8)):
+        if not part:
+            continue
+        split, rows = drawn(part, step=step), slice(part.start, part.stop)
+        assert torch.equal(split.initial_noise, whole.initial_noise[rows])
+        assert torch.equal(split.inner_u, whole.inner_u[rows])
+        assert split.anchor == whole.anchor[rows]
+        assert torch.equal(split.terms["dm"].probe_noise, whole.terms["dm"].probe_noise[rows])
+        assert torch.equal(split.terms["ca"].probe_u, whole.terms["ca"].probe_u[rows])
+
+
+@given(st.integers(0, 200))
+def test_every_process_makes_the_same_number_of_calls(step: int) -> None:
+    parts = [drawn(range(2 * rank, 2 * rank + 2), step=step) for rank in range(4)]
+    assert {part.num_simulation_calls for part in parts} == {max(i for part in parts for i in part.anchor)}
+    assert len({part.num_anchors for part in parts}) == 1
+
+
+def test_schedule_lengths_and_anchors_cover_their_whole_range() -> None:
+    lengths = Counter(drawn(range(1), step=step, concurrent=range(1)).num_anchors for step in range(1500))
+    assert set(lengths) == set(range(1, 29))
+    assert max(lengths.values()) < 2.2 * 1500 / 28
+    assert all(0 <= i < d.num_anchors for d in (drawn(range(8), step=s) for s in range(50)) for i in d.anchor)
+
+
+def test_another_seed_draws_other_schedule_lengths() -> None:
+    lengths = [[drawn(range(1), step=step, seed=seed).num_anchors for step in range(20)] for seed in (0, 1)]
+    assert lengths[0] != lengths[1]
+
+
+def test_purposes_and_steps_do_not_share_noise() -> None:
+    first, second = drawn(range(8)), drawn(range(8), step=1)
+    noises = [first.initial_noise, first.denoising_noise, first.terms["ca"].probe_noise, first.terms["dm"].probe_noise]
+    noises.append(second.initial_noise)
+    flat = torch.stack([noise.flatten() for noise in noises])
+    correlation = torch.corrcoef(flat) - torch.eye(len(noises))
+    assert correlation.abs().max() < 0.6  # 48 numbers each; equal streams would give 1
+
+
+def test_noise_is_standard_normal_and_uniforms_stay_below_one() -> None:
+    noise = Streams(0).normal("initial_noise", 0, range(64), (16, 8, 8))
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    u = Streams(0).uniform("u", 0, range(1000), 10)
+    assert u.min() >= 0 and u.max() < 1 and abs(u.mean() - 0.5) < 0.02
+
+
+def test_draws_are_the_same_in_another_process_with_another_hash_seed() -> None:
+    code = (
+        "from fewstep.methods.draws import Streams; "
+        "print(Streams(7).normal('x', 3, [5], (4,)).tolist(), Streams(7).integer('n', 2, low=1, high=28))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, **_ENV}
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert outputs == {f"{Streams(7).normal('x', 3, [5], (4,)).tolist()} {Streams(7).integer('n', 2, low=1, high=28)}\n"}
+
+
+_ENV = {"PYTHONPATH": ":".join(sys.path)}
