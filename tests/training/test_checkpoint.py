@@ -1,0 +1,89 @@
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+
+from fewstep.errors import CheckpointError
+from fewstep.training.checkpoint import checkpoints, load_checkpoint, load_tensors, save_checkpoint
+
+
+def state(value: float = 1.0) -> dict[str, Any]:
+    return {"student": {"weight": torch.full((4, 3), value)}, "progress": {"step": int(value)}}
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, state(3.0), step=3, keep_last=2)
+    loaded = state(0.0)
+    load_checkpoint(tmp_path / "step-00000003", loaded)
+    assert torch.equal(loaded["student"]["weight"], torch.full((4, 3), 3.0)) and loaded["progress"]["step"] == 3
+
+
+def test_one_section_is_read_without_a_network(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(2.0), step=2, keep_last=2)
+    assert torch.equal(load_tensors(path, "student")["weight"], torch.full((4, 3), 2.0))
+    assert load_tensors(path, "ema") == {}
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        save_checkpoint(tmp_path, state(float(step)), step=step, keep_last=2)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
+
+
+def test_what_a_killed_save_left_is_not_a_checkpoint_and_is_swept_up(tmp_path: Path) -> None:
+    (tmp_path / ".saving-step-00000009-abc").mkdir(parents=True)
+    assert checkpoints(tmp_path) == []
+    save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_truncated_file_is_named_with_its_sizes(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    file = path / "__0_0.distcp"
+    whole = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path, state())
+    assert f"{file} holds {whole - 5} bytes instead of {whole}. Delete {path} and resume" in str(caught.value)
+
+
+def test_an_altered_file_is_named(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    file = path / "__0_0.distcp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp was altered \(its SHA-256 differs\)"):
+        load_checkpoint(path, state())
+
+
+@pytest.mark.parametrize(("name", "sentence"), [(".metadata", "metadata is missing"), ("manifest.json", "no readable")])
+def test_a_missing_file_is_named(name: str, sentence: str, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    (path / name).unlink()
+    with pytest.raises(CheckpointError, match=sentence):
+        load_checkpoint(path, state())
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    other = {"student": {"weight": torch.zeros(5, 3)}, "progress": {"step": 0}}
+    with pytest.raises(CheckpointError, match="does not fit this run"):
+        load_checkpoint(path, other)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, state(1.0), step=1, keep_last=1)
+
+    def full(*args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dcp, "save", full)
+    with pytest.raises(CheckpointError, match=r"could not be written \(OSError: .*No space left"):
+        save_checkpoint(tmp_path, state(2.0), step=2, keep_last=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert load_tensors(tmp_path / "step-00000001", "student")["weight"].eq(1.0).all()

@@ -1,0 +1,192 @@
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
+from fewstep.training import run as run_module
+from fewstep.training.checkpoint import checkpoints
+from fewstep.training.run import choose_device, load_student
+from fewstep.training.trainer import StepReport, Trainer
+from tests.training.tiny_run import recipe, run, saved_state
+
+
+def assert_same_state(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        same = torch.equal(value, theirs[name]) if isinstance(value, torch.Tensor) else value == theirs[name]
+        assert same, name
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
+def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(
+    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = recipe(tmp_path)
+    run(made, tmp_path / "whole")
+    step = Trainer.run_step
+
+    def terminated_after(trainer: Trainer) -> StepReport:
+        report = step(trainer)
+        if trainer.step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_step", terminated_after)
+        run(made, tmp_path / "stopped")
+    assert checkpoints(tmp_path / "stopped" / "checkpoints")[-1].name == f"step-{stop_at:08d}"
+    run(made, tmp_path / "stopped", resume=True)
+    assert_same_state(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
+def test_resume_starts_when_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    folder = run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run", resume=True)
+    assert len(metrics(folder.path)) == 2
+
+
+def test_a_longer_budget_goes_on_in_the_same_run(tmp_path: Path) -> None:
+    run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run")
+    run(recipe(tmp_path, "budget.student_updates=2"), tmp_path / "run", resume=True)
+    run(recipe(tmp_path, "budget.student_updates=2"), tmp_path / "whole")
+    assert_same_state(saved_state(tmp_path / "run"), saved_state(tmp_path / "whole"))
+
+
+def test_ctrl_c_saves_before_it_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.run_step
+
+    def interrupted(trainer: Trainer) -> StepReport:
+        report = step(trainer)
+        os.kill(os.getpid(), signal.SIGINT)
+        return report
+
+    monkeypatch.setattr(Trainer, "run_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe(tmp_path), tmp_path / "run")
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000001"
+
+
+def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Trainer] = []
+    build = run_module._build_trainer
+    monkeypatch.setattr(run_module, "_build_trainer", lambda *a: seen.append(build(*a)) or seen[0])
+    run(recipe(tmp_path), tmp_path / "run")
+    from diffusers import SD3Transformer2DModel
+
+    original = SD3Transformer2DModel.from_pretrained(tmp_path / "teacher" / "transformer").state_dict()
+    roles = seen[0].roles
+    moved = {
+        role: [n for n, p in getattr(roles, role).network.named_parameters() if not torch.equal(p.detach(), original[n])]
+        for role in ("student", "teacher", "fake_score")
+    }
+    assert moved["teacher"] == []
+    assert len(moved["student"]) == len(moved["fake_score"]) == len(list(roles.student.network.parameters()))
+
+
+def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(tmp_path: Path) -> None:
+    run(recipe(tmp_path), tmp_path / "whole")
+    run(recipe(tmp_path, "parallel.microbatch=3"), tmp_path / "split")
+    for ours, theirs in zip(metrics(tmp_path / "split"), metrics(tmp_path / "whole"), strict=True):
+        assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
+    split, whole = saved_state(tmp_path / "split"), saved_state(tmp_path / "whole")
+    for name, value in whole.items():
+        if name.startswith(("student.", "fake_score.", "ema.")):
+            # AdamW turns rounding of near-zero gradients into steps of up to lr; three updates of 1e-3
+            assert (split[name] - value).abs().max() < 6e-3, name
+            assert (split[name] - value).norm() <= 1e-3 * value.norm() + 1e-4, name
+
+
+@pytest.mark.parametrize("saving", ["keep_anchor_graph", "batch_frozen_calls"])
+def test_switching_a_saving_off_gives_the_same_losses(saving: str, tmp_path: Path) -> None:
+    run(recipe(tmp_path), tmp_path / "on")
+    run(recipe(tmp_path, f"savings.{saving}=false"), tmp_path / "off")
+    for ours, theirs in zip(metrics(tmp_path / "off"), metrics(tmp_path / "on"), strict=True):
+        assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
+
+
+def test_gradient_checkpointing_gives_the_same_run(tmp_path: Path) -> None:
+    run(recipe(tmp_path), tmp_path / "plain")
+    run(recipe(tmp_path, "gradient_checkpointing=true"), tmp_path / "checkpointed")
+    assert metrics(tmp_path / "checkpointed") == metrics(tmp_path / "plain")
+
+
+def test_bf16_compute_keeps_float32_weights_that_move_at_small_learning_rates(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "precision.compute=bf16", "student.lr=1e-5", "student.warmup=0", "budget.student_updates=2")
+    run(made, tmp_path / "run")
+    start, end = saved_state(tmp_path / "run", 0), saved_state(tmp_path / "run", -1)
+    names = [name for name in end if name.startswith("student.") and "pos_embed.pos_embed" not in name]
+    assert all(end[name].dtype == torch.float32 for name in names)
+    moved = sum((end[name] != start[name]).sum().item() for name in names) / sum(end[name].numel() for name in names)
+    assert moved > 0.9  # the last block's unused query has no gradient; bf16 masters moved 3 %
+
+
+def test_a_non_finite_loss_stops_the_run_before_any_weight_moves_and_names_the_term(tmp_path: Path) -> None:
+    write = recipe(tmp_path)
+    from safetensors.torch import load_file, save_file
+
+    weights = tmp_path / "teacher" / "transformer" / "diffusion_pytorch_model.safetensors"
+    run(write, tmp_path / "run")
+    before = saved_state(tmp_path / "run")
+    tensors = load_file(weights)
+    tensors["proj_out.bias"][0] = float("nan")
+    save_file(tensors, weights, metadata={"format": "pt"})
+    longer = recipe(tmp_path, "budget.student_updates=5")
+    with pytest.raises(NonFiniteError) as caught:
+        run(longer, tmp_path / "run", resume=True)
+    message = str(caught.value)
+    assert "loss/ca is nan and loss/dm is nan" in message and "Step 7: in the update of the student" in message
+    assert_same_state(saved_state(tmp_path / "run"), before)
+
+
+def test_sample_sheets_show_the_teacher_over_the_student(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "report.sheet_every=1", "report.sheet_prompts=2", "budget.student_updates=2")
+    folder = run(made, tmp_path / "run")
+    from PIL import Image
+
+    sheets = [Image.open(folder.sheets / f"update-{update:06d}.png") for update in (1, 2)]
+    assert [sheet.size for sheet in sheets] == [(32, 32)] * 2
+    pixels = [torch.tensor(list(sheet.tobytes()), dtype=torch.uint8).reshape(32, 32, 3) for sheet in sheets]
+    assert torch.equal(pixels[0][:16], pixels[1][:16]) and not torch.equal(pixels[0][16:], pixels[1][16:])
+
+
+def test_the_student_of_a_run_is_its_average(tmp_path: Path) -> None:
+    run(recipe(tmp_path), tmp_path / "run")
+    _, weights = load_student(tmp_path / "run")
+    state = saved_state(tmp_path / "run")
+    assert all(torch.equal(value, state[f"ema.{name}"]) for name, value in weights.items())
+    assert any(not torch.equal(value, state[f"student.{name}"]) for name, value in weights.items())
+
+
+def test_a_run_without_an_average_exports_its_weights(tmp_path: Path) -> None:
+    run(recipe(tmp_path, "student.ema=null", "budget.student_updates=1"), tmp_path / "run")
+    _, weights = load_student(tmp_path / "run")
+    state = saved_state(tmp_path / "run")
+    assert weights and all(torch.equal(value, state[f"student.{name}"]) for name, value in weights.items())
+
+
+def test_a_run_without_a_checkpoint_cannot_be_exported(tmp_path: Path) -> None:
+    folder = run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run")
+    for checkpoint in checkpoints(folder.checkpoints):
+        checkpoint.rename(checkpoint.with_name("elsewhere"))
+    with pytest.raises(CheckpointError, match="has no checkpoint yet; train it first"):
+        load_student(tmp_path / "run")
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    from fewstep.config.run_config import ParallelConfig
+
+    missing = "cuda" if not torch.cuda.is_available() else "mps"
+    with pytest.raises(ConfigError, match=f"parallel.device is {missing}, which PyTorch does not find"):
+        choose_device(ParallelConfig(device=missing))

@@ -1,0 +1,67 @@
+"""A whole run on a tiny real SD3 pipeline: seconds on a CPU."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from fewstep.config.recipe import Recipe, load_recipe
+from fewstep.runs.folder import RunFolder
+from fewstep.training.checkpoint import checkpoints, load_checkpoint
+from fewstep.training.run import train
+from tests.backbones import tiny
+
+PROMPTS = ["a red cat", "a blue dog", "two birds", "a green hat", "the sea"]
+
+
+def write_inputs(folder: Path) -> Path:
+    """A teacher, a prompt file and a recipe in ``folder``; returns the recipe's path."""
+    tiny.save(tiny.sd3_pipeline(t5=False), folder / "teacher")
+    (folder / "prompts.txt").write_text("\n".join(PROMPTS))
+    recipe = {
+        "backbone": {"kind": "sd3", "model": str(folder / "teacher"), "height": 16, "width": 16, "max_sequence_length": 1},
+        "prompts": {"kind": "file", "path": "prompts.txt"},
+        "schedule": {"kind": "random_length", "min_steps": 1, "max_steps": 5},
+        "terms": {"ca": {"scale": 2.0}, "dm": {}, "cdm": {}},
+        "student": {"lr": 1e-3, "every": 2, "warmup": 2},
+        "fake_score": {"lr": 1e-3, "warmup": 2},
+        "batch": 4,
+        "budget": {"student_updates": 3},
+        "precision": {"compute": "fp32"},
+        "gradient_checkpointing": False,
+        "sampling": {"teacher_steps": 3},
+        "report": {"tensorboard": False},
+        "checkpoint": {"every": 1, "keep_last": 10},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(json.dumps(recipe))  # JSON is YAML
+    return path
+
+
+def recipe(folder: Path, *overrides: str) -> Recipe:
+    path = folder / "tiny.yaml"
+    return load_recipe(path if path.exists() else write_inputs(folder), overrides)
+
+
+def run(made: Recipe, output: Path, **options: Any) -> RunFolder:
+    return train(made, output=output, console=Console(file=io.StringIO()), **options)
+
+
+def saved_state(run_folder: Path, index: int = -1) -> dict[str, Any]:
+    """Everything a checkpoint holds, flat by name."""
+    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
+    checkpoint = checkpoints(run_folder / "checkpoints")[index]
+    metadata = FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    state: dict[str, Any] = {}
+    for key, stored in metadata.items():
+        if isinstance(stored, TensorStorageMetadata):
+            state[key] = torch.zeros(stored.size, dtype=stored.properties.dtype)
+        else:
+            state[key] = 0
+    load_checkpoint(checkpoint, state)
+    return state
