@@ -104,7 +104,7 @@ def test_published_losses_and_gradients_are_reproduced(case: str, objective: str
     x0_student = flow.x0_from(stored["xt"], velocity, stored["student_sigma"].flatten())
     x0_cond = probe.x0(stored["cond"])
     if objective == "cfg":
-        direction = objectives.cfg_augmentation(x0_cond, probe.x0(stored["uncond"]), scale=settings["guidance_scale"])
+        direction = objectives.cfg_augmentation(x0_cond - probe.x0(stored["uncond"]), scale=settings["guidance_scale"])
     else:
         direction = objectives.distribution_matching(x0_cond, probe.x0(stored["fake"]))
     scale = objectives.normaliser(x0_cond, x0_student.detach(), floor=settings["norm_clip_min"])

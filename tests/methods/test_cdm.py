@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.backbones.protocol import PromptBatch
 from fewstep.core import flow, objectives
 from fewstep.core.points import extrapolate, renoise
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
@@ -21,6 +22,7 @@ from fewstep.methods.terms import (
 from tests.methods.toy import RELEASED, ToyVelocity, draws, labels, method
 
 COND, NULL = labels([0, 1, 0, 1, 0, 1]), labels([2] * 6)
+PROMPTS = PromptBatch(student=COND, teacher=COND, positive=COND, negative=NULL)
 
 
 def networks() -> tuple[ToyVelocity, ToyVelocity, ToyVelocity]:
@@ -33,15 +35,14 @@ def gradients(network: ToyVelocity) -> Tensor:
 
 def losses_of(of: Method, drawn: Draws, student: ToyVelocity, *, anchor_gradient: bool = True) -> dict[str, Tensor]:
     _, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=anchor_gradient)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=anchor_gradient)
     return student_losses(
         of,
         student=student,
         teacher=teacher,
         fake_score=fake,
         simulated=simulated,
-        cond=COND,
-        null_cond=NULL,
+        prompts=PROMPTS,
         draws=drawn,
     )
 
@@ -106,9 +107,9 @@ def test_frozen_networks_answer_in_one_call_each() -> None:
     of = method()
     drawn = draws(of)
     student, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
     )
     assert teacher.calls == [4 * 6] and fake.calls == [2 * 6]
 
@@ -117,9 +118,9 @@ def test_gradients_of_the_student_losses_reach_nothing_but_the_student() -> None
     of = method()
     drawn = draws(of)
     student, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
     )
     torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
@@ -130,8 +131,8 @@ def test_gradients_of_the_fake_score_loss_reach_nothing_but_the_fake_score() -> 
     of = method()
     drawn = draws(of)
     student, _, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
-    fake_score_losses(of, fake, simulated, COND, drawn).mean().backward()
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
+    fake_score_losses(of, fake, simulated, PROMPTS, drawn).mean().backward()
     assert all(p.grad is None for p in student.parameters())
     assert all(p.grad is not None for p in fake.parameters())
 
@@ -140,13 +141,13 @@ def test_the_anchor_graph_survives_an_update_of_the_fake_score() -> None:
     of = method()
     drawn = draws(of)
     student, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
-    fake_score_losses(of, fake, simulated, COND, drawn).mean().backward()
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
+    fake_score_losses(of, fake, simulated, PROMPTS, drawn).mean().backward()
     with torch.no_grad():
         for p in fake.parameters():
             p.sub_(0.1 * p.grad)  # type: ignore[arg-type, operator]
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
     )
     losses["dm"].mean().backward()
     assert gradients(student).isfinite().all()
@@ -157,9 +158,9 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
     of = method(guided)
     drawn = draws(of)
     student, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
     )
     term = drawn.terms["dm"]
     x0_student = simulated.x0
@@ -181,20 +182,20 @@ def test_every_query_and_target_that_the_types_admit_trains_the_student(query: o
     of = method(terms, fake_target=target)
     drawn = draws(of)
     student, teacher, fake = networks()
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=True)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, cond=COND, null_cond=NULL, draws=drawn
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
     )
     torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
     assert gradients(student).isfinite().all() and gradients(student).abs().sum() > 0
-    assert fake_score_losses(of, fake, simulated, COND, drawn).isfinite().all()
+    assert fake_score_losses(of, fake, simulated, PROMPTS, drawn).isfinite().all()
 
 
 def test_the_last_anchor_and_the_final_sample_are_those_of_the_whole_simulation() -> None:
     of = method(Terms(dm=DistributionMatching(query=LastAnchor())))
     drawn = draws(of)
     student = ToyVelocity(seed=1)
-    simulated = simulate(of, student, COND, drawn, anchor_gradient=False)
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=False)
     last, final = simulated.trajectory.last_anchor, simulated.trajectory.final
     assert last is not None and final is not None
     torch.testing.assert_close(final, last.x0(student(last, COND)))
@@ -207,3 +208,27 @@ def test_terms_without_a_loss_are_refused() -> None:
 
 def test_the_released_terms_need_no_state_behind_the_anchor() -> None:
     assert not RELEASED.needs_whole_simulation()
+
+
+def test_a_backbone_without_unconditional_branch_names_its_own_contrast() -> None:
+    """As FLUX: the teacher at guidance low, the direction from low to high, per unit of guidance."""
+    of = method(Terms(ca=CfgAugmentation(scale=2.0), dm=DistributionMatching()))
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    low, high = labels([1] * 6), labels([0] * 6)
+    prompts = PromptBatch(student=COND, teacher=low, positive=high, negative=low, contrast=0.4)
+    simulated = simulate(of, student, prompts, drawn, anchor_gradient=True)
+    losses = student_losses(
+        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=prompts, draws=drawn
+    )
+    assert teacher.calls == [3 * 6]  # low at both probes, high at one
+    probe = renoise(
+        simulated.x0,
+        sigma=(drawn.terms["ca"].probe_u * simulated.trajectory.anchor.sigma).clamp(0.02, 0.98),
+        noise=drawn.terms["ca"].probe_noise,
+    )
+    x0_low, x0_high = probe.x0(teacher(probe, low)), probe.x0(teacher(probe, high))
+    expected = objectives.pull(
+        simulated.x0, 2.0 * 0.4 * (x0_high - x0_low), objectives.normaliser(x0_low, simulated.x0)
+    )
+    torch.testing.assert_close(losses["ca"], expected, rtol=1e-4, atol=1e-6)

@@ -48,6 +48,25 @@ class Conditioning:
         return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
 
 
+@dataclass(frozen=True)
+class PromptBatch:
+    """What each role is told about one batch of prompts.
+
+    Attributes:
+        student: For the student and the fake score.
+        teacher: The teacher's conditional branch without guidance.
+        positive, negative: The two branches of the teacher whose difference is the direction of guidance;
+            ``positive`` is ``teacher`` itself where one call serves both.
+        contrast: Factor that makes ``positive - negative`` the difference per unit of guidance.
+    """
+
+    student: Conditioning
+    teacher: Conditioning
+    positive: Conditioning
+    negative: Conditioning
+    contrast: float = 1.0
+
+
 class BackboneConfig(BaseModel):
     """Which checkpoint a run distils, and at what size. Families with choices of their own subclass it."""
 
@@ -104,6 +123,15 @@ class ModelAdapter(ABC):
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         """Ask ``network`` for its velocity ``noise - x0`` at ``point``; float32, in the layout of ``point.x_sigma``."""
 
+    def prompt_batch(self, cond: Conditioning, null_cond: Conditioning) -> PromptBatch:
+        """Tell every role about the same prompts; families without an unconditional branch override it.
+
+        Args:
+            cond: One row per sample.
+            null_cond: The unconditional branch, as many rows.
+        """
+        return PromptBatch(student=cond, teacher=cond, positive=cond, negative=null_cond)
+
     def guided_velocity(
         self,
         network: nn.Module,
@@ -149,8 +177,8 @@ class ModelAdapter(ABC):
         """Load the VAE alone, in eval mode."""
 
     @abstractmethod
-    def load_pipeline(self, **components: Any) -> Any:
-        """Load the diffusers pipeline; a component passed as None is not loaded."""
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        """Load the diffusers pipeline; a component passed as None is not loaded, one passed as an object is used."""
 
     @abstractmethod
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:

@@ -13,17 +13,18 @@ from fewstep.core import flow
 NORMALISER_FLOOR = 0.1
 
 
-def cfg_augmentation(
-    x0_cond: Float[Tensor, "b *latent"], x0_null: Float[Tensor, "b *latent"], *, scale: float
-) -> Float[Tensor, "b *latent"]:
+def cfg_augmentation(difference: Float[Tensor, "b *latent"], *, scale: float) -> Float[Tensor, "b *latent"]:
     """The direction that engraves the teacher's guidance into the student.
 
         direction_ca = ca_scale (x0_cond - x0_null)                                     [eq:ca]
 
-    Both predictions are the teacher's at the probe. ``scale`` multiplies the raw difference and is not a guidance
-    scale: guidance g would be ``g - 1`` here.
+    ``scale`` multiplies the raw difference and is not a guidance scale: guidance g would be ``g - 1`` here.
+
+    Args:
+        difference: The teacher's ``x0_cond - x0_null`` at the probe, or a backbone's stand-in for it.
+        scale: ``ca_scale``.
     """
-    return scale * (x0_cond.float() - x0_null.float())
+    return scale * difference.float()
 
 
 def distribution_matching(

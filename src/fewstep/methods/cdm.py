@@ -8,15 +8,15 @@ per sample; who owns weights, optimisers and devices is not visible here. DMD2 a
 terms.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning
-from fewstep.core import flow, objectives
+from fewstep.backbones.protocol import Conditioning, PromptBatch
+from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange
@@ -79,18 +79,19 @@ class Simulated:
 
 
 def simulate(
-    method: Method, student: Velocity, cond: Conditioning, draws: Draws, *, anchor_gradient: bool
+    method: Method, student: Velocity, prompts: PromptBatch, draws: Draws, *, anchor_gradient: bool
 ) -> Simulated:
     """Run the backward simulation, then ask the student once at all anchors.
 
     Args:
         method: The algorithm's choices.
         student: The student's velocity.
-        cond: Prompts of the samples.
+        prompts: Prompts of the samples.
         draws: The step's random numbers.
         anchor_gradient: Keep the graph of the call at the anchors, so that it is also the gradient forward of every
             term that asks there; it stays alive while the fake score is updated.
     """
+    cond = prompts.student
     sigmas = method.schedule.sigmas(draws.inner_u, method.to_sigma)
     initial = draws.initial_noise * method.initial_scale
     if method.simulates_whole:
@@ -105,13 +106,13 @@ def simulate(
 
 
 def fake_score_losses(
-    method: Method, fake_score: Velocity, simulated: Simulated, cond: Conditioning, draws: Draws
+    method: Method, fake_score: Velocity, simulated: Simulated, prompts: PromptBatch, draws: Draws
 ) -> Float[Tensor, "b"]:
     """The fake score learns the student's distribution: denoising of what the student drew. [eq:fake-score]"""
     final = simulated.trajectory.final
     x0 = simulated.x0 if method.fake_target == "anchor" or final is None else final
     point = renoise(x0, sigma=_level(method, method.fake_sigma, draws.denoising_u), noise=draws.denoising_noise)
-    return objectives.denoising(fake_score(point, cond), x0=x0, noise=draws.denoising_noise)
+    return objectives.denoising(fake_score(point, prompts.student), x0=x0, noise=draws.denoising_noise)
 
 
 def student_losses(
@@ -121,8 +122,7 @@ def student_losses(
     teacher: Velocity,
     fake_score: Velocity,
     simulated: Simulated,
-    cond: Conditioning,
-    null_cond: Conditioning,
+    prompts: PromptBatch,
     draws: Draws,
 ) -> dict[str, Float[Tensor, "b"]]:
     """The unweighted losses of every active term, per sample.
@@ -131,11 +131,11 @@ def student_losses(
     detached probes only, so gradients reach nothing but the student.
     """
     terms = method.terms.active()
-    answers = _answers(method, terms, student, simulated, cond, draws)
+    answers = _answers(method, terms, student, simulated, prompts.student, draws)
     probes = {
         name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()
     }
-    views = _look(method, terms, probes, teacher=teacher, fake_score=fake_score, cond=cond, null_cond=null_cond)
+    views = _look(method, terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts)
     return {name: _pull(term, answers[name].x0, views[name]) for name, term in terms.items()}
 
 
@@ -149,10 +149,10 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _View:
-    """Data predictions of the frozen networks at one term's probe; None where the term does not ask."""
+    """What the frozen networks predict at one term's probe; None where the term does not ask."""
 
-    x0_cond: Float[Tensor, "b *latent"]
-    x0_null: Float[Tensor, "b *latent"] | None
+    x0_teacher: Float[Tensor, "b *latent"]
+    guidance: Float[Tensor, "b *latent"] | None
     x0_fake: Float[Tensor, "b *latent"] | None
 
 
@@ -217,48 +217,77 @@ def _look(
     *,
     teacher: Velocity,
     fake_score: Velocity,
-    cond: Conditioning,
-    null_cond: Conditioning,
+    prompts: PromptBatch,
 ) -> dict[str, _View]:
     """Ask the frozen networks at every probe: one batched call each when the method says so."""
-    needs_null = [name for name, term in terms.items() if _needs_null(term)]
-    needs_fake = [name for name, term in terms.items() if isinstance(term, DistributionMatching)]
-    teacher_asked = [(probes[name], cond) for name in terms] + [(probes[name], null_cond) for name in needs_null]
-    teacher_x0 = _ask(teacher, teacher_asked, batched=method.batch_frozen_calls)
-    fake_x0 = _ask(fake_score, [(probes[name], cond) for name in needs_fake], batched=method.batch_frozen_calls)
-    x0_cond = dict(zip(terms, teacher_x0, strict=False))
-    x0_null = dict(zip(needs_null, teacher_x0[len(terms) :], strict=True))
-    x0_fake = dict(zip(needs_fake, fake_x0, strict=True))
-    return {name: _View(x0_cond[name], x0_null.get(name), x0_fake.get(name)) for name in terms}
+    of_teacher = _Questions([(name, prompts.teacher) for name in terms])
+    for name in (name for name, term in terms.items() if _needs_guidance(term)):
+        of_teacher.add(name, prompts.positive)
+        of_teacher.add(name, prompts.negative)
+    of_fake = _Questions(
+        [(name, prompts.student) for name, term in terms.items() if isinstance(term, DistributionMatching)]
+    )
+    of_teacher.ask(teacher, probes, batched=method.batch_frozen_calls)
+    of_fake.ask(fake_score, probes, batched=method.batch_frozen_calls)
+
+    def view(name: str, term: Term) -> _View:
+        guidance = None
+        if _needs_guidance(term):
+            positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
+            guidance = prompts.contrast * (positive - negative)
+        x0_fake = of_fake.x0(name, prompts.student) if isinstance(term, DistributionMatching) else None
+        return _View(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
+
+    return {name: view(name, term) for name, term in terms.items()}
 
 
-def _needs_null(term: Term) -> bool:
+def _needs_guidance(term: Term) -> bool:
     return isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0
 
 
-def _ask(
-    network: Velocity, asked: list[tuple[NoisyLatent, Conditioning]], *, batched: bool
-) -> list[Float[Tensor, "b *latent"]]:
-    if not batched or len(asked) < 2:
-        return [point.x0(network(point, cond)) for point, cond in asked]
-    together = NoisyLatent(
-        torch.cat([point.x_sigma for point, _ in asked]), torch.cat([point.sigma for point, _ in asked])
-    )
-    velocity = network(together, Conditioning.cat([cond for _, cond in asked]))
-    return list(together.x0(velocity).chunk(len(asked)))
+class _Questions:
+    """What one frozen network is asked: at which terms' probes, about which prompts; nothing is asked twice."""
+
+    def __init__(self, asked: Sequence[tuple[str, Conditioning]]) -> None:
+        self._asked = list(asked)
+        self._answers: list[Float[Tensor, "b *latent"]] = []
+
+    def add(self, name: str, cond: Conditioning) -> None:
+        if self._find(name, cond) is None:
+            self._asked.append((name, cond))
+
+    def ask(self, network: Velocity, probes: Mapping[str, NoisyLatent], *, batched: bool) -> None:
+        points = [probes[name] for name, _ in self._asked]
+        if not batched or len(points) < 2:
+            pairs = zip(points, self._asked, strict=True)
+            self._answers = [point.x0(network(point, cond)) for point, (_, cond) in pairs]
+            return
+        together = NoisyLatent(
+            torch.cat([point.x_sigma for point in points]), torch.cat([point.sigma for point in points])
+        )
+        velocity = network(together, Conditioning.cat([cond for _, cond in self._asked]))
+        self._answers = list(together.x0(velocity).chunk(len(points)))
+
+    def x0(self, name: str, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        found = self._find(name, cond)
+        assert found is not None
+        return self._answers[found]
+
+    def _find(self, name: str, cond: Conditioning) -> int | None:
+        matches = (i for i, (other, told) in enumerate(self._asked) if other == name and told is cond)
+        return next(matches, None)
 
 
 def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: _View) -> Float[Tensor, "b"]:
     """Direction and normaliser of one term, then the pull."""
+    reference = view.x0_teacher
     if isinstance(term, CfgAugmentation):
-        assert view.x0_null is not None
-        direction = objectives.cfg_augmentation(view.x0_cond, view.x0_null, scale=term.scale)
-        reference = view.x0_cond
+        assert view.guidance is not None
+        direction = objectives.cfg_augmentation(view.guidance, scale=term.scale)
     else:
         assert view.x0_fake is not None
-        reference = view.x0_cond
-        if view.x0_null is not None:
-            reference = flow.guide(view.x0_cond, view.x0_null, term.guidance_scale)
+        if view.guidance is not None:
+            reference = reference + (term.guidance_scale - 1.0) * view.guidance
         direction = objectives.distribution_matching(reference, view.x0_fake)
     scale = objectives.normaliser(reference, x0_student.detach(), floor=term.floor)
     return objectives.pull(x0_student, direction, scale)

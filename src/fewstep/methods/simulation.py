@@ -1,7 +1,6 @@
 """Backward simulation: the student draws from pure noise, and each sample stops at its own anchor.
 
-The saving [eq:simulation-cost]: a sample whose anchor index is i takes i network calls here and one more at the
-anchor, on average (N + 1) / 2 instead of N. States behind the anchor are computed only when a term asks for them.
+States behind the anchors are computed only when a term asks for them.
 """
 
 from collections.abc import Callable
@@ -46,6 +45,9 @@ def simulate_to_anchor(
     num_calls: int,
 ) -> Trajectory:
     """Run the student from the first noise level to each sample's anchor; finished samples leave the batch.
+
+    A sample whose anchor has index i takes i network calls here and one more at the anchor, on average (N + 1) / 2
+    instead of N, with the same states to rounding. [eq:simulation-cost]
 
     Args:
         student: The student without guidance.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import Conditioning, ModelAdapter, PromptBatch
 from fewstep.config.run_config import RunConfig
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
@@ -60,8 +60,7 @@ class StepReport:
 class _Microbatch:
     """Rows of the global batch that go through the networks together."""
 
-    cond: Conditioning
-    null_cond: Conditioning
+    prompts: PromptBatch
     draws: Draws
     simulated: Simulated
 
@@ -104,6 +103,7 @@ class Trainer:
         draw: DrawSource | None = None,
     ) -> None:
         self.config = config
+        self.adapter = adapter
         self.method = build_method(config, adapter)
         self.roles = roles
         self.embeddings = embeddings
@@ -158,7 +158,7 @@ class Trainer:
         for positions in splits:
             micro = self._simulate(positions, with_terms=updates_student, anchor_gradient=keep_graph)
             losses = fake_score_losses(
-                self.method, self.roles.fake_score, micro.simulated, micro.cond, micro.draws
+                self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws
             )
             share = weighted_mean(losses, self.config.batch)
             share.backward()  # type: ignore[no-untyped-call]
@@ -178,8 +178,7 @@ class Trainer:
                 teacher=self.roles.teacher,
                 fake_score=self.roles.fake_score,
                 simulated=micro.simulated,
-                cond=micro.cond,
-                null_cond=micro.null_cond,
+                prompts=micro.prompts,
                 draws=micro.draws,
             )
             means = {name: weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
@@ -211,11 +210,12 @@ class Trainer:
     def _simulate(self, positions: range, *, with_terms: bool, anchor_gradient: bool) -> _Microbatch:
         draws = self.draw(self.step, positions, with_terms).to(self.device)
         start = self.step * self.config.batch
-        prompts = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in positions]
-        cond = self.embeddings.batch(prompts).to(self.device)
-        null_cond = self.embeddings.null.to(self.device).expand(len(prompts))
-        simulated = simulate(self.method, self.roles.student, cond, draws, anchor_gradient=anchor_gradient)
-        return _Microbatch(cond, null_cond, draws, simulated)
+        indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in positions]
+        cond = self.embeddings.batch(indices).to(self.device)
+        null_cond = self.embeddings.null.to(self.device).expand(len(indices))
+        prompts = self.adapter.prompt_batch(cond, null_cond)
+        simulated = simulate(self.method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
+        return _Microbatch(prompts, draws, simulated)
 
     def _apply(
         self, role: str, optimiser: RoleOptimiser, losses: dict[str, Tensor], figures: dict[str, float]

@@ -1,0 +1,50 @@
+# make demo       distil the embedded teacher to four steps and write runs/demo/report.html
+# make test       the fast tier: formatting, types, import rules, tests
+# make test-all   the fast tier, then the slow one
+# make check      formatting and types only
+#
+# Each target makes .venv and installs what it needs from constraints.txt; the second time that takes no time.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+# One thread per process: on a busy machine OpenMP threads wait for each other far longer than they help.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+.PHONY: demo test test-all check clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	@$(BIN)/fewstep demo
+
+test: check
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+
+test-all: test
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+check: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "fewstep needs Python 3.11 or newer, but '$(PYTHON)' is older or is not there ($$($(PYTHON) --version 2>&1 | head -n 1))." \
+	       "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing fewstep into .venv (once; a few minutes)."
+	$(INSTALL) --editable .
+	@touch $@
+
+.venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing fewstep with its test tools into .venv (once; a few minutes)."
+	$(INSTALL) --editable '.[test]'
+	@touch $@

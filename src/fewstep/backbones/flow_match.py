@@ -1,0 +1,72 @@
+"""The time shift of diffusers' FlowMatchEulerDiscreteScheduler, as a map of single noise levels.
+
+Shared by every backbone that ships with that scheduler.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.core.flow import time_shift
+from fewstep.errors import ConfigError
+
+BENDS_THE_GRID = (
+    "shift_terminal",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "invert_sigmas",
+    "stochastic_sampling",
+)
+"""Options under which a level's sigma depends on the rest of the grid, or the step is no Euler step."""
+
+
+def shift_level(level: Tensor, scheduler: Mapping[str, Any], *, num_tokens: int) -> Tensor:
+    """Map pre-shift levels to sigma with a static shift, or with the one that grows with the image.
+
+        sigma = time_shift(level, s);  s = shift,  or exp(mu) with mu linear in the number of image tokens
+
+    Args:
+        level: Noise levels in [0, 1].
+        scheduler: The scheduler's configuration file.
+        num_tokens: Image tokens of one latent; read by a dynamic shift only.
+    """
+    if not scheduler.get("use_dynamic_shifting", False):
+        return time_shift(level, float(scheduler.get("shift", 1.0)))
+    mu = dynamic_mu(scheduler, num_tokens)
+    linear = scheduler.get("time_shift_type", "exponential") == "linear"
+    return time_shift(level, mu if linear else math.exp(mu))
+
+
+def dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
+    """The pipelines' linear rule from the number of image tokens to mu."""
+    low_tokens, high_tokens = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
+    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    slope = (high - low) / (high_tokens - low_tokens)
+    return float(num_tokens * slope + (low - slope * low_tokens))
+
+
+def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
+    """Raise ConfigError when the scheduler does more to a grid than shift each level."""
+    if scheduler.get("_class_name") != "FlowMatchEulerDiscreteScheduler":
+        raise ConfigError(
+            f"{model} ships with the scheduler {scheduler.get('_class_name')}; "
+            "this backbone knows the clock of FlowMatchEulerDiscreteScheduler only."
+        )
+    active = [name for name in BENDS_THE_GRID if scheduler.get(name)]
+    if active:
+        raise ConfigError(
+            f"The scheduler of {model} sets {active[0]}={scheduler[active[0]]!r}, which moves noise levels in a way "
+            "that this backbone cannot follow. Use the original checkpoint's scheduler_config.json."
+        )
+
+
+def scheduler_of_given_sigmas(scheduler: Mapping[str, Any]) -> Any:
+    """The same scheduler without any shift: it takes the sigmas it is given as they are."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    return FlowMatchEulerDiscreteScheduler.from_config(
+        dict(scheduler), shift=1.0, use_dynamic_shifting=False, shift_terminal=None
+    )

@@ -1,0 +1,58 @@
+"""Write a diffusers folder: one network and scheduler of ours, every other component copied file by file.
+
+Nothing but the network is loaded, so a text encoder of many gigabytes costs a copy and no memory.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewstep.backbones.source import MODEL_INDEX, fetch_folder, pipeline_parts, quiet_loading
+from fewstep.errors import CheckpointError
+
+DUPLICATE_WEIGHTS = ("*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.bin", "*.msgpack", "*.onnx*", "*.ckpt", "*.h5")
+"""Further copies of weights that a checkpoint may hold beside its safetensors."""
+
+
+def write_pipeline_folder(
+    folder: Path,
+    network: nn.Module,
+    scheduler: Any,
+    *,
+    model: str,
+    revision: str | None,
+    model_index: Mapping[str, Any],
+    network_component: str,
+) -> None:
+    """Write the pipeline of ``model`` into ``folder`` with another network and scheduler.
+
+    Args:
+        folder: An existing empty folder.
+        network: A diffusers model; saved in its own dtype as safetensors.
+        model_index: The checkpoint's ``model_index.json``.
+    """
+    replaced = {network_component, "scheduler"}
+    skip = (*DUPLICATE_WEIGHTS, f"{network_component}/*.safetensors")
+    source = fetch_folder(model, revision, skip=skip)
+    for name in pipeline_parts(model_index).keys() - replaced:
+        _copy_component(source / name, folder / name)
+    with quiet_loading(model):
+        network.save_pretrained(folder / network_component, safe_serialization=True)  # type: ignore[operator]
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {**model_index, "scheduler": ["diffusers", type(scheduler).__name__]}
+    index.pop("_name_or_path", None)
+    (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _copy_component(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise CheckpointError(
+            f"{source.parent} has no folder {source.name}, which its {MODEL_INDEX} names; get the model again."
+        )
+    has_safetensors = any(source.glob("*.safetensors"))
+    ignore = shutil.ignore_patterns(*DUPLICATE_WEIGHTS) if has_safetensors else None
+    shutil.copytree(source, target, ignore=ignore)

@@ -1,0 +1,122 @@
+"""Already-distilled checkpoints: recognised by name or by a flag of their configuration, and refused as teachers.
+
+A renamed folder whose configuration equals its teacher's cannot be told: only the name gave it away.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fewstep.backbones.source import Checkpoint, locate, pipeline_parts
+from fewstep.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """One kind of checkpoint that is no teacher.
+
+    Attributes:
+        what: Completes "MODEL is ...".
+        instead: What to distil instead.
+    """
+
+    what: str
+    instead: str
+
+
+SCHNELL = Distilled("FLUX.1-schnell, already distilled to 1 to 4 steps", "black-forest-labs/FLUX.1-dev")
+SPRINT = Distilled(
+    "a SANA-Sprint model, already distilled to 1 to 4 steps", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
+)
+SD35_TURBO = Distilled("SD3.5-Large-Turbo, already distilled to 4 steps", "stabilityai/stable-diffusion-3.5-large")
+SD_TURBO = Distilled(
+    "an SD-Turbo or SDXL-Turbo model, already distilled to 1 to 4 steps", "stabilityai/stable-diffusion-xl-base-1.0"
+)
+CDM_STUDENT = Distilled(
+    "a published CDM student, already distilled to 4 steps",
+    "its teacher (stabilityai/stable-diffusion-3-medium-diffusers or meituan-longcat/LongCat-Image)",
+)
+LCM = Distilled("a latent consistency model, already distilled to 2 to 8 steps", "the checkpoint it was distilled from")
+HYPER = Distilled("a Hyper-SD model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
+LIGHTNING = Distilled("a Lightning model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
+KLEIN = Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
+OTHER = Distilled("a step-distilled model by its name", "the checkpoint it was distilled from")
+OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
+
+BY_NAME: tuple[tuple[str, Distilled], ...] = (
+    (r"schnell", SCHNELL),
+    (r"sana[-_]?sprint", SPRINT),
+    (r"(stable-diffusion-|sd-?)3\.?5-large-turbo", SD35_TURBO),
+    (r"byliutao/(stable-diffusion-3-medium|longcat-image)-turbo", CDM_STUDENT),
+    (r"\b(sdxl|sd)[-_]turbo\b", SD_TURBO),
+    (r"(?<![a-z])lcm(?![a-z])|latent-consistency", LCM),
+    (r"(?<![a-z])hyper[-_]?(sd|flux)", HYPER),
+    (r"(?<![a-z])lightning(?![a-z])", LIGHTNING),
+    (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", OTHER),
+)
+BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
+
+
+def refuse_distilled(checkpoint: Checkpoint) -> None:
+    """Raise ConfigError when the checkpoint is already distilled."""
+    found = recognise(checkpoint)
+    if found is not None:
+        raise ConfigError(
+            f"{checkpoint.model} is {found.what}: it has few steps left to save and cannot be the teacher. "
+            f"Use {found.instead} instead; if it only looks like one, set backbone.allow_distilled=true."
+        )
+
+
+def recognise(checkpoint: Checkpoint) -> Distilled | None:
+    """What kind of distilled checkpoint this is, or None."""
+    if checkpoint.facts is not None and checkpoint.facts.role == "student":
+        return OUR_STUDENT
+    return _by_configuration(checkpoint) or _by_name(checkpoint)
+
+
+def _by_name(checkpoint: Checkpoint) -> Distilled | None:
+    for name in _names(checkpoint):
+        for pattern, distilled in BY_NAME:
+            if re.search(pattern, name.lower()):
+                return distilled
+    return None
+
+
+def _names(checkpoint: Checkpoint) -> Iterator[str]:
+    source = Path(locate(checkpoint.model))
+    yield source.resolve().name if source.is_dir() else checkpoint.model
+    for name, config in checkpoint.components.items():
+        origin = config.get("_name_or_path")
+        if isinstance(origin, str) and origin:
+            yield _repository_name(origin, component=name)
+
+
+def _repository_name(origin: str, *, component: str) -> str:
+    """OWNER/NAME of a repository id, a cache path or a folder, without the folders above, which say nothing."""
+    cached = re.search(r"models--([^/]+?)--([^/]+)", origin)
+    if cached:
+        return "/".join(cached.groups())
+    parts = [part for part in re.split(r"[/\\]+", origin) if part not in ("", component)]
+    return "/".join(parts[-1:] if origin.startswith(("/", ".", "~")) else parts[-2:])
+
+
+def _by_configuration(checkpoint: Checkpoint) -> Distilled | None:
+    index = checkpoint.components["model_index"]
+    scheduler = checkpoint.components.get("scheduler", {})
+    if checkpoint.pipeline_class.startswith("SanaSprint"):
+        return SPRINT
+    if index.get("is_distilled") is True:
+        return KLEIN
+    scheduler_class = pipeline_parts(index).get("scheduler", ("", ""))[1]
+    if scheduler_class in BY_SCHEDULER:
+        return BY_SCHEDULER[scheduler_class]
+    networks = [checkpoint.components[name] for name in ("transformer", "unet") if name in checkpoint.components]
+    if any(network.get("time_cond_proj_dim") is not None for network in networks):
+        return LCM
+    if any(network.get("guidance_embeds") for network in networks) and checkpoint.pipeline_class.startswith("Sana"):
+        return SPRINT
+    unguided_flux = checkpoint.pipeline_class == "FluxPipeline" and not any(n.get("guidance_embeds") for n in networks)
+    if unguided_flux and not scheduler.get("use_dynamic_shifting"):
+        return SCHNELL
+    return None

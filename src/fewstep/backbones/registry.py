@@ -1,0 +1,147 @@
+"""Which adapter serves which checkpoint.
+
+Third parties add kinds through the entry-point group ``fewstep.backbones``.
+"""
+
+import difflib
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
+from fewstep.backbones.refused import refuse_distilled
+from fewstep.backbones.source import Checkpoint, open_checkpoint
+from fewstep.errors import ConfigError
+
+BUILT_IN = {
+    "sd3": "fewstep.backbones.sd3:SD3Adapter",
+}
+ENTRY_POINT_GROUP = "fewstep.backbones"
+
+
+def backbone_kinds() -> tuple[str, ...]:
+    """Every kind that a recipe may name, built in or from an installed package."""
+    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))}))
+
+
+def adapter_class(kind: str) -> type[ModelAdapter]:
+    """The adapter of one kind.
+
+    Raises:
+        ConfigError: No such kind, or an installed package's adapter cannot be used.
+    """
+    if kind in BUILT_IN:
+        module, name = BUILT_IN[kind].split(":")
+        built_in: type[ModelAdapter] = getattr(import_module(module), name)
+        return built_in
+    for entry in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+        return _load_entry_point(entry)
+    known = backbone_kinds()
+    nearest = difflib.get_close_matches(kind, known, n=3) or known
+    raise ConfigError(
+        f"backbone.kind is {kind!r}, which no installed package provides; the nearest are {', '.join(nearest)}."
+    )
+
+
+def create_model_adapter(
+    base_model: str | Path, config: BackboneConfig | None = None, *, as_teacher: bool = True
+) -> ModelAdapter:
+    """Make the adapter of a checkpoint from its JSON files; no weight is loaded.
+
+    Args:
+        base_model: Local diffusers folder, Hugging Face repository id, or ``fewstep:digits``.
+        config: A recipe's ``backbone``; without it, the checkpoint's own facts and defaults. ``base_model`` decides
+            which files are read, so that an exported folder can be opened with its recipe's config.
+        as_teacher: False opens an already distilled checkpoint too, to draw pictures with it.
+
+    Raises:
+        ConfigError: The checkpoint cannot be read, is already distilled, or is not what ``config.kind`` drives.
+    """
+    model = str(base_model)
+    checkpoint = open_checkpoint(model, config.revision if config is not None else None)
+    if as_teacher and not (config is not None and config.allow_distilled):
+        refuse_distilled(checkpoint)
+    if config is None:
+        adapter = _class_for(checkpoint)
+        return adapter(_own_config(adapter, checkpoint), checkpoint.adapter_components)
+    adapter = adapter_class(config.kind)
+    _require_pipeline(adapter, checkpoint)
+    _require_agreement(config, checkpoint)
+    return adapter(config.model_copy(update={"model": model}), checkpoint.adapter_components)
+
+
+def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:
+    if checkpoint.facts is not None and "kind" in checkpoint.facts.backbone:
+        adapter = adapter_class(str(checkpoint.facts.backbone["kind"]))
+        _require_pipeline(adapter, checkpoint)
+        return adapter
+    for adapter in _all_classes():
+        if adapter.pipeline_class == checkpoint.pipeline_class:
+            return adapter
+    served = ", ".join(f"{kind} ({adapter_class(kind).pipeline_class})" for kind in backbone_kinds())
+    raise ConfigError(
+        f"{checkpoint.model} is a {checkpoint.pipeline_class}, for which there is no backbone; there are: {served}. "
+        "docs/adding-a-backbone.md says how to add one."
+    )
+
+
+def _require_pipeline(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> None:
+    if checkpoint.pipeline_class != adapter.pipeline_class:
+        raise ConfigError(
+            f"{checkpoint.model} is a {checkpoint.pipeline_class}, but backbone.kind={adapter.kind} drives a "
+            f"{adapter.pipeline_class}. Give another model, or the recipe of this one."
+        )
+
+
+def _require_agreement(config: BackboneConfig, checkpoint: Checkpoint) -> None:
+    """Refuse a config whose family's own choices contradict what the checkpoint says of itself."""
+    if checkpoint.facts is None:
+        return
+    own = type(config).model_fields.keys() - BackboneConfig.model_fields.keys()
+    for name in sorted(own & checkpoint.facts.backbone.keys()):
+        asked, stated = getattr(config, name), checkpoint.facts.backbone[name]
+        if asked != stated:
+            raise ConfigError(
+                f"backbone.{name} is {asked}, but {checkpoint.model} was made with {stated} (its fewstep.json). "
+                f"Set backbone.{name}={stated}."
+            )
+
+
+def _own_config(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> BackboneConfig:
+    default = adapter.default_config(checkpoint.model, checkpoint.revision, checkpoint.components)
+    stated: dict[str, Any] = dict(checkpoint.facts.backbone) if checkpoint.facts is not None else {}
+    place = {"model": checkpoint.model, "revision": checkpoint.revision}
+    try:
+        return adapter.config_class.model_validate({**default.model_dump(), **stated, **place})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"fewstep.json of {checkpoint.model} sets backbone.{'.'.join(map(str, first['loc']))} to "
+            f"{first['input']!r}: {first['msg']}. Correct or delete that file."
+        ) from error
+
+
+def _all_classes() -> Iterator[type[ModelAdapter]]:
+    yield from (adapter_class(kind) for kind in BUILT_IN)
+    yield from (adapter_class(kind) for kind in backbone_kinds() if kind not in BUILT_IN)
+
+
+def _load_entry_point(entry: EntryPoint) -> type[ModelAdapter]:
+    owner = entry.dist.name if entry.dist is not None else entry.value
+    try:
+        loaded = entry.load()
+    except Exception as error:  # whatever a foreign module raises while it is imported
+        raise ConfigError(
+            f"The backbone {entry.name} of the package {owner} cannot be imported ({type(error).__name__}: {error}). "
+            "Repair or uninstall that package."
+        ) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, ModelAdapter) and loaded.kind == entry.name):
+        raise ConfigError(
+            f"The package {owner} registers {entry.value} as the backbone {entry.name}, "
+            f"but that is not a ModelAdapter whose kind is {entry.name!r}. Repair or uninstall that package."
+        )
+    return loaded

@@ -1,0 +1,225 @@
+"""Stable Diffusion 3: SD3-Medium, SD3.5-Medium and SD3.5-Large.
+
+The network predicts ``velocity = noise - x0`` on unpacked latents and takes ``1000 sigma`` as its time. Dual attention
+and query-key normalisation of the 3.5 models live inside the network and ask nothing of the adapter.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from fewstep.backbones import flow_match
+from fewstep.backbones.pipeline_folder import write_pipeline_folder
+from fewstep.backbones.protocol import BackboneConfig, Conditioning, ModelAdapter
+from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.core.points import NoisyLatent
+from fewstep.errors import ConfigError
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+FEED_FORWARD = ("net.0.proj", "net.2")
+
+
+class SD3Config(BackboneConfig):
+    """The ``backbone`` section of a recipe for the SD3 family."""
+
+    kind: Literal["sd3"] = "sd3"
+    max_sequence_length: int = Field(
+        default=256, ge=0, le=512, description="T5 tokens; a checkpoint without a T5 gets as many tokens of zeros"
+    )
+
+
+class SD3Adapter(ModelAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``StableDiffusion3Pipeline``."""
+
+    kind: ClassVar[str] = "sd3"
+    config_class: ClassVar[type[BackboneConfig]] = SD3Config
+    pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
+    block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
+    config: SD3Config
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        flow_match.require_plain_shift(components["scheduler"], model=config.model)
+        self.network_config = components["transformer"]
+        self.vae_config = components["vae"]
+        self.lora_targets = _lora_targets(dual_attention=bool(self.network_config.get("dual_attention_layers")))
+        self.never_trained = _never_trained(self.network_config)
+        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
+
+    @classmethod
+    def default_config(
+        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
+    ) -> BackboneConfig:
+        side = int(components["transformer"].get("sample_size", 128)) * _vae_factor(components["vae"])
+        return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
+
+    # The maths' side.
+
+    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        # the time stays float32 under any compute dtype: bfloat16 cannot tell 999 from 1000
+        output = network(
+            hidden_states=point.x_sigma.to(self.compute_dtype),
+            timestep=1000.0 * point.sigma.float(),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            pooled_projections=cond.tensors["pooled_prompt_embeds"].to(self.compute_dtype),
+            return_dict=False,
+        )[0]
+        velocity: Tensor = output.float()
+        return velocity
+
+    def to_sigma(self, level: Tensor) -> Tensor:
+        _, height, width = self.latent_shape(self.config.height, self.config.width)
+        patch = self._patch_size
+        return flow_match.shift_level(
+            level, self.components["scheduler"], num_tokens=(height // patch) * (width // patch)
+        )
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        factor, patch = _vae_factor(self.vae_config), self._patch_size
+        unit = factor * patch
+        if height % unit or width % unit:
+            raise ConfigError(
+                f"{height} x {width} pixels do not fit {self.config.model}: "
+                f"height and width must be multiples of {unit}; the nearest below are {height // unit * unit} x "
+                f"{width // unit * unit} (backbone.height, backbone.width)."
+            )
+        largest = int(self.network_config.get("pos_embed_max_size") or max(height, width) // unit) * unit
+        if max(height, width) > largest:
+            raise ConfigError(
+                f"{height} x {width} pixels are too large for {self.config.model}: its position table ends at "
+                f"{largest} pixels a side (backbone.height, backbone.width)."
+            )
+        return int(self.network_config["in_channels"]), height // factor, width // factor
+
+    # The files' side.
+
+    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load("transformer", "SD3Transformer2DModel", dtype)
+
+    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load("vae", "AutoencoderKL", dtype)
+
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        with quiet_imports():
+            from diffusers import StableDiffusion3Pipeline
+
+        arguments = {**self.load_kwargs(), **components}
+        if not self._has_t5 and arguments.get("transformer", self) is None:
+            arguments["transformer"] = _text_width_stand_in(int(self.network_config["joint_attention_dim"]))
+        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
+            pipeline = StableDiffusion3Pipeline.from_pretrained(
+                locate(self.config.model), revision=self.config.revision, dtype=dtype, **arguments
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        embeds, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts),
+            None,
+            None,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.config.max_sequence_length,
+        )
+        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    @torch.no_grad()
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+        shift = self.vae_config.get("shift_factor") or 0.0
+        latents = x0.float() / self.vae_config["scaling_factor"] + shift
+        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
+        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return scaled
+
+    def student_scheduler(self) -> Any:
+        return flow_match.scheduler_of_given_sigmas(self.components["scheduler"])
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {
+            "num_inference_steps": len(sigmas),
+            "sigmas": [float(sigma) for sigma in sigmas],
+            "guidance_scale": 1.0,
+            "max_sequence_length": self.config.max_sequence_length,
+            "height": self.config.height,
+            "width": self.config.width,
+        }
+
+    def load_kwargs(self) -> dict[str, Any]:
+        return {} if self._has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+
+    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
+        write_pipeline_folder(
+            folder,
+            network,
+            self.student_scheduler(),
+            model=self.config.model,
+            revision=self.config.revision,
+            model_index=self.components["model_index"],
+            network_component=self.network_component,
+        )
+
+    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
+        encoders = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3]
+        return [encoder for encoder in encoders if encoder is not None]
+
+    def get_tokenizers(self, pipeline: Any) -> list[Any]:
+        tokenizers = [pipeline.tokenizer, pipeline.tokenizer_2, pipeline.tokenizer_3]
+        return [tokenizer for tokenizer in tokenizers if tokenizer is not None]
+
+    @property
+    def _has_t5(self) -> bool:
+        return (self.components["model_index"].get("text_encoder_3") or [None])[0] is not None
+
+    @property
+    def _patch_size(self) -> int:
+        return int(self.network_config.get("patch_size", 2))
+
+    def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
+
+
+def _vae_factor(vae: Mapping[str, Any]) -> int:
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:
+    image_text = tuple(f"attn.{name}" for name in (*ATTENTION, *TEXT_ATTENTION))
+    second = tuple(f"attn2.{name}" for name in ATTENTION) if dual_attention else ()
+    return image_text + second + tuple(f"{ff}.{name}" for ff in ("ff", "ff_context") for name in FEED_FORWARD)
+
+
+def _never_trained(network: Mapping[str, Any]) -> tuple[str, ...]:
+    # the text stream ends in the last block: its query is computed and dropped, so its gradient is exactly zero
+    last = int(network["num_layers"]) - 1
+    return (f"transformer_blocks.{last}.attn.add_q_proj.*", f"transformer_blocks.{last}.attn.norm_added_q.*")
+
+
+def _text_width_stand_in(joint_attention_dim: int) -> nn.Module:
+    """A network without blocks for a pipeline that only encodes text.
+
+    Without a T5 the pipeline asks its network how wide the zero tokens are.
+    """
+    from diffusers import SD3Transformer2DModel
+
+    network: nn.Module = SD3Transformer2DModel(
+        sample_size=1,
+        patch_size=1,
+        in_channels=1,
+        num_layers=0,
+        attention_head_dim=4,
+        num_attention_heads=1,
+        joint_attention_dim=joint_attention_dim,
+        caption_projection_dim=4,
+        pooled_projection_dim=1,
+        out_channels=1,
+        pos_embed_max_size=1,
+        dual_attention_layers=(),
+    )
+    return network

@@ -1,0 +1,239 @@
+"""Where a checkpoint's files are, and what its JSON files say, without loading a weight.
+
+A model is a local diffusers folder, a Hugging Face repository id, or the name of the teacher inside the package.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.backbones.facts import FACTS_FILE, ModelFacts, read_facts
+from fewstep.errors import CheckpointError, ConfigError
+
+EMBEDDED_TEACHER = "fewstep:digits"
+MODEL_INDEX = "model_index.json"
+Components = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pipeline's description: its JSON files and, when the folder has one, its ``fewstep.json``.
+
+    Attributes:
+        model: The name the user gave.
+        components: ``model_index`` and the configuration of each component by its name.
+    """
+
+    model: str
+    revision: str | None
+    components: Components
+    facts: ModelFacts | None
+
+    @property
+    def pipeline_class(self) -> str:
+        return str(self.components["model_index"].get("_class_name"))
+
+    @property
+    def adapter_components(self) -> Components:
+        """``components`` with the clock of the teacher, also for a student."""
+        if self.facts is None or self.facts.scheduler is None:
+            return self.components
+        return {**self.components, "scheduler": self.facts.scheduler}
+
+
+def locate(model: str) -> str:
+    """Turn a model's name into what ``from_pretrained`` takes: a folder or a repository id."""
+    if model == EMBEDDED_TEACHER:
+        from fewstep.demo.assets import load_teacher_folder
+
+        return str(load_teacher_folder())
+    if model.startswith("fewstep:"):
+        raise ConfigError(f"{model} is not a model inside fewstep; the only one is {EMBEDDED_TEACHER}.")
+    return model
+
+
+def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """Read the JSON files of a pipeline.
+
+    Raises:
+        ConfigError: There is no such folder or repository, it is gated, the hub cannot be reached, or it is not a
+            diffusers pipeline.
+    """
+    source = locate(model)
+    index_file = find_file(source, MODEL_INDEX, revision=revision)
+    if index_file is None:
+        raise ConfigError(
+            f"{model} has no {MODEL_INDEX}, so it is not a diffusers pipeline. "
+            "Give the folder or repository that holds it, not one of its components or a single weights file."
+        )
+    components: dict[str, Mapping[str, Any]] = {"model_index": _read_json(index_file)}
+    for name, (library, class_name) in pipeline_parts(components["model_index"]).items():
+        config = _component_config(source, name, class_name, revision)
+        if config is not None:
+            components[name] = config
+        elif library == "diffusers":
+            raise ConfigError(f"{model} names a {class_name} as its {name} but holds no configuration of it.")
+    facts_file = find_file(source, FACTS_FILE, revision=revision)
+    return Checkpoint(model, revision, components, read_facts(facts_file) if facts_file else None)
+
+
+def pipeline_parts(model_index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The components that are present, as name -> (library, class)."""
+    pairs = {name: value for name, value in model_index.items() if isinstance(value, list) and len(value) == 2}
+    return {name: (value[0], value[1]) for name, value in pairs.items() if value[0] is not None}
+
+
+def find_file(source: str, name: str, *, revision: str | None) -> Path | None:
+    """A file of the checkpoint, fetched when ``source`` is a repository; None when there is no such file."""
+    if os.path.isdir(source):
+        path = Path(source, name)
+        return path if path.is_file() else None
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or os.path.exists(source):
+        raise ConfigError(f"{source} is not a folder. Give a diffusers folder or a Hugging Face repository id.")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with hub_errors(source, revision):
+        try:
+            return Path(hf_hub_download(source, name, revision=revision))
+        except LocalEntryNotFoundError:
+            if name == MODEL_INDEX:
+                raise
+            return None  # offline, with the index in the cache: a file that was never fetched is not part of the model
+        except EntryNotFoundError:
+            return None
+
+
+def fetch_folder(model: str, revision: str | None, *, skip: tuple[str, ...]) -> Path:
+    """The whole checkpoint as a local folder, fetching what is missing except the patterns in ``skip``."""
+    source = locate(model)
+    if os.path.isdir(source):
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    with hub_errors(source, revision):
+        return Path(snapshot_download(source, revision=revision, ignore_patterns=list(skip)))
+
+
+@contextmanager
+def loading(model: str, revision: str | None, place: str) -> Iterator[None]:
+    """Load weights quietly; a file that cannot be read becomes a sentence that names ``place``."""
+    from safetensors import SafetensorError
+
+    try:
+        with hub_errors(locate(model), revision), quiet_loading(model):
+            yield
+    except (ConfigError, CheckpointError):
+        raise
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        detail = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"The weights of {place} cannot be read ({detail}). Get the model again; a file may be cut short."
+        ) from error
+
+
+@contextmanager
+def quiet_loading(model: str) -> Iterator[None]:
+    """Hide the libraries' progress bars while local files are read; a download keeps its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging) if os.path.isdir(locate(model)) else ()
+    shown = [library for library in libraries if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide what transformers says, while a pipeline is imported, about image processors that no pipeline here uses."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextmanager
+def hub_errors(source: str, revision: str | None) -> Iterator[None]:
+    """Turn what huggingface_hub raises into one sentence that says what to do."""
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{source}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ConfigError(
+            f"{source} is gated: accept its licence at {page} and set HF_TOKEN (or run `hf auth login`)."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ConfigError(f"{source} has no revision {revision!r}; see {page}/commits for those it has.") from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise ConfigError(
+            f"{source} is neither a local folder nor a Hugging Face repository that you may read. "
+            "Check the spelling; for a private repository set HF_TOKEN."
+        ) from error
+    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError) as error:
+        raise ConfigError(
+            f"{source} is not a local folder, not in the download cache, and the Hugging Face hub cannot be reached. "
+            "Check the spelling of a local path, go online (unset HF_HUB_OFFLINE), or download the model first."
+        ) from error
+
+
+def load_component(model: str, revision: str | None, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+    """Load one diffusers network with every one of its weights, in eval mode.
+
+    Raises:
+        CheckpointError: A weights file is damaged or does not hold exactly the network's parameters.
+    """
+    import diffusers
+
+    source = locate(model)
+    place = f"the {component} of {model}"
+    with quiet_imports():
+        network_class = getattr(diffusers, class_name)
+    with loading(model, revision, place):
+        network, info = network_class.from_pretrained(
+            source, subfolder=component, revision=revision, dtype=dtype, output_loading_info=True
+        )
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(entry[0] for entry in info["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
+            "Its weights and its config.json do not belong together; get the model again."
+        )
+    loaded: nn.Module = network.eval()
+    return loaded
+
+
+def _component_config(source: str, name: str, class_name: str, revision: str | None) -> Mapping[str, Any] | None:
+    if "Tokenizer" in class_name or "Process" in class_name or "Extractor" in class_name:
+        return None
+    file = "scheduler_config.json" if name == "scheduler" else "config.json"
+    path = find_file(source, f"{name}/{file}", revision=revision)
+    return _read_json(path) if path else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}). Get the model again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds no JSON object. Get the model again.")
+    return value

@@ -1,0 +1,198 @@
+"""The commands. Each one imports what it runs when it is called, so that ``fewstep --version`` loads no torch."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import fewstep
+from fewstep.errors import EXIT_INTERNAL, ConfigError
+
+app = typer.Typer(
+    name="fewstep",
+    help="Distil flow-matching text-to-image models into students of four steps.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+recipe_app = typer.Typer(help="Look at one recipe.")
+app.add_typer(recipe_app, name="recipe")
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="OVERRIDES", help="Settings, such as student.lr=1e-4 terms.cdm=null."),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"fewstep {fewstep.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Distil flow-matching text-to-image models into students of four steps."""
+
+
+@app.command()
+def train(
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where the run stopped; start if there is none.")
+    ] = False,
+    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    output: Annotated[Path | None, typer.Option(help="The run's folder, instead of ROOT/RECIPE-HASH.")] = None,
+) -> None:
+    """Distil a teacher as a recipe says."""
+    from fewstep.config.recipe import load_recipe
+    from fewstep.training.run import train as run_training
+
+    folder = run_training(load_recipe(recipe, overrides or ()), root=root, resume=resume, output=output)
+    print(f"The run is in {folder.path}. Next: fewstep export {folder.path} --output out/student")
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; it must not hold anything.")],
+    dtype: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of the written weights: exact, or half the size.")
+    ] = "fp32",
+) -> None:
+    """Write a run's student as a diffusers folder."""
+    from fewstep.export.export import export as export_run
+
+    print(export_run(run, output, dtype=dtype))
+
+
+@app.command()
+def sample(
+    model: Annotated[str, typer.Argument(help="An exported student, a diffusers folder, or a repository id.")],
+    output: Annotated[Path, typer.Option(help="A PNG file; several pictures are numbered.")],
+    prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
+    prompts_file: Annotated[Path | None, typer.Option(help="One prompt per line, or jsonl, or csv.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Per picture.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="Names the noise, together with the prompt.")] = 0,
+    guidance_scale: Annotated[float | None, typer.Option(min=0.0, help="1 is off. [default: the model's own]")] = None,
+) -> None:
+    """Draw pictures."""
+    from fewstep.sampling.generate import sample as draw
+    from fewstep.sampling.pictures import picture_paths
+
+    prompts = _prompts(prompt, prompts_file)
+    draw(model, prompts, steps=steps, seed=seed, guidance_scale=guidance_scale, output=output)
+    for path, text in zip(picture_paths(output, len(prompts)), prompts, strict=True):
+        print(f"{path}: {text}")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="An exported student of the demo, or fewstep:digits, its teacher.")],
+    steps: Annotated[int | None, typer.Option(min=1, help="Per picture. [default: the model's own]")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(min=0.0, help="1 is off. [default: the model's own]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the row as JSON on the last line.")] = False,
+) -> None:
+    """Measure a model that draws the demo's digits."""
+    from fewstep.evaluation.run import evaluate_command
+
+    evaluate_command(model, steps=steps, guidance_scale=guidance_scale, threads=threads, as_json=as_json)
+
+
+@app.command()
+def demo(
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Of the training; may be repeated. [default: 0]")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: runs/demo, runs/rebuild with --rebuild]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic. [default: 1]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON on the last line.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Train the teacher and the classifier again.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Measure the shipped rows again and compare.")] = False,
+) -> None:
+    """Distil the embedded teacher to four steps and compare the student with it."""
+    if rebuild + verify + as_json > 1:
+        raise ConfigError("--rebuild, --verify and --json are three different things; give one of them.")
+    if rebuild and len(seed or []) > 1:
+        raise ConfigError(f"--rebuild makes one teacher, but --seed is given {len(seed or [])} times; give it once.")
+    if rebuild:
+        _rebuild_demo(output or Path("runs/rebuild"), seed=seed[0] if seed else 0, threads=threads or 1)
+    elif verify:
+        _verify_demo(threads=threads or 1)
+    else:
+        from fewstep.demo.run import run_demo
+
+        run_demo(output=output or Path("runs/demo"), seeds=seed or (0,), threads=threads, as_json=as_json)
+
+
+def _rebuild_demo(output: Path, *, seed: int, threads: int) -> None:
+    from fewstep.demo.rebuild import rebuild
+
+    print(f"The rebuilt files are in {rebuild(output, seed=seed, threads=threads)}.")
+
+
+def _verify_demo(*, threads: int) -> None:
+    from fewstep.demo.verify import verify
+
+    differences = verify(threads=threads)
+    for difference in differences:
+        print(difference)
+    if differences:
+        raise typer.Exit(EXIT_INTERNAL)
+    print("The shipped rows are reproduced.")
+
+
+@app.command()
+def recipes() -> None:
+    """List the built-in recipes."""
+    from fewstep.config.recipe_files import recipe_names, recipe_summary
+
+    table = Table.grid(padding=(0, 2))
+    for name in recipe_names():
+        table.add_row(f"[bold]{name}[/bold]", recipe_summary(name))
+    Console().print(table, highlight=False)
+
+
+@recipe_app.command("show")
+def show_recipe(
+    name: RecipeName,
+    overrides: Overrides = None,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Every setting, with bases and defaults.")] = False,
+) -> None:
+    """Print a recipe, as it is written or with everything it stands on."""
+    from fewstep.config.layers import recipe_text
+
+    if resolved or overrides:
+        print(_resolved(name, overrides or []), end="")
+    else:
+        print(recipe_text(name), end="")
+
+
+def _resolved(name: str, overrides: list[str]) -> str:
+    import yaml
+
+    from fewstep.config.recipe import load_recipe
+
+    settings: dict[str, Any] = load_recipe(name, overrides).config.model_dump(mode="json")
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+
+
+def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
+    if file is None:
+        if not prompts:
+            raise ConfigError("There is nothing to draw: give --prompt 'a text', or --prompts-file FILE.")
+        return prompts
+    from fewstep.config.run_config import PromptFile
+    from fewstep.data.prompts import load_prompts
+
+    return [*(prompts or []), *load_prompts(PromptFile(path=str(file)))]

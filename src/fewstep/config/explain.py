@@ -1,0 +1,138 @@
+"""Says in plain sentences what is wrong with stated settings: the value, where it came from, what to do."""
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.config.layers import Layer
+from fewstep.config.run_config import RunConfig, backbone_config_class
+from fewstep.config.schema import fields_of, leaf_paths, real_path
+from fewstep.errors import ConfigError
+
+Path = tuple[str | int, ...]
+
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "too_long": "a list of {max_length}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+}
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_NOT_A_MAPPING = ("model_type", "model_attributes_type", "dataclass_type", "dataclass_exact_type", "dict_type")
+
+
+def explain(error: ValidationError, settings: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
+    """One sentence for each problem that validation found, without repetition."""
+    sentences = (_sentence(details, settings, layers) for details in error.errors(include_url=False))
+    return list(dict.fromkeys(sentences))
+
+
+def non_finite(settings: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
+    """One sentence for each number that is not finite: no setting may be."""
+    return [
+        f"{_dotted(path)} is {value}, from {_source(path, layers)}; it must be a finite number."
+        for path, value in _scalars(settings)
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+
+
+def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequence[Layer]) -> str:
+    path, owner = real_path(RunConfig, details["loc"], settings)
+    if owner is BackboneConfig:
+        owner = _backbone_owner(settings)
+    kind, context = details["type"], details.get("ctx", {})
+    source = _source(path, layers)
+    if kind in _UNKNOWN_KEY:
+        return f"There is no setting {_dotted(path)}, which {source} states; {_nearest(path, owner)}"
+    if kind in ("missing", "missing_argument"):
+        return f"{_dotted(path)} is not stated and has no default; add it to the recipe or to the command line."
+    if kind == "value_error":
+        return _broken_rule(path, str(context["error"]), source)
+    value = _shown(details["input"])
+    if kind == "union_tag_not_found":
+        return f"{_dotted(path)} is {value}, from {source}, and does not say its {context['discriminator']}."
+    if kind == "union_tag_invalid":
+        tag, choices = context["tag"], context["expected_tags"]
+        key = context["discriminator"].strip("'")
+        return f"{_dotted((*path, key))} is '{tag}', from {source}; it must be one of {choices}."
+    if kind in _NOT_A_MAPPING:
+        return f"{_dotted(path)} is {value}, from {source}; it must be a mapping of settings."
+    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else None
+    demand = f"it must be {expected}." if expected else f"{details['msg'][:1].lower()}{details['msg'][1:]}."
+    return f"{_dotted(path)} is {value}, from {source}; {demand}"
+
+
+def _broken_rule(path: Path, rule: str, source: str) -> str:
+    place = _dotted(path)
+    said = rule if rule.startswith(place) else f"{place}: {rule}"
+    return f"{said.removesuffix('.')} (from {source})."
+
+
+def _nearest(path: Path, owner: type | None) -> str:
+    """The settings a wrong key may have meant: its neighbours by spelling, then the same name elsewhere."""
+    key, dotted_path = str(path[-1]), _dotted(path)
+    known = list(dict.fromkeys(leaf_paths(RunConfig)))
+    here = {_dotted((*path[:-1], name)): name for name in fields_of(owner)} if owner else {}
+    if dotted_path in known:
+        return f"it belongs to another kind of {path[-2]}, and the settings of this one are {', '.join(here.values())}."
+    close = difflib.get_close_matches(key, here.values(), n=3, cutoff=0.6)
+    near = [dotted for dotted, name in here.items() if name in close]
+    elsewhere = [leaf for leaf in known if leaf.rpartition(".")[2] == key]
+    meant = list(dict.fromkeys([*near, *elsewhere[:3]]))
+    if meant:
+        return f"did you mean {' or '.join(meant)}?"
+    return f"the settings there are {', '.join(here.values())}." if here else "that place has no settings."
+
+
+def _backbone_owner(settings: Mapping[str, Any]) -> type[BackboneConfig]:
+    backbone = settings.get("backbone")
+    try:
+        return backbone_config_class(backbone.get("kind") if isinstance(backbone, Mapping) else None)
+    except (ConfigError, ValueError):
+        return BackboneConfig
+
+
+def _source(path: Path, layers: Sequence[Layer]) -> str:
+    """The last layer that says something at ``path`` or, for a rule over several values, at the nearest place above."""
+    for length in range(len(path), 0, -1):
+        for layer in reversed(layers):
+            if layer.states(path[:length]):
+                return layer.source
+    return layers[-1].source
+
+
+def _scalars(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    items: Sequence[tuple[str | int, Any]]
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list):
+        items = list(enumerate(value))
+    else:
+        yield path, value
+        return
+    for key, child in items:
+        yield from _scalars(child, (*path, key))
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(str(key) for key in path)
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,168 @@
+"""Settings on top of settings: what a recipe's bases, the recipe and the command line each say.
+
+A mapping is merged key by key, with two exceptions: ``null`` switches off whatever is below it, and a mapping that
+changes its own kind (``kind``, ``law`` or ``at``) replaces the one below whole: its other keys belong to that kind.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep.config.recipe_files import recipe_names, recipe_source
+from fewstep.config.yaml_text import parse_yaml, parse_yaml_mapping
+from fewstep.errors import ConfigError
+
+DISCRIMINATORS = ("kind", "law", "at")
+COMMAND_LINE = "the command line"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place.
+
+    Attributes:
+        source: The place, as a message names it: ``recipe digits``, a file, or the command line.
+        settings: Nested mappings of names.
+    """
+
+    source: str
+    settings: Mapping[str, Any]
+
+    def states(self, path: Sequence[str | int]) -> bool:
+        """Whether this layer says something at ``path`` or below it."""
+        value: Any = self.settings
+        for key in path:
+            if not isinstance(value, Mapping) or key not in value:
+                return False
+            value = value[key]
+        return True
+
+
+def recipe_layers(name_or_path: str) -> list[Layer]:
+    """The layers of a recipe, lowest base first.
+
+    Args:
+        name_or_path: A built-in recipe, or the path of a YAML file.
+
+    Raises:
+        ConfigError: A recipe or a base is not there, is no recipe, or builds on itself.
+    """
+    layers: list[Layer] = []
+    seen: list[str] = []
+    reference: str | None = name_or_path
+    beside = Path()
+    while reference is not None:
+        layer, reference, beside = _read(reference, beside, below=layers[-1].source if layers else None)
+        if layer.source in seen:
+            raise ConfigError(f"The bases go in a circle: {' -> '.join([*seen, layer.source])}. Remove one 'base:'.")
+        seen.append(layer.source)
+        layers.append(layer)
+    return layers[::-1]
+
+
+def recipe_text(name_or_path: str) -> str:
+    """A recipe as it is written, comments included.
+
+    Raises:
+        ConfigError: There is no such recipe.
+    """
+    if _is_path(name_or_path):
+        return _read_file(Path(name_or_path).expanduser().resolve(), below=None)
+    return recipe_source(name_or_path)
+
+
+def override_layer(overrides: Iterable[str]) -> Layer:
+    """The settings written as ``a.b=c`` on the command line; the value is YAML, the last one wins.
+
+    Raises:
+        ConfigError: One of them is not of this form.
+    """
+    settings: dict[str, Any] = {}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or not all(keys):
+            raise ConfigError(f"'{override}' on the command line is no override; write it as student.lr=1e-4.")
+        _put(settings, keys, parse_yaml(text, source=f"The value of '{override}' on the command line"))
+    return Layer(COMMAND_LINE, anchor_paths(settings, Path()))
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``above`` over ``below``."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _changes_kind(old, value):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def merge_layers(layers: Iterable[Layer]) -> dict[str, Any]:
+    """Lay every layer over the ones before it."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer.settings)
+    return merged
+
+
+def anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the paths in one layer absolute: they are relative to ``folder``, where the layer was written.
+
+    A prompt file is always a path. A model is one when it begins with ``.``, ``/`` or ``~``: anything else may be a
+    repository id.
+    """
+    anchored = dict(settings)
+    for section, key in (("prompts", "path"), ("backbone", "model")):
+        value = anchored.get(section)
+        text = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(text, str) and text and (key == "path" or text[0] in "./~"):
+            anchored[section] = {**anchored[section], key: str((folder / Path(text).expanduser()).resolve())}
+    return anchored
+
+
+def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, str | None, Path]:
+    """One recipe or base: its layer, its own base, and the folder that the base is relative to."""
+    if _is_path(reference):
+        path = (beside / Path(reference).expanduser()).resolve()
+        settings = parse_yaml_mapping(_read_file(path, below=below), source=str(path))
+        layer = Layer(str(path), anchor_paths({k: v for k, v in settings.items() if k != "base"}, path.parent))
+        folder = path.parent
+    else:
+        settings = parse_yaml_mapping(recipe_source(reference), source=f"recipe {reference}")
+        layer = Layer(f"recipe {reference}", anchor_paths({k: v for k, v in settings.items() if k != "base"}, Path()))
+        folder = beside
+    base = settings.get("base")
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"base is {base!r} in {layer.source}; it names a built-in recipe or a file beside this one.")
+    return layer, base, folder
+
+
+def _is_path(reference: str) -> bool:
+    if reference in recipe_names():
+        return False
+    return reference.endswith((".yaml", ".yml")) or "/" in reference or "\\" in reference
+
+
+def _read_file(path: Path, *, below: str | None) -> str:
+    asked = f", which is the base of {below}," if below else ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"There is no recipe file {path}{asked.rstrip(',')}; check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The recipe file {path}{asked} cannot be read: {error}.") from error
+
+
+def _put(settings: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        below = settings.get(key)
+        settings[key] = below if isinstance(below, dict) else {}
+        settings = settings[key]
+    settings[keys[-1]] = value
+
+
+def _changes_kind(below: Mapping[str, Any], above: Mapping[str, Any]) -> bool:
+    return any(key in above and key in below and above[key] != below[key] for key in DISCRIMINATORS)

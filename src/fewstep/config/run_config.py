@@ -1,0 +1,205 @@
+"""The settings of one run. A choice is a type; off is None; what has no default must be stated by the recipe."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
+from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
+from fewstep.methods.terms import Terms
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PromptFile(Section):
+    """Prompts from a file, by its suffix: one per line (.txt), or a column of .jsonl or .csv."""
+
+    kind: Literal["file"] = "file"
+    path: str = Field(description="txt, jsonl or csv; relative to the recipe file, or to the working directory")
+    column: str | None = Field(default=None, description="of a jsonl or csv file; needed when there are several")
+
+
+class DemoPrompts(Section):
+    """The prompts that the embedded teacher knows."""
+
+    kind: Literal["demo"] = "demo"
+
+
+class HubPrompts(Section):
+    """Prompts from a text column of a Hugging Face dataset (needs the extra ``hub``)."""
+
+    kind: Literal["hub"] = "hub"
+    dataset: str = Field(description="dataset id on the Hugging Face hub")
+    column: str
+    split: str = "train"
+    revision: str | None = None
+
+
+Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
+Schedule = Annotated[FixedSchedule | RandomLengthSchedule, Field(discriminator="kind")]
+# the fake score is trained where no query stands, so laws that need one are no choice here
+FakeScoreSigma = Annotated[Uniform | LogitNormal, Field(discriminator="law")]
+
+
+class OptimiserConfig(Section):
+    """AdamW of one role, with a warm-up that does not start at zero: lr * min(1, (k + 1) / warmup) at its update k."""
+
+    lr: Rate
+    warmup: int = Field(default=100, ge=0, description="updates of this role")
+    lr_schedule: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="after the warm-up; cosine and linear reach 0 at the end of the budget"
+    )
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    eps: Rate = 1e-8
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip: Rate | None = Field(default=1.0, description="largest norm of this role's gradient")
+
+
+class StudentConfig(OptimiserConfig):
+    """The network being distilled."""
+
+    every: PositiveInt = Field(default=2, description="updates of fake_score per student update")
+    ema: Decay | None = Field(
+        default=0.999, description="decay of the averaged weights that are evaluated and exported"
+    )
+
+
+class Align(Section):
+    """Implicit distribution alignment: fake_score <- decay fake_score + (1 - decay) student."""
+
+    decay: Decay = 0.999
+    after: Literal["fake_score", "student"] = Field(default="fake_score", description="which role's update it follows")
+    every: PositiveInt = Field(default=1, description="updates of that role")
+
+
+class FakeScoreConfig(OptimiserConfig):
+    """The network that follows the student's own distribution."""
+
+    target: Literal["anchor", "final"] = Field(
+        default="anchor", description="what it regresses on: x0 the student predicts at its anchor, or its final sample"
+    )
+    sigma: FakeScoreSigma = Uniform()
+    align: Align | None = Align()
+
+
+class Budget(Section):
+    """How long to train."""
+
+    student_updates: PositiveInt
+
+
+class Precision(Section):
+    """Dtype of the networks' forwards; master weights, EMA and losses are float32 always."""
+
+    compute: Literal["fp32", "bf16"] = "bf16"
+
+
+class Savings(Section):
+    """Exact ways to spend fewer forwards; each changes memory and speed, not the gradient."""
+
+    keep_anchor_graph: bool = Field(default=True, description="the forward at the anchor is also the gradient forward")
+    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network")
+
+
+class SamplingConfig(Section):
+    """How the student and, for comparison, the teacher draw pictures."""
+
+    levels: tuple[float, ...] = Field(
+        default=FOUR_STEPS, description="the student's noise levels, before the time shift"
+    )
+    teacher_steps: PositiveInt = 50
+    teacher_guidance_scale: float = Field(default=4.5, ge=1)
+
+    @field_validator("levels")
+    @classmethod
+    def _descend(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        check_levels(levels)
+        return levels
+
+
+class ReportConfig(Section):
+    """What the run tells about itself."""
+
+    log_every: PositiveInt = Field(default=1, description="steps")
+    sheet_every: PositiveInt | None = Field(default=None, description="student updates between sample sheets")
+    sheet_prompts: PositiveInt = 8
+    sheet_seed: int = Field(default=0, ge=0)
+    tensorboard: bool = Field(default=True, description="written when tensorboard is installed")
+
+
+class CheckpointConfig(Section):
+    """When the whole state is saved; it is always saved at the end."""
+
+    every: PositiveInt | None = Field(default=None, description="student updates")
+    keep_last: PositiveInt = 2
+
+
+class ParallelConfig(Section):
+    """Where the run computes; changes nothing but rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: PositiveInt | None = Field(default=None, description="of the CPU; None leaves torch's choice")
+    microbatch: PositiveInt | None = Field(default=None, description="samples per forward; None is the whole batch")
+
+
+class RunConfig(Section):
+    """Everything that decides what a run computes. Build it with ``load_recipe``."""
+
+    backbone: SerializeAsAny[BackboneConfig]
+    prompts: Prompts
+    schedule: Schedule = RandomLengthSchedule()
+    terms: Terms
+    sigma_range: SigmaRange = SigmaRange()
+    student: StudentConfig
+    fake_score: FakeScoreConfig
+    batch: PositiveInt = Field(description="samples per step, over all processes")
+    budget: Budget
+    seed: int = Field(default=42, ge=0)
+    precision: Precision = Precision()
+    gradient_checkpointing: bool = True
+    savings: Savings = Savings()
+    sampling: SamplingConfig = SamplingConfig()
+    report: ReportConfig = ReportConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    parallel: ParallelConfig = ParallelConfig()
+
+    @field_validator("backbone", mode="before")
+    @classmethod
+    def _of_its_kind(cls, value: Any) -> Any:
+        """Let the backbone's own adapter say which settings it has."""
+        if not isinstance(value, dict):
+            return value
+        return backbone_config_class(value.get("kind")).model_validate_json(json.dumps(value), strict=True)
+
+    @model_validator(mode="after")
+    def _microbatch_fits(self) -> "RunConfig":
+        if self.parallel.microbatch is not None and self.parallel.microbatch > self.batch:
+            raise ValueError(
+                f"parallel.microbatch is {self.parallel.microbatch}, more than batch, which is {self.batch}; "
+                "it splits the batch, so it must be at most that"
+            )
+        return self
+
+
+def backbone_config_class(kind: Any) -> type[BackboneConfig]:
+    """The settings that a backbone of this kind has.
+
+    Raises:
+        ValueError: ``kind`` is missing.
+        ConfigError: No adapter has this kind.
+    """
+    from fewstep.backbones.registry import adapter_class, backbone_kinds
+
+    if not isinstance(kind, str):
+        raise ValueError(f"backbone needs a kind, one of {', '.join(backbone_kinds())}")
+    return adapter_class(kind).config_class

@@ -1,0 +1,116 @@
+"""Write a student as a diffusers folder that stock ``DiffusionPipeline.from_pretrained`` loads."""
+
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewstep.backbones.facts import ModelFacts, write_facts
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.errors import ConfigError
+from fewstep.export.card import DTYPES, model_card, plain_floats, stock_call
+from fewstep.runs.writing import explain_write_errors
+
+# where the checkpoint was is no property of the student, and permission to train on it is no default for others
+NOT_KEPT = {"model", "revision", "allow_distilled"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written student.
+
+    Attributes:
+        folder: The diffusers folder.
+        stock_call: Python code that draws with it, for the working directory in which it was exported.
+    """
+
+    folder: Path
+    stock_call: str
+
+    def __str__(self) -> str:
+        return f"The student is in {self.folder}. Draw with it in plain diffusers:\n\n{self.stock_call}"
+
+
+def export_student(
+    adapter: ModelAdapter,
+    network: nn.Module,
+    folder: str | Path,
+    *,
+    levels: Sequence[float],
+    dtype: str = "fp32",
+    provenance: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write ``network`` as a pipeline with copies of its checkpoint's other components, whole or not at all.
+
+    Args:
+        adapter: The teacher's adapter.
+        network: The student, holding the weights to export; cast in place to ``dtype``.
+        folder: Where the pipeline goes; it may exist if it is empty.
+        levels: The student's grid before the backbone's time shift.
+        dtype: ``fp32`` or ``bf16``, of the written weights.
+        provenance: Plain data for the model card and ``fewstep.json``.
+
+    Raises:
+        ConfigError: The folder is not empty or cannot be written, or ``dtype`` is unknown.
+    """
+    target = Path(folder)
+    require_free(target)
+    require_dtype(dtype)
+    facts = _facts(adapter, levels, provenance or {})
+    unfinished = target.parent / f".exporting-{target.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        with explain_write_errors(target):
+            unfinished.mkdir(parents=True)
+            # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
+            adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished)
+            write_facts(facts, unfinished)
+            card = _card(adapter, target.resolve().name, facts, dtype=dtype)
+            (unfinished / "README.md").write_text(card, encoding="utf-8")
+            unfinished.replace(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return Exported(target, _call(adapter, target.as_posix(), facts, dtype=dtype))
+
+
+def require_free(folder: Path) -> None:
+    """Raise ConfigError when ``folder`` is a file or holds anything."""
+    with explain_write_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"The output {folder} exists and is not an empty folder; choose another --output.")
+
+
+def require_dtype(dtype: str) -> None:
+    """Raise ConfigError for a precision that students are not exported in."""
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; a student is exported as one of {', '.join(DTYPES)}.")
+
+
+def _facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
+    sigmas: Tensor = adapter.to_sigma(torch.tensor(list(levels), dtype=torch.float32))
+    return ModelFacts(
+        role="student",
+        backbone=adapter.config.model_dump(mode="json", exclude=NOT_KEPT),
+        levels=tuple(levels),
+        sigmas=tuple(plain_floats(sigmas)),
+        steps=len(levels),
+        guidance_scale=1.0,
+        scheduler=dict(adapter.components["scheduler"]),
+        provenance=dict(provenance),
+    )
+
+
+def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
+    digits = adapter.config.model == EMBEDDED_TEACHER
+    prompt = "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
+    return stock_call(adapter, folder, facts.sigmas or (), prompt=prompt, dtype=dtype)
+
+
+def _card(adapter: ModelAdapter, name: str, facts: ModelFacts, *, dtype: str) -> str:
+    call = _call(adapter, name, facts, dtype=dtype)
+    return model_card(call, name=name, steps=len(facts.sigmas or ()), provenance=facts.provenance, dtype=dtype)

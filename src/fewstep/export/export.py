@@ -1,0 +1,34 @@
+"""Export the student of a run."""
+
+from pathlib import Path
+
+from fewstep.backbones.registry import create_model_adapter
+from fewstep.export.diffusers_folder import Exported, export_student, require_dtype, require_free
+from fewstep.export.weights import put_weights, read_student
+
+
+def export(run: str | Path, output: str | Path, *, dtype: str = "fp32") -> Exported:
+    """Write a run's student as a diffusers folder that stock diffusers loads.
+
+    Args:
+        run: A run's folder, or one of its checkpoint folders.
+        output: Where the pipeline goes; refused when something is there.
+        dtype: ``fp32`` (the exact weights) or ``bf16`` (half the size).
+
+    Returns:
+        The folder, and the exact stock call that draws with it.
+
+    Raises:
+        ConfigError: There is no run or no checkpoint, or ``output`` cannot be used.
+        CheckpointError: The checkpoint is damaged or does not fit the run's backbone.
+    """
+    require_free(Path(output))
+    require_dtype(dtype)
+    student = read_student(run)
+    config = student.config
+    adapter = create_model_adapter(config.backbone.model, config.backbone)
+    network = adapter.load_network()
+    put_weights(network, student.weights, origin=str(run))
+    return export_student(
+        adapter, network, output, levels=config.sampling.levels, dtype=dtype, provenance=student.provenance
+    )

@@ -1,0 +1,211 @@
+"""The folder of one run: who may write it, and whose it is.
+
+runs/RECIPE-1a2b3c4d/
+    config.json       the settings, complete
+    run.json          recipe, hash, versions, git revision; one entry per start in "sessions"
+    metrics.jsonl     one line per logged step
+    sheets/           sample sheets
+    checkpoints/      step-XXXXXXXX/
+    tensorboard/
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from fewstep.config.identity import config_difference, config_hash
+from fewstep.config.recipe import validate
+from fewstep.config.run_config import RunConfig
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.runs.provenance import provenance
+from fewstep.runs.writing import explain_write_errors, write_json
+
+CONFIG = "config.json"
+RUN = "run.json"
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run on disk. Used as a context manager while it is written; :meth:`open` reads one that is done.
+
+    Attributes:
+        path: The folder.
+        config: The settings of its run.
+    """
+
+    path: Path
+    config: RunConfig
+    _lock: FileLock | None = field(default=None, repr=False, compare=False)
+    _fresh: bool = field(default=False, repr=False, compare=False)
+
+    @classmethod
+    def create(
+        cls,
+        root: str | Path,
+        recipe_name: str,
+        config: RunConfig,
+        *,
+        resume: bool = False,
+        path: str | Path | None = None,
+    ) -> Self:
+        """Make or take over the folder of a run, and lock it until :meth:`close`.
+
+        Args:
+            root: Folder that holds the runs; the run is ``root/RECIPE-HASH``.
+            recipe_name: First part of the folder's name.
+            config: The settings.
+            resume: Go on in an existing folder; starts when there is none.
+            path: The folder itself, instead of ``root`` and the name.
+
+        Raises:
+            ConfigError: The folder exists and ``resume`` is off, belongs to other settings, is being written by another
+                process, or cannot be written.
+        """
+        folder = Path(path) if path is not None else Path(root) / f"{recipe_name}-{config_hash(config)}"
+        _require_own(folder, config, resume=resume)
+        with explain_write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = _acquire(folder)
+        try:
+            # once more, now that nobody else can start a run here
+            fresh = not _require_own(folder, config, resume=resume)
+            write_json(folder / CONFIG, config.model_dump(mode="json"))
+            write_json(folder / RUN, _run_facts(folder, recipe_name, config))
+        except BaseException:
+            lock.release()
+            raise
+        return cls(folder, config, lock, fresh)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Read a run's settings, without locking it.
+
+        Raises:
+            ConfigError: There is no run in this folder.
+            CheckpointError: Its settings cannot be read.
+        """
+        folder = Path(path)
+        if not (folder / CONFIG).is_file():
+            state = "holds no run (it has no config.json)" if folder.is_dir() else "is not a folder"
+            raise ConfigError(f"{folder} {state}; name a run's folder, such as runs/digits-1a2b3c4d.")
+        return cls(folder, read_config(folder))
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def sheets(self) -> Path:
+        return self.path / "sheets"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What run.json says: recipe, hash, versions, git revision, sessions."""
+        return _read_json(self.path / RUN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # a run that failed before it had anything to keep leaves no folder that the next attempt stumbles over
+        if error is not None and self._fresh and not self._has_results():
+            shutil.rmtree(self.path, ignore_errors=True)
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes write the folder."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def _has_results(self) -> bool:
+        written = self.metrics.is_file() and self.metrics.stat().st_size > 0
+        return written or any(self.checkpoints.glob("step-*"))
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The settings in a run's config.json.
+
+    Raises:
+        CheckpointError: They are damaged, or another version of fewstep wrote them.
+    """
+    settings = _read_json(folder / CONFIG)
+    try:
+        return validate(settings)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the whole"
+        raise CheckpointError(
+            f"{folder / CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
+            "It was edited, or written by another version; use that version, or start a new run."
+        ) from error
+
+
+def _is_occupied(folder: Path) -> bool:
+    with explain_write_errors(folder):
+        return folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()))
+
+
+def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
+    """Refuse a folder that this run must not write into; say whether there is a run to go on with."""
+    if not _is_occupied(folder):
+        return False
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(f"{folder} exists and is not the folder of a run; choose another place for the run.")
+    if not resume:
+        raise ConfigError(
+            f"The run {folder} exists already; go on with it with --resume, delete it, or change a setting, "
+            "which gives the run another name."
+        )
+    difference = config_difference(read_config(folder), config)
+    if difference:
+        raise ConfigError(
+            f"{folder} belongs to a run with other settings, so it cannot be resumed with these: "
+            f"{'; '.join(difference)}. Resume it with its own, or start a new run."
+        )
+    return True
+
+
+def _acquire(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK)
+    try:
+        with explain_write_errors(folder / LOCK):
+            lock.acquire(blocking=False)
+    except Timeout as error:
+        raise ConfigError(
+            f"Another process is writing the run {folder}; wait for it or stop it, then use --resume."
+        ) from error
+    return lock
+
+
+def _run_facts(folder: Path, recipe_name: str, config: RunConfig) -> dict[str, Any]:
+    session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
+    earlier = _read_json(folder / RUN)["sessions"] if (folder / RUN).is_file() else []
+    return {"recipe": recipe_name, "config_hash": config_hash(config), "sessions": [*earlier, session]}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); the run it belongs to cannot be opened.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged (it holds no mapping); the run it belongs to cannot be opened.")
+    return value

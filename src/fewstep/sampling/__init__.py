@@ -1,0 +1,16 @@
+"""Sampling: noise by name, an Euler loop, and pictures."""
+
+from fewstep.sampling.generate import TextToImage, load_generator, sample
+from fewstep.sampling.noise import noise_batch, noise_for
+from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+
+__all__ = [
+    "TextToImage",
+    "load_generator",
+    "noise_batch",
+    "noise_for",
+    "sample",
+    "sample_latents",
+    "teacher_sigmas",
+    "velocity_field",
+]

@@ -1,0 +1,201 @@
+"""From prompts to pictures: a pipeline folder, opened once and sampled with our own loop."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor, nn
+
+from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.source import open_checkpoint
+from fewstep.errors import ConfigError
+from fewstep.sampling.noise import noise_batch
+from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
+from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+
+
+class TextToImage:
+    """A backbone with its weights, ready to draw.
+
+    Args:
+        adapter: The backbone.
+        network: Its denoising network, student or teacher, in eval mode.
+        pipeline: A diffusers pipeline that holds the text encoders and the VAE; its network is not used.
+        facts: What the folder says about its sampling, when it says something.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        network: nn.Module,
+        pipeline: Any,
+        *,
+        facts: ModelFacts | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.adapter = adapter
+        self.network = network.to(device)
+        self.pipeline = pipeline.to(device)
+        self.facts = facts
+        self.device = torch.device(device)
+
+    @property
+    def vae(self) -> nn.Module:
+        vae: nn.Module = self.pipeline.vae
+        return vae
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return self.adapter.latent_shape(self.adapter.config.height, self.adapter.config.width)
+
+    def sigmas(self, steps: int) -> Float[Tensor, "k"]:
+        """The grid of ``steps`` network calls: the one this model was trained for where the lengths agree."""
+        if self.facts is not None and self.facts.sigmas is not None and len(self.facts.sigmas) == steps:
+            return torch.tensor(self.facts.sigmas, dtype=torch.float32)
+        return teacher_sigmas(self.adapter, steps)
+
+    def default_guidance_scale(self) -> float:
+        """What the folder states; a plain diffusers folder is drawn with its own pipeline's default."""
+        if self.facts is not None:
+            return self.facts.guidance_scale
+        import inspect
+
+        return float(inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default)
+
+    @torch.no_grad()
+    def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
+        """Embed prompts, one row each; a repeated prompt is embedded once."""
+        unique = list(dict.fromkeys(prompts))
+        chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
+        rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
+        position = {prompt: index for index, prompt in enumerate(unique)}
+        return rows.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
+
+    @torch.no_grad()
+    def latents(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 4,
+        sigmas: Sequence[float] | Tensor | None = None,
+        guidance_scale: float | None = None,
+        noise: Float[Tensor, "n *latent"] | None = None,
+        batch: int = 16,
+    ) -> Float[Tensor, "n *latent"]:
+        """Draw clean latents, on the CPU.
+
+        Args:
+            prompts: One per picture.
+            seeds: One per picture; together with the prompt it names the picture's noise.
+            steps: Network calls per picture (twice as many with guidance); ignored when ``sigmas`` is given.
+            sigmas: Noise levels as the network sees them, after any time shift, without the final 0.
+            guidance_scale: 1 is off; None is the model's own.
+            noise: Initial noise instead of the seeds' own.
+            batch: Pictures per network call; changes nothing but memory and speed.
+        """
+        grid = self.sigmas(steps) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
+        guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
+        noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
+        cond = self.conditioning(prompts)
+        null = None if guidance == 1.0 else self.adapter.encode_null(self.pipeline)
+        drawn = []
+        for start in range(0, len(prompts), batch):
+            rows = slice(start, start + batch)
+            field = velocity_field(self.adapter, self.network, cond.rows(rows), null, guidance_scale=guidance)
+            start_noise = noise[rows].to(self.device)
+            drawn.append(sample_latents(field, start_noise, grid, initial_scale=self.adapter.initial_scale).cpu())
+        return torch.cat(drawn)
+
+    def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 h w"]:
+        """Decode clean latents to 8-bit pictures, on the CPU."""
+        parts = []
+        for start in range(0, len(latents), batch):
+            decoded = self.adapter.decode(self.vae, latents[start : start + batch].to(self.device))
+            parts.append((decoded * 255).round().to(torch.uint8).cpu())
+        return torch.cat(parts)
+
+    def images(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        *,
+        steps: int = 4,
+        sigmas: Sequence[float] | Tensor | None = None,
+        guidance_scale: float | None = None,
+        batch: int = 16,
+    ) -> list[Image.Image]:
+        """Draw pictures; the arguments are those of :meth:`latents`."""
+        latents = self.latents(prompts, seeds, steps=steps, sigmas=sigmas, guidance_scale=guidance_scale, batch=batch)
+        return to_pil(self.pixels(latents, batch=batch))
+
+
+def load_generator(
+    model: str | Path, device: torch.device | str = "auto", *, dtype: torch.dtype = torch.float32
+) -> TextToImage:
+    """Open a pipeline folder, a repository id or ``fewstep:digits`` for drawing.
+
+    A folder without ``fewstep.json`` works as well: the adapter follows from its pipeline class.
+
+    Args:
+        device: A torch device, or ``auto`` for the fastest one there is.
+        dtype: Of the network and the text encoders; the VAE stays in float32.
+    """
+    adapter = create_model_adapter(model, as_teacher=False)
+    adapter.compute_dtype = dtype
+    network = adapter.load_network(dtype=dtype)
+    vae = adapter.load_vae()
+    pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": vae})
+    facts = open_checkpoint(str(model)).facts
+    return TextToImage(adapter, network, pipeline, facts=facts, device=fastest_device() if device == "auto" else device)
+
+
+def fastest_device() -> str:
+    """The device that ``auto`` means on this machine."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def sample(
+    model: str | Path,
+    prompts: str | Sequence[str],
+    *,
+    steps: int = 4,
+    seed: int = 0,
+    guidance_scale: float | None = None,
+    output: str | Path | None = None,
+    device: torch.device | str = "auto",
+) -> list[Image.Image]:
+    """Draw one picture per prompt with an exported student, a teacher or any supported diffusers folder.
+
+    Args:
+        model: A folder, a Hugging Face repository id, or ``fewstep:digits``.
+        steps: Network calls per picture; a student's own number uses exactly the grid it was trained for.
+        seed: Names the noise together with the prompt: the same prompt and seed give the same picture in any batch.
+        guidance_scale: 1 is off; None is the model's own.
+        output: A ``.png`` file to write; with several prompts, ``name-0000.png`` and so on beside it.
+
+    Returns:
+        The pictures, in the order of the prompts.
+
+    Raises:
+        ConfigError: The model cannot be opened, there is no prompt, or ``output`` cannot be written.
+    """
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise ConfigError("There is no prompt to draw; give at least one.")
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
+    paths = picture_paths(output, len(texts)) if output is not None else []
+    require_writable(paths)
+    drawer = load_generator(model, device)
+    images = drawer.images(texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale)
+    for path, image in zip(paths, images, strict=bool(paths)):
+        save_picture(image, path)
+    return images

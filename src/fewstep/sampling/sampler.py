@@ -1,0 +1,77 @@
+"""The sampler: a plain Euler loop down a grid of noise levels."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.core import flow
+from fewstep.core.points import NoisyLatent
+from fewstep.core.schedules import with_final_zero
+from fewstep.errors import ConfigError
+
+VelocityField = Callable[[NoisyLatent], Tensor]
+
+
+@torch.no_grad()
+def sample_latents(
+    velocity: VelocityField,
+    noise: Float[Tensor, "b *latent"],
+    sigmas: Float[Tensor, "k"],
+    *,
+    initial_scale: float = 1.0,
+) -> Float[Tensor, "b *latent"]:
+    """Follow the probability-flow ODE from noise to data, one network call per level.
+
+        x <- x + (sigma_next - sigma) velocity(x, sigma)     down the grid, ending at sigma 0
+
+    Args:
+        velocity: The field to follow, guided or not.
+        noise: Standard normal, float32.
+        sigmas: Strictly descending noise levels in (0, 1], without the final 0.
+        initial_scale: The adapter's factor from noise to the state at its largest sigma.
+
+    Returns:
+        Clean latents in scaled VAE units, float32.
+    """
+    x = noise.float() * initial_scale
+    grid = with_final_zero(sigmas.to(device=x.device, dtype=torch.float32))
+    levels = grid.unsqueeze(1).expand(-1, len(x)).unbind()
+    for sigma, sigma_next in itertools.pairwise(levels):
+        x = flow.euler_step(x, velocity(NoisyLatent(x, sigma)), sigma=sigma, sigma_next=sigma_next)
+    return x
+
+
+def velocity_field(
+    adapter: ModelAdapter,
+    network: nn.Module,
+    cond: Conditioning,
+    null_cond: Conditioning | None = None,
+    *,
+    guidance_scale: float = 1.0,
+) -> VelocityField:
+    """The field that one batch of prompts follows.
+
+    Args:
+        cond: One row per sample.
+        null_cond: One row; read only when ``guidance_scale`` is not 1.
+    """
+    if guidance_scale == 1.0:
+        return lambda point: adapter.velocity(network, point, cond)
+    if null_cond is None:
+        raise ValueError(f"guidance_scale {guidance_scale} needs null_cond, the unconditional branch")
+    null = null_cond.expand(len(cond))
+    return lambda point: adapter.guided_velocity(network, point, cond, null, guidance_scale=guidance_scale)
+
+
+def teacher_sigmas(adapter: ModelAdapter, steps: int) -> Float[Tensor, "k"]:
+    """The uniform grid of ``steps`` levels, shifted by the backbone's own scheduler.
+
+    sigmas = to_sigma([1, 1 - 1/n, ..., 1/n])
+    """
+    if steps < 1:
+        raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
+    return adapter.to_sigma(torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32))

@@ -1,0 +1,304 @@
+"""Which adapter serves which checkpoint, and what is said when none does."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fewstep.backbones import BackboneConfig, adapter_class, backbone_kinds, create_model_adapter
+from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.sampling import load_generator
+from tests.backbones import tiny
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.sd3_pipeline(), tmp_path_factory.mktemp("original") / "teacher")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    """A pipeline folder that a test may spoil."""
+    return Path(shutil.copytree(original, tmp_path / "teacher"))
+
+
+def edit(path: Path, change: Callable[[dict[str, object]], object]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def test_kind_names_its_adapter() -> None:
+    assert adapter_class("sd3") is SD3Adapter
+
+
+def test_unknown_kind_lists_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.kind is 'sd33'.*the nearest are sd3"):
+        adapter_class("sd33")
+
+
+def test_adapter_follows_from_the_pipeline_class(original: Path) -> None:
+    adapter = create_model_adapter(original)
+    assert isinstance(adapter, SD3Adapter)
+
+
+def test_size_without_a_config_is_the_pipelines_own_default(original: Path) -> None:
+    config = create_model_adapter(original).config
+    assert (config.height, config.width) == (16, 16)  # sample_size 8, a VAE of factor 2
+
+
+def test_making_an_adapter_reads_no_weights(folder: Path) -> None:
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    assert create_model_adapter(folder).latent_shape(16, 16) == (4, 8, 8)
+
+
+def test_folder_decides_and_the_config_says_how(original: Path) -> None:
+    config = SD3Config(model="somewhere/else", height=24, width=12, max_sequence_length=7)
+    adapter = create_model_adapter(original, config)
+    assert adapter.config == config.model_copy(update={"model": str(original)})
+
+
+def test_config_without_anything_comes_from_the_folders_facts(folder: Path) -> None:
+    facts = {"role": "teacher", "backbone": {"kind": "sd3", "height": 24, "width": 12, "max_sequence_length": 3}}
+    (folder / "fewstep.json").write_text(json.dumps(facts))
+    expected = SD3Config(model=str(folder), height=24, width=12, max_sequence_length=3)
+    assert create_model_adapter(folder).config == expected
+
+
+def test_short_form_of_the_facts_reads_the_same(folder: Path) -> None:
+    facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "max_sequence_length": 3, "steps": 50}
+    (folder / "fewstep.json").write_text(json.dumps(facts))
+    expected = SD3Config(model=str(folder), height=24, width=12, max_sequence_length=3)
+    assert create_model_adapter(folder).config == expected
+
+
+def test_config_that_contradicts_the_facts_is_refused(folder: Path) -> None:
+    (folder / "fewstep.json").write_text('{"role": "teacher", "backbone": {"kind": "sd3", "max_sequence_length": 1}}')
+    with pytest.raises(
+        ConfigError, match=r"max_sequence_length is 256, but .* was made with 1 .* Set backbone\.max_seq"
+    ):
+        create_model_adapter(folder, SD3Config(model=str(folder), height=16, width=16))
+
+
+def test_unknown_field_in_the_facts_is_refused(folder: Path) -> None:
+    (folder / "fewstep.json").write_text('{"role": "teacher", "backbone": {"kind": "sd3", "heigth": 16}}')
+    with pytest.raises(ConfigError, match=r"fewstep\.json of .* sets backbone\.heigth to 16"):
+        create_model_adapter(folder)
+
+
+def test_damaged_facts_are_refused(folder: Path) -> None:
+    (folder / "fewstep.json").write_text('{"role": "tea')
+    with pytest.raises(CheckpointError, match=r"fewstep\.json is damaged or was written by something else"):
+        create_model_adapter(folder)
+
+
+def test_pipeline_of_another_class_than_the_kind_drives_is_refused(folder: Path) -> None:
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
+    config = SD3Config(model=str(folder), height=16, width=16, allow_distilled=True)
+    with pytest.raises(
+        ConfigError, match=r"is a FluxPipeline, but backbone.kind=sd3 drives a StableDiffusion3Pipeline"
+    ):
+        create_model_adapter(folder, config)
+
+
+def test_pipeline_that_no_backbone_drives_is_refused(folder: Path) -> None:
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="WanPipeline"))
+    with pytest.raises(ConfigError, match=r"is a WanPipeline, for which there is no backbone; there are: sd3 \(Stable"):
+        create_model_adapter(folder)
+
+
+def test_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no model_index\.json, so it is not a diffusers pipeline"):
+        create_model_adapter(tmp_path)
+
+
+def test_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere is not a folder\. Give a diffusers folder"):
+        create_model_adapter(tmp_path / "nowhere")
+
+
+def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    with pytest.raises(ConfigError, match=r"model\.safetensors is not a folder"):
+        create_model_adapter(tmp_path / "model.safetensors")
+
+
+def test_repository_that_cannot_be_reached_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ConfigError, match="somebody/model is not a local folder, not in the download cache, and the"):
+        create_model_adapter("somebody/model")
+
+
+def test_name_that_can_be_no_repository_is_refused() -> None:
+    with pytest.raises(ConfigError, match="some body is neither a local folder nor a Hugging Face repository"):
+        create_model_adapter("some body")
+
+
+def test_unknown_embedded_model_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match="fewstep:letters is not a model inside fewstep; the only one is fewstep:digits"
+    ):
+        create_model_adapter("fewstep:letters")
+
+
+def test_missing_component_configuration_is_refused(folder: Path) -> None:
+    (folder / "transformer" / "config.json").unlink()
+    with pytest.raises(
+        ConfigError, match="names a SD3Transformer2DModel as its transformer but holds no configuration"
+    ):
+        create_model_adapter(folder)
+
+
+def test_damaged_json_is_refused(folder: Path) -> None:
+    (folder / "model_index.json").write_text('{"_class_name": ')
+    with pytest.raises(CheckpointError, match=r"model_index\.json is not valid JSON"):
+        create_model_adapter(folder)
+
+
+def hub_error(kind: str) -> Exception:
+    """An error of huggingface_hub, without the server's answer that it usually carries."""
+    from huggingface_hub import errors
+
+    refused = getattr(errors, kind)
+    error: Exception = refused.__new__(refused)
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (
+            "GatedRepoError",
+            "somebody/model is gated: accept its licence at https://huggingface.co/somebody/model and set",
+        ),
+        ("RepositoryNotFoundError", "somebody/model is neither a local folder nor a Hugging Face repository"),
+        ("RevisionNotFoundError", "somebody/model has no revision 'v9'"),
+        ("HfHubHTTPError", "the Hugging Face hub cannot be reached"),
+    ],
+)
+def test_hubs_answer_becomes_a_sentence(kind: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*arguments: object, **options: object) -> str:
+        raise hub_error(kind)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    with pytest.raises(ConfigError, match=sentence):
+        create_model_adapter("somebody/model", SD3Config(model="somebody/model", revision="v9"))
+
+
+def test_repository_is_read_from_the_download_cache(
+    original: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The hub's own cache layout, offline."""
+    repository, commit = tmp_path / "models--somebody--model", "0123456789" * 4
+    shutil.copytree(original, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    generator = load_generator("somebody/model", "cpu")
+    assert generator.adapter.config == SD3Config(model="somebody/model", height=16, width=16)
+    assert generator.latents(["a cat"], [0], steps=1, guidance_scale=1.0).shape == (1, 4, 8, 8)
+
+
+def test_truncated_weights_are_refused(folder: Path) -> None:
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"weights of the transformer of .* cannot be read"):
+        create_model_adapter(folder).load_network()
+
+
+def test_truncated_text_encoder_is_refused(folder: Path) -> None:
+    weights = folder / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"weights of the pipeline .* cannot be read"):
+        create_model_adapter(folder).load_pipeline()
+
+
+def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["proj_out.bias"]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 weights of the transformer of .* first proj_out\.bias"):
+        create_model_adapter(folder).load_network()
+
+
+ADAPTER_SOURCE = """
+from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from typing import Literal
+
+class Config(SD3Config):
+    kind: Literal["outside"] = "outside"
+    sharpness: int = 3
+
+class Adapter(SD3Adapter):
+    kind = "outside"
+    config_class = Config
+    pipeline_class = "OutsidePipeline"
+
+NOT_AN_ADAPTER = 3
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put a distribution with one entry point on the path, as an installer would."""
+
+    def put(entry_point: str) -> None:
+        site = tmp_path / "site"
+        info = site / "outside_backbone-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-backbone\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[fewstep.backbones]\n{entry_point}\n")
+        (site / "outside_backbone.py").write_text(ADAPTER_SOURCE)
+        monkeypatch.syspath_prepend(str(site))
+
+    monkeypatch.delitem(sys.modules, "outside_backbone", raising=False)
+    return put
+
+
+def test_installed_package_adds_a_kind(install: Callable[[str], None]) -> None:
+    install("outside = outside_backbone:Adapter")
+    assert "outside" in backbone_kinds()
+    assert adapter_class("outside").config_class(kind="outside", model="m").model_dump()["sharpness"] == 3
+
+
+def test_installed_package_serves_its_pipeline_class(install: Callable[[str], None], folder: Path) -> None:
+    install("outside = outside_backbone:Adapter")
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="OutsidePipeline"))
+    assert type(create_model_adapter(folder)).__module__ == "outside_backbone"
+
+
+def test_package_that_registers_something_else_is_refused(install: Callable[[str], None]) -> None:
+    install("outside = outside_backbone:NOT_AN_ADAPTER")
+    with pytest.raises(
+        ConfigError, match=r"package outside-backbone registers .* that is not a ModelAdapter whose kind"
+    ):
+        adapter_class("outside")
+
+
+def test_package_that_cannot_be_imported_is_refused(install: Callable[[str], None]) -> None:
+    install("outside = outside_backbone_that_is_gone:Adapter")
+    with pytest.raises(
+        ConfigError, match=r"outside of the package outside-backbone cannot be imported \(ModuleNotFound"
+    ):
+        adapter_class("outside")
+
+
+def test_family_fields_are_not_accepted_by_the_base_config() -> None:
+    assert "max_sequence_length" not in BackboneConfig.model_fields
+
+
+def test_importing_the_adapters_loads_no_diffusers() -> None:
+    code = (
+        "import sys, fewstep.backbones.sd3, fewstep.backbones.registry\n"
+        "sys.exit(any(name.split('.')[0] in ('diffusers', 'transformers', 'huggingface_hub') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

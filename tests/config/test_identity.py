@@ -1,0 +1,52 @@
+"""Which settings make a run another run."""
+
+import pytest
+
+from fewstep.config import config_difference, config_hash, load_recipe
+
+
+def hash_of(*overrides: str) -> str:
+    return config_hash(load_recipe("digits", overrides).config)
+
+
+def test_the_hash_is_eight_hexadecimal_digits() -> None:
+    digits = hash_of()
+    assert len(digits) == 8
+    assert int(digits, 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["budget.student_updates=3", "report.sheet_every=null", "checkpoint.every=7", "parallel.threads=2"],
+)
+def test_budget_reporting_saving_and_place_leave_the_hash(override: str) -> None:
+    assert hash_of(override) == hash_of()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["student.lr=1e-3", "seed=1", "terms.cdm=null", "batch=16", "backbone.model=other/one", "precision.compute=bf16"],
+)
+def test_what_a_run_computes_changes_the_hash(override: str) -> None:
+    assert hash_of(override) != hash_of()
+
+
+def test_a_stated_default_leaves_the_hash() -> None:
+    assert hash_of("student.clip=1.0", "terms.dm.guidance_scale=1") == hash_of()
+
+
+def test_the_difference_names_both_values() -> None:
+    old, new = load_recipe("digits").config, load_recipe("digits", ["student.lr=2e-5", "student.ema=null"]).config
+    assert config_difference(old, new) == ["student.lr: 0.0001 -> 2e-05", "student.ema: 0.999 -> null"]
+
+
+def test_another_kind_is_one_difference() -> None:
+    old, new = load_recipe("digits").config, load_recipe("digits", ["schedule.kind=fixed"]).config
+    (line,) = config_difference(old, new)
+    assert line.startswith('schedule: {"kind": "random_length"')
+    assert line.endswith('-> {"kind": "fixed", "levels": [1.0, 0.75, 0.5, 0.25]}')
+
+
+def test_equal_settings_have_no_difference() -> None:
+    old, new = load_recipe("digits").config, load_recipe("digits", ["budget.student_updates=1"]).config
+    assert config_difference(old, new) == []

@@ -1,0 +1,180 @@
+"""What a user reads when settings are wrong: the value, where it came from, what to do, all of it at once."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.config import load_recipe
+from fewstep.errors import ConfigError
+
+
+def problem(*overrides: str, recipe: str = "digits") -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(recipe, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "student.evry=2",
+            "There is no setting student.evry, which the command line states; did you mean student.every?",
+        ),
+        ("lr=1e-4", "There is no setting lr, which the command line states; did you mean student.lr or fake_score.lr?"),
+        (
+            "backbone.max_seq_length=3",
+            "There is no setting backbone.max_seq_length, which the command line states; "
+            "did you mean backbone.max_sequence_length?",
+        ),
+        (
+            "schedule.inner.lo=0.5",
+            "There is no setting schedule.inner.lo, which the command line states; did you mean schedule.inner.low?",
+        ),
+        (
+            "terms.dm.scale=3",
+            "There is no setting terms.dm.scale, which the command line states; did you mean terms.ca.scale?",
+        ),
+        (
+            "schedule.levels=[1.0]",
+            "There is no setting schedule.levels, which the command line states; it belongs to another kind of "
+            "schedule, and the settings of this one are kind, min_steps, max_steps, inner.",
+        ),
+        (
+            "checkpoint.zzzzzz=1",
+            "There is no setting checkpoint.zzzzzz, which the command line states; "
+            "the settings there are every, keep_last.",
+        ),
+        ("student.lr=fast", "student.lr is 'fast', from the command line; it must be a number."),
+        ("student.lr='1e-4'", "student.lr is '1e-4', from the command line; it must be a number."),
+        ("student.lr=0", "student.lr is 0, from the command line; it must be greater than 0."),
+        ("student.lr=null", "student.lr is null, from the command line; it must be a number."),
+        ("student.lr=.nan", "student.lr is nan, from the command line; it must be a finite number."),
+        ("student.every=1.5", "student.every is 1.5, from the command line; it must be a whole number."),
+        ("batch=true", "batch is true, from the command line; it must be a whole number."),
+        (
+            "gradient_checkpointing=yes",
+            "gradient_checkpointing is 'yes', from the command line; it must be true or false.",
+        ),
+        ("student=3", "student is 3, from the command line; it must be a mapping of settings."),
+        ("schedule=[]", "schedule is [], from the command line; it must be a mapping of settings."),
+        ("student.betas=[0.9]", "student.betas.1 is not stated and has no default"),
+        (
+            "student.betas=[0.9, 0.9, 0.9]",
+            "student.betas is [0.9, 0.9, 0.9], from the command line; it must be a list of 2.",
+        ),
+        (
+            "precision.compute=fp16",
+            "precision.compute is 'fp16', from the command line; it must be 'fp32' or 'bf16'.",
+        ),
+        (
+            "schedule.kind=fixd",
+            "schedule.kind is 'fixd', from the command line; it must be one of 'fixed', 'random_length'.",
+        ),
+        (
+            "fake_score.sigma.law=uniform_below_query",
+            "fake_score.sigma.law is 'uniform_below_query', from the command line; "
+            "it must be one of 'uniform', 'logit_normal'.",
+        ),
+        (
+            "fake_score.sigma={low: 0.1}",
+            "fake_score.sigma is {'low': 0.1}, from the command line, and does not say its 'law'.",
+        ),
+        ("backbone.kind=sd33", "backbone.kind is 'sd33'"),
+        (
+            "prompts.kind=file",
+            "prompts.path is not stated and has no default; add it to the recipe or to the command line.",
+        ),
+        (
+            "terms={ca: null, dm: null, cdm: null}",
+            "terms names no loss; switch on at least one of ca, dm, cdm (from the command line).",
+        ),
+        (
+            "sampling.levels=[1.0, 0.25, 0.5]",
+            "sampling.levels: levels [1.0, 0.25, 0.5] must strictly descend and stay above 0 (the final 0 is implied) "
+            "(from the command line).",
+        ),
+        (
+            "schedule.inner.low=0.99",
+            "schedule.inner: low 0.99 and high 0.95 must satisfy 0 <= low < high <= 1 (from the command line).",
+        ),
+        (
+            "parallel.microbatch=64",
+            "parallel.microbatch is 64, more than batch, which is 32; it splits the batch, so it must be at most that "
+            "(from the command line).",
+        ),
+        ("student.lr", "'student.lr' on the command line is no override; write it as student.lr=1e-4."),
+        ("student..lr=1", "'student..lr=1' on the command line is no override; write it as student.lr=1e-4."),
+        ("student.lr=[1", "The value of 'student.lr=[1' on the command line is not valid YAML: line 1, column 3:"),
+    ],
+)
+def test_a_wrong_override_is_told_in_one_sentence(override: str, sentence: str) -> None:
+    said = problem(override)
+    assert said.startswith(sentence)
+    assert "\n" not in said
+
+
+def test_all_problems_are_told_at_once() -> None:
+    said = problem("student.lr=fast", "batch=0", "schedule.maxsteps=3", "backbone.height=tall")
+    assert said.splitlines()[0] == "The settings have 4 problems:"
+    for place in ("student.lr is 'fast'", "batch is 0", "no setting schedule.maxsteps", "backbone.height is 'tall'"):
+        assert place in said
+
+
+def test_a_problem_names_the_recipe_file_that_states_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: digits\nbatch: many\n")
+    assert problem(recipe=str(mine)) == f"batch is 'many', from {mine}; it must be a whole number."
+
+
+def test_a_problem_names_the_base_that_states_it(tmp_path: Path) -> None:
+    (tmp_path / "below.yaml").write_text("base: digits\nbatch: many\n")
+    (tmp_path / "above.yaml").write_text("base: below.yaml\nseed: 3\n")
+    assert f"from {tmp_path / 'below.yaml'};" in problem(recipe=str(tmp_path / "above.yaml"))
+
+
+def test_a_missing_recipe_file_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "mine.yaml"
+    assert problem(recipe=str(missing)) == f"There is no recipe file {missing}; check the path."
+
+
+def test_a_missing_base_names_the_file_that_asks_for_it(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("base: other.yaml\n")
+    said = problem(recipe=str(mine))
+    assert said == f"There is no recipe file {tmp_path / 'other.yaml'}, which is the base of {mine}; check the path."
+
+
+def test_an_empty_recipe_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("# nothing yet\n")
+    assert "mine.yaml is empty; a recipe states at least" in problem(recipe=str(tmp_path / "mine.yaml"))
+
+
+def test_a_recipe_file_that_is_a_list_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("- digits\n")
+    assert "holds list ['digits']; a recipe is a mapping of names to values." in problem(
+        recipe=str(tmp_path / "mine.yaml")
+    )
+
+
+def test_a_key_written_twice_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: digits\nstudent: {lr: 1e-4}\nstudent: {every: 2}\n")
+    said = problem(recipe=str(tmp_path / "mine.yaml"))
+    assert "mine.yaml is not valid YAML: line 3, column 1: the key 'student' is written twice." in said
+
+
+def test_a_folder_instead_of_a_recipe_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").mkdir()
+    assert "mine.yaml cannot be read:" in problem(recipe=str(tmp_path / "mine.yaml"))
+
+
+def test_a_base_that_is_no_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("base: [digits]\n")
+    assert "base is ['digits'] in " in problem(recipe=str(tmp_path / "mine.yaml"))
+
+
+def test_a_setting_that_a_complete_recipe_lacks_is_told(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("backbone: {kind: sd3, model: 'fewstep:digits'}\nprompts: {kind: demo}\n")
+    said = problem(recipe=str(tmp_path / "mine.yaml"))
+    for missing in ("terms", "student", "fake_score", "batch", "budget"):
+        assert f"  {missing} is not stated and has no default" in said

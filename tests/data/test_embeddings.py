@@ -1,0 +1,225 @@
+"""The embedding cache gives back what the pipeline's encoders say, computes it once, and notices damage."""
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.sd3 import SD3Config
+from fewstep.data import embeddings
+from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
+from fewstep.errors import CheckpointError, ConfigError
+from tests.backbones import tiny
+
+PROMPTS = ("a cat", "a dog", "two cats", "a cat on a mat", "night")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.sd3_pipeline(t5=False), tmp_path_factory.mktemp("teacher"))
+
+
+def adapter_of(folder: Path, **settings: Any) -> ModelAdapter:
+    config = SD3Config(model=str(folder), height=16, width=16, max_sequence_length=2).model_copy(update=settings)
+    return create_model_adapter(folder, config)
+
+
+def refuse_to_load(**components: Any) -> Any:
+    raise AssertionError("the text encoders were loaded although the embeddings are there")
+
+
+@pytest.fixture
+def cache(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
+    monkeypatch.setattr(embeddings, "PROMPTS_PER_SHARD", 2)
+    return open_or_build(tmp_path, adapter_of(teacher), PROMPTS)
+
+
+def assert_equal(one: Conditioning, other: Conditioning) -> None:
+    assert one.tensors.keys() == other.tensors.keys()
+    for name, value in one.tensors.items():
+        assert torch.equal(value, other.tensors[name]), name
+
+
+def test_a_batch_is_what_the_pipeline_encodes_in_the_order_asked(teacher: Path, cache: EmbeddingCache) -> None:
+    adapter = adapter_of(teacher)
+    pipeline = adapter.load_pipeline(transformer=None, vae=None)
+    batch = cache.batch([4, 0, 3, 0])
+    # one prompt at a time here, two in the cache: equal up to the order of float32 sums
+    for row, index in enumerate([4, 0, 3, 0]):
+        alone = adapter.encode(pipeline, [PROMPTS[index]])
+        for name, value in alone.tensors.items():
+            torch.testing.assert_close(batch.tensors[name][row : row + 1], value, rtol=1e-5, atol=1e-6)
+
+
+def test_the_null_row_is_the_pipelines_unconditional_branch(teacher: Path, cache: EmbeddingCache) -> None:
+    adapter = adapter_of(teacher)
+    assert len(cache.null) == 1
+    assert_equal(cache.null, adapter.encode_null(adapter.load_pipeline(transformer=None, vae=None)))
+
+
+def test_the_cache_is_as_long_as_its_prompts(cache: EmbeddingCache) -> None:
+    assert len(cache) == len(PROMPTS)
+
+
+def test_an_index_outside_the_cache_is_an_error(cache: EmbeddingCache) -> None:
+    with pytest.raises(IndexError, match="prompt 5 of 5"):
+        cache.batch([5])
+
+
+def test_prompts_are_split_into_shards(cache: EmbeddingCache) -> None:
+    names = sorted(path.name for path in cache.folder.iterdir())
+    assert names == ["index.json", "null.safetensors", *(f"prompts-0000{number}.safetensors" for number in range(3))]
+
+
+def test_the_second_time_the_text_encoders_are_not_loaded(teacher: Path, cache: EmbeddingCache) -> None:
+    adapter = adapter_of(teacher)
+    adapter.load_pipeline = refuse_to_load  # type: ignore[method-assign]
+    again = open_or_build(cache.folder.parent, adapter, PROMPTS)
+    assert_equal(again.batch(range(5)), cache.batch(range(5)))
+
+
+def test_shards_keep_their_size_when_the_default_changes(
+    teacher: Path, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = cache.batch([4])
+    monkeypatch.setattr(embeddings, "PROMPTS_PER_SHARD", 3)
+    assert_equal(open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS).batch([4]), expected)
+
+
+def test_the_text_encoders_leave_memory(teacher: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(teacher)
+    load, seen = adapter.load_pipeline, []
+
+    def remember(**components: Any) -> Any:
+        pipeline = load(**components)
+        seen.extend(weakref.ref(encoder) for encoder in adapter.get_text_encoders(pipeline))
+        return pipeline
+
+    adapter.load_pipeline = remember  # type: ignore[method-assign]
+    open_or_build(tmp_path, adapter, PROMPTS)
+    gc.collect()
+    assert len(seen) == 2
+    assert [reference() for reference in seen] == [None, None]
+
+
+def test_neither_the_network_nor_the_vae_is_loaded(teacher: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(teacher)
+    load, asked = adapter.load_pipeline, []
+
+    def remember(**components: Any) -> Any:
+        asked.append(components)
+        return load(**components)
+
+    adapter.load_pipeline = remember  # type: ignore[method-assign]
+    open_or_build(tmp_path, adapter, PROMPTS)
+    assert asked == [{"transformer": None, "vae": None, "dtype": torch.float32}]
+
+
+def test_embeddings_are_stored_in_the_dtype_asked_for(teacher: Path, tmp_path: Path) -> None:
+    cache = open_or_build(tmp_path, adapter_of(teacher), PROMPTS, dtype=torch.bfloat16)
+    assert {value.dtype for value in cache.batch([0]).tensors.values()} == {torch.bfloat16}
+
+
+def test_progress_ends_at_the_number_of_prompts(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embeddings, "PROMPTS_PER_CALL", 2)
+    told: list[tuple[int, int]] = []
+    open_or_build(tmp_path, adapter_of(teacher), PROMPTS, on_progress=lambda done, total: told.append((done, total)))
+    assert told == [(2, 5), (4, 5), (5, 5)]
+
+
+def key(folder: Path, prompts: tuple[str, ...] = PROMPTS, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
+    return cache_key(adapter_of(folder, **settings), prompts, dtype=dtype)
+
+
+def test_the_key_depends_on_the_prompts_and_their_order(teacher: Path) -> None:
+    assert len({key(teacher), key(teacher, PROMPTS[::-1]), key(teacher, PROMPTS[:-1])}) == 3
+
+
+def test_the_key_depends_on_the_dtype(teacher: Path) -> None:
+    assert key(teacher) != key(teacher, dtype=torch.bfloat16)
+
+
+def test_the_key_depends_on_the_settings_that_change_text(teacher: Path) -> None:
+    assert key(teacher) != key(teacher, max_sequence_length=3)
+
+
+def test_the_key_ignores_the_size_of_the_pictures(teacher: Path) -> None:
+    assert key(teacher) == key(teacher, height=24)
+
+
+def test_the_key_ignores_where_the_encoders_are(teacher: Path, tmp_path: Path) -> None:
+    copied = tiny.save(tiny.sd3_pipeline(t5=False), tmp_path / "elsewhere")
+    assert key(teacher) == key(copied)
+
+
+def test_the_key_depends_on_the_content_of_the_encoders(teacher: Path, tmp_path: Path) -> None:
+    pipeline = tiny.sd3_pipeline(t5=False)
+    with torch.no_grad():
+        next(iter(pipeline.text_encoder_2.parameters())).view(-1)[0] += 1
+    assert key(teacher) != key(tiny.save(pipeline, tmp_path / "changed"))
+
+
+def test_the_key_ignores_the_network(teacher: Path, tmp_path: Path) -> None:
+    pipeline = tiny.sd3_pipeline(t5=False)
+    with torch.no_grad():
+        next(iter(pipeline.transformer.parameters())).view(-1)[0] += 1
+    assert key(teacher) == key(tiny.save(pipeline, tmp_path / "changed"))
+
+
+def test_a_truncated_shard_is_named_with_what_to_delete(teacher: Path, cache: EmbeddingCache) -> None:
+    shard = cache.folder / "prompts-00001.safetensors"
+    whole = shard.stat().st_size
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(CheckpointError) as caught:
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+    assert str(caught.value) == (
+        f"{shard} of the prompt-embedding cache is damaged (it has 100 bytes instead of {whole}). "
+        f"Delete {cache.folder}; it is computed again."
+    )
+
+
+def test_a_missing_shard_is_named(teacher: Path, cache: EmbeddingCache) -> None:
+    (cache.folder / "null.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"null.safetensors of the prompt-embedding cache is damaged \(it is missing"
+    ):
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+def test_a_shard_of_the_right_size_that_is_no_safetensors_file_is_named(cache: EmbeddingCache) -> None:
+    shard = cache.folder / "prompts-00000.safetensors"
+    shard.write_bytes(b"\xff" * shard.stat().st_size)
+    with pytest.raises(CheckpointError, match=r"prompts-00000.safetensors of the prompt-embedding cache is damaged"):
+        EmbeddingCache(cache.folder, len(cache), 2).batch([0])
+
+
+def test_a_damaged_index_is_named(teacher: Path, cache: EmbeddingCache) -> None:
+    (cache.folder / "index.json").write_text("{")
+    with pytest.raises(
+        CheckpointError, match=r"index.json of the prompt-embedding cache is damaged \(it cannot be read"
+    ):
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+def test_a_failed_build_leaves_nothing_behind(teacher: Path, tmp_path: Path) -> None:
+    adapter = adapter_of(teacher)
+
+    def fail(pipeline: Any, prompts: Any) -> Tensor:
+        raise RuntimeError("stopped half-way")
+
+    adapter.encode = fail  # type: ignore[assignment, method-assign]
+    with pytest.raises(RuntimeError, match="stopped half-way"):
+        open_or_build(tmp_path / "caches", adapter, PROMPTS)
+    assert list((tmp_path / "caches").iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot be written: a part of that path is a file, not a folder"):
+        open_or_build(tmp_path / "file" / "caches", adapter_of(teacher), PROMPTS)

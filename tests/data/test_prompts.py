@@ -1,0 +1,157 @@
+"""Prompts from files, from the demo and from a dataset: what is kept, in which order, and what is refused."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fewstep.config.run_config import DemoPrompts, HubPrompts, PromptFile
+from fewstep.data.prompts import load_prompts
+from fewstep.errors import ConfigError
+
+
+def prompts_of(path: Path, text: str, column: str | None = None) -> tuple[str, ...]:
+    path.write_text(text, encoding="utf-8")
+    return load_prompts(PromptFile(path=str(path), column=column))
+
+
+def refusal(path: Path, text: str | None, column: str | None = None) -> str:
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_prompts(PromptFile(path=str(path), column=column))
+    return str(caught.value)
+
+
+def test_a_text_file_holds_one_prompt_per_line(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.txt", "a cat\r\n\n  a dog  \na cat\n") == ("a cat", "a dog")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfa cat\n")
+    assert load_prompts(PromptFile(path=str(tmp_path / "p.txt"))) == ("a cat",)
+
+
+def test_a_line_separator_inside_a_prompt_does_not_split_it(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.txt", "a cat\u2028asleep\n") == ("a cat\u2028asleep",)
+
+
+def test_the_first_occurrence_decides_the_order(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.txt", "b\na\nb\nc\na\n") == ("b", "a", "c")
+
+
+def test_a_jsonl_column_is_read_by_its_name(tmp_path: Path) -> None:
+    text = '{"id": "1", "caption": "a cat"}\n\n{"id": "2", "caption": "a dog"}\n'
+    assert prompts_of(tmp_path / "p.jsonl", text, "caption") == ("a cat", "a dog")
+
+
+def test_the_column_called_prompt_needs_no_name(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.jsonl", '{"id": "1", "prompt": "a cat"}\n') == ("a cat",)
+
+
+def test_a_jsonl_file_may_hold_texts(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.jsonl", '"a cat"\n"a dog"\n') == ("a cat", "a dog")
+
+
+def test_a_quoted_csv_prompt_keeps_its_commas_and_line_breaks(tmp_path: Path) -> None:
+    assert prompts_of(tmp_path / "p.csv", 'caption\n"a cat, asleep\non a mat"\n') == ("a cat, asleep\non a mat",)
+
+
+def test_several_columns_without_a_name_are_listed(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "p.csv", "id,caption\n1,a cat\n")
+    assert said.endswith("p.csv has the columns id, caption; name one with prompts.column.")
+
+
+def test_a_column_that_is_not_there_lists_those_that_are(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "p.csv", "id,caption\n1,a cat\n", "text")
+    assert "The column 'text' (prompts.column) is missing in row 1" in said
+    assert said.endswith("The columns are id, caption.")
+
+
+def test_a_value_that_is_no_text_is_named_with_its_row(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "p.jsonl", '{"prompt": "a cat"}\n{"prompt": 3}\n')
+    assert "The column 'prompt' (prompts.column) is 3 in row 2" in said
+
+
+def test_a_column_of_a_text_file_is_refused(tmp_path: Path) -> None:
+    assert "which has no columns; remove it." in refusal(tmp_path / "p.txt", "a cat\n", "caption")
+
+
+def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "p.jsonl", '"a cat"\n{"prompt": \n')
+    assert said.startswith(f"Line 2 of the prompt file {tmp_path / 'p.jsonl'} is not valid JSON")
+
+
+def test_a_missing_prompt_file_is_named(tmp_path: Path) -> None:
+    said = refusal(tmp_path / "p.txt", None)
+    assert said == f"There is no prompt file {tmp_path / 'p.txt'}; set prompts.path to a txt, jsonl or csv file."
+
+
+@pytest.mark.parametrize(("name", "text"), [("p.txt", " \n\n"), ("p.jsonl", ""), ("p.csv", "prompt\n"), ("p.csv", "")])
+def test_an_empty_prompt_file_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    said = refusal(tmp_path / name, text)
+    assert said == f"There is no prompt in {tmp_path / name}; a run needs at least one that is not blank."
+
+
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+    assert "and its suffix is none of .txt, .jsonl, .csv; convert the file." in refusal(tmp_path / "p.parquet", "x")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_bytes(b"\xff\xfe\x00\xd8")
+    assert "cannot be read as UTF-8 text:" in refusal(tmp_path / "p.txt", None)
+
+
+def test_the_demo_has_its_prompts_without_the_null_prompt() -> None:
+    prompts = load_prompts(DemoPrompts())
+    assert len(prompts) == 88
+    assert "a red handwritten three" in prompts
+    assert "" not in prompts
+
+
+class _Rows(dict[str, list[Any]]):
+    """What ``datasets.load_dataset`` returns, as far as it is used: columns by name."""
+
+    @property
+    def column_names(self) -> list[str]:
+        return list(self)
+
+
+@pytest.fixture
+def _datasets(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("datasets")
+
+    def load_dataset(name: str, *, split: str, revision: str | None) -> _Rows:
+        if split != "train":
+            raise ValueError(f"Unknown split {split!r}.")
+        return _Rows(caption=["a cat", None, "a dog", "a cat"])
+
+    module.load_dataset = load_dataset  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+
+
+@pytest.mark.usefixtures("_datasets")
+def test_a_dataset_column_is_read_without_its_missing_values() -> None:
+    assert load_prompts(HubPrompts(dataset="a/b", column="caption")) == ("a cat", "a dog")
+
+
+@pytest.mark.usefixtures("_datasets")
+def test_a_dataset_without_the_column_lists_its_columns() -> None:
+    with pytest.raises(
+        ConfigError, match=r"prompts.column is 'text', which a/b does not have; its columns are caption."
+    ):
+        load_prompts(HubPrompts(dataset="a/b", column="text"))
+
+
+@pytest.mark.usefixtures("_datasets")
+def test_a_dataset_that_cannot_be_loaded_is_told_with_the_reason() -> None:
+    with pytest.raises(ConfigError, match=r"'a/b' with split 'test', and it cannot be loaded: Unknown split 'test'"):
+        load_prompts(HubPrompts(dataset="a/b", column="caption", split="test"))
+
+
+def test_without_the_extra_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"needs the package datasets; install it with: pip install 'fewstep\[hub\]'"):
+        load_prompts(HubPrompts(dataset="a/b", column="caption"))

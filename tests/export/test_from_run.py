@@ -1,0 +1,117 @@
+"""A run's newest checkpoint becomes a pipeline."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.backbones import create_model_adapter
+from fewstep.config.recipe import load_recipe
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.export.export import export
+from fewstep.runs.folder import RunFolder
+from fewstep.training.checkpoint import save_checkpoint
+from tests.backbones import tiny
+
+NUM_STEPS = 6
+
+
+def weights(folder: Path, value: float) -> dict[str, Tensor]:
+    network = create_model_adapter(folder).load_network()
+    return {name: torch.full_like(parameter, value).detach() for name, parameter in network.named_parameters()}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.sd3_pipeline(t5=False), tmp_path_factory.mktemp("run") / "teacher")
+
+
+@pytest.fixture
+def run(teacher: Path, tmp_path: Path) -> RunFolder:
+    size = ["backbone.height=16", "backbone.width=24", "backbone.max_sequence_length=1"]
+    recipe = load_recipe("digits", [f"backbone.model={teacher}", *size])
+    with RunFolder.create(tmp_path / "runs", "digits", recipe.config) as folder:
+        folder.checkpoints.mkdir(exist_ok=True)
+        return folder
+
+
+def checkpoint(run: RunFolder, teacher: Path, step: int, *, ema: float | None, student: float) -> Path:
+    state = {"student": weights(teacher, student), "progress": {"step": step}}
+    if ema is not None:
+        state["ema"] = weights(teacher, ema)
+    return save_checkpoint(run.checkpoints, state, step=step, keep_last=5)
+
+
+def exported_value(folder: Path) -> float:
+    network = create_model_adapter(folder, as_teacher=False).load_network()
+    values = {float(value) for parameter in network.parameters() for value in parameter.detach().unique()}
+    assert len(values) == 1
+    return values.pop()
+
+
+def test_average_of_the_newest_checkpoint_is_exported(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    done = export(run.path, tmp_path / "student")
+    assert exported_value(done.folder) == 0.25
+
+
+def test_student_is_exported_where_no_average_was_kept(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=None, student=0.75)
+    assert exported_value(export(run.path, tmp_path / "student").folder) == 0.75
+
+
+def test_one_checkpoint_can_be_chosen(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    earlier = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    assert exported_value(export(earlier, tmp_path / "student").folder) == 0.125
+
+
+def test_card_names_the_run(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    text = (export(run.path, tmp_path / "student").folder / "README.md").read_text()
+    assert "| recipe | digits |" in text
+    assert "| student updates | 3 |" in text  # two fake-score updates per student update
+    assert "| teacher | teacher |" in text
+    assert str(tmp_path.parent) not in text
+
+
+def test_result_prints_where_it_is_and_how_to_draw(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    done = export(run.path, tmp_path / "student")
+    assert str(done) == (
+        f"The student is in {tmp_path / 'student'}. Draw with it in plain diffusers:\n\n{done.stock_call}"
+    )
+    assert "num_inference_steps=4,\n    sigmas=[1.0, 0.9, 0.75, 0.5],\n    guidance_scale=1.0,\n" in done.stock_call
+    assert "max_sequence_length=1,\n    height=16,\n    width=24,\n" in done.stock_call
+    assert (
+        f'from_pretrained("{tmp_path / "student"}", dtype=torch.float32, text_encoder_3=None, tokenizer_3=None)'
+        in done.stock_call
+    )
+
+
+def test_run_without_a_checkpoint_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no checkpoint to export yet; go on with it with --resume"):
+        export(run.path, tmp_path / "student")
+
+
+def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no run"):
+        export(tmp_path, tmp_path / "student")
+
+
+def test_damaged_checkpoint_is_refused_and_nothing_is_written(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    saved = checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    data = next(saved.glob("*.distcp"))
+    data.write_bytes(data.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=f"{data.name} holds"):
+        export(run.path, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_output_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "notes.txt").write_text("keep")
+    with pytest.raises(ConfigError, match="student exists and is not an empty folder"):
+        export(tmp_path / "no-run", tmp_path / "student")

@@ -1,0 +1,230 @@
+"""The run folder: whose it is, who may write it, and what it says of itself."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewstep
+from fewstep.config import RunConfig, config_hash, load_recipe
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.runs.folder import RunFolder, read_config
+
+
+def settings(*overrides: str) -> RunConfig:
+    return load_recipe("digits", overrides).config
+
+
+def make(root: Path, *overrides: str, resume: bool = False, path: Path | None = None) -> RunFolder:
+    return RunFolder.create(root, "digits", settings(*overrides), resume=resume, path=path)
+
+
+def refusal(root: Path, *overrides: str, **arguments: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        make(root, *overrides, **arguments)
+    return str(caught.value)
+
+
+def test_the_folder_is_named_by_recipe_and_hash(tmp_path: Path) -> None:
+    with make(tmp_path / "runs") as folder:
+        assert folder.path == tmp_path / "runs" / f"digits-{config_hash(settings())}"
+        assert folder.path.is_dir()
+
+
+def test_another_place_can_be_named(tmp_path: Path) -> None:
+    with make(tmp_path, path=tmp_path / "a" / "b") as folder:
+        assert folder.path == tmp_path / "a" / "b"
+
+
+def test_the_settings_come_back_as_they_were(tmp_path: Path) -> None:
+    overrides = ["schedule.kind=fixed", "terms.cdm=null", "student.lr=3e-5", "parallel.threads=1"]
+    with make(tmp_path, *overrides) as folder:
+        pass
+    assert RunFolder.open(folder.path).config == settings(*overrides)
+
+
+def test_run_facts_name_recipe_hash_versions_and_start(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        facts = folder.facts
+    assert (facts["recipe"], facts["config_hash"]) == ("digits", config_hash(settings()))
+    (session,) = facts["sessions"]
+    assert session["fewstep"] == fewstep.__version__
+    assert session["packages"]["torch"].startswith("2.")
+    assert session["started"].endswith("+00:00")
+
+
+def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    said = refusal(tmp_path)
+    assert "exists already; go on with it with --resume, delete it, or change a setting" in said
+
+
+def test_resume_goes_on_and_notes_the_new_session(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    with make(tmp_path, resume=True) as folder:
+        assert len(folder.facts["sessions"]) == 2
+
+
+def test_resume_starts_when_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    with make(tmp_path, resume=True) as folder:
+        assert len(folder.facts["sessions"]) == 1
+
+
+def test_resume_takes_a_new_budget_and_writes_it_down(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    make(tmp_path, "budget.student_updates=7", resume=True).close()
+    (folder,) = tmp_path.iterdir()
+    assert read_config(folder).budget.student_updates == 7
+
+
+def test_resume_refuses_another_configs_folder_and_says_what_differs(tmp_path: Path) -> None:
+    make(tmp_path, path=tmp_path / "run").close()
+    said = refusal(tmp_path, "student.lr=3e-4", "terms.ca.scale=5", resume=True, path=tmp_path / "run")
+    assert said == (
+        f"{tmp_path / 'run'} belongs to a run with other settings, so it cannot be resumed with these: "
+        "terms.ca.scale: 2.0 -> 5.0; student.lr: 0.0001 -> 0.0003. Resume it with its own, or start a new run."
+    )
+
+
+def test_a_refused_resume_leaves_the_settings_alone(tmp_path: Path) -> None:
+    make(tmp_path, path=tmp_path / "run").close()
+    before = (tmp_path / "run" / "config.json").read_text()
+    refusal(tmp_path, "student.lr=3e-4", resume=True, path=tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_of_other_files_is_refused_and_kept(tmp_path: Path, resume: bool) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    said = refusal(tmp_path, path=tmp_path / "mine", resume=resume)
+    assert said == f"{tmp_path / 'mine'} exists and is not the folder of a run; choose another place for the run."
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with make(tmp_path, path=tmp_path / "empty") as folder:
+        assert (folder.path / "config.json").is_file()
+
+
+def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "is not the folder of a run" in refusal(tmp_path, path=tmp_path / "file")
+    assert "a part of that path is a file, not a folder" in refusal(tmp_path, path=tmp_path / "file" / "run")
+
+
+def test_a_second_process_is_refused_while_the_first_one_writes(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tests.runs.test_folder import refusal;"
+        "print(refusal(Path(sys.argv[1]), resume=True))"
+    )
+    with make(tmp_path) as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=_environment(),
+        )
+    said = f"Another process is writing the run {folder.path}; wait for it or stop it, then use --resume."
+    assert done.stdout.strip() == said
+
+
+def test_a_closed_run_can_be_resumed_at_once(tmp_path: Path) -> None:
+    with make(tmp_path):
+        pass
+    with make(tmp_path, resume=True) as folder:
+        assert folder.config == settings()
+
+
+def test_a_start_that_failed_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such model"), make(tmp_path):
+        raise ConfigError("no such model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failure_after_the_first_steps_keeps_the_folder(tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    folder.metrics.write_text('{"step": 0}\n')
+    with pytest.raises(ConfigError, match="late"), folder:
+        raise ConfigError("late")
+    assert folder.metrics.is_file()
+
+
+def test_a_failed_resume_keeps_the_folder(tmp_path: Path) -> None:
+    make(tmp_path).close()
+    with pytest.raises(ConfigError, match="no such model"), make(tmp_path, resume=True) as folder:
+        raise ConfigError("no such model")
+    assert folder.path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (errno.ENOSPC, "there is no space left on the disk. Free some space, or choose another place."),
+        (errno.EACCES, "you have no permission to write there. Change the permissions, or choose another place."),
+        (errno.EROFS, "the file system is read-only. Make it writable, or choose another place."),
+    ],
+)
+def test_what_the_disk_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str) -> None:
+    def refuse(path: Path, *arguments: Any, **keywords: Any) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = refusal(tmp_path / "runs")
+    assert said.endswith(f"cannot be written: {reason}")
+
+
+def test_no_space_while_the_settings_are_written_keeps_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path).close()
+    (folder,) = tmp_path.iterdir()
+    before = (folder / "config.json").read_text()
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert "there is no space left on the disk" in refusal(tmp_path, "budget.student_updates=3", resume=True)
+    assert (folder / "config.json").read_text() == before
+
+
+def test_opening_a_folder_without_a_run_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"holds no run \(it has no config.json\); name a run's folder, such as runs/"
+    ):
+        RunFolder.open(tmp_path)
+
+
+def test_opening_nothing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing is not a folder; name a run's folder"):
+        RunFolder.open(tmp_path / "nothing")
+
+
+def test_damaged_settings_are_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"backbone": ')
+    with pytest.raises(CheckpointError, match=r"config.json is damaged \(.*\); the run it belongs to cannot be opened"):
+        RunFolder.open(tmp_path)
+
+
+def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        pass
+    stored = json.loads((folder.path / "config.json").read_text())
+    stored["student"]["momentum"] = 0.9
+    (folder.path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(
+        CheckpointError, match=r"settings that fewstep does not know \(student.momentum: .*another version"
+    ):
+        RunFolder.open(folder.path)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -1,0 +1,153 @@
+"""Folders become pictures."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.sampling import load_generator, sample
+from fewstep.sampling.generate import TextToImage
+from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
+from tests.backbones import tiny
+
+PROMPTS = ["a red cat", "two blue dogs", "a red cat"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.sd3_pipeline(), tmp_path_factory.mktemp("sampling") / "teacher")
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> TextToImage:
+    return load_generator(folder, "cpu")
+
+
+def test_batch_size_does_not_change_the_pictures(generator: TextToImage) -> None:
+    together = generator.latents(PROMPTS, [1, 2, 3], steps=2)
+    one_by_one = generator.latents(PROMPTS, [1, 2, 3], steps=2, batch=1)
+    # float32 sums in another order
+    torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
+
+
+def test_same_prompt_and_seed_give_the_same_picture_in_any_company(generator: TextToImage) -> None:
+    alone = generator.latents(["a red cat"], [3], steps=2)
+    torch.testing.assert_close(generator.latents(PROMPTS, [1, 2, 3], steps=2)[2:], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_seeds_give_different_pictures(generator: TextToImage) -> None:
+    first, _, other = generator.latents(PROMPTS, [1, 2, 3], steps=2)
+    assert (first - other).abs().max() > 0.1
+
+
+def test_plain_folder_is_drawn_with_its_pipelines_own_guidance(generator: TextToImage) -> None:
+    assert generator.default_guidance_scale() == 7.0
+    own = generator.latents(PROMPTS, [1, 2, 3], steps=2)
+    stated = generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=7.0)
+    assert torch.equal(own, stated)
+
+
+def test_facts_of_a_teacher_state_its_guidance(folder: Path, tmp_path: Path) -> None:
+    tiny.save(tiny.sd3_pipeline(), tmp_path / "teacher")
+    facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "steps": 50, "guidance_scale": 2.0}
+    (tmp_path / "teacher" / "fewstep.json").write_text(json.dumps(facts))
+    generator = load_generator(tmp_path / "teacher", "cpu")
+    assert generator.default_guidance_scale() == 2.0
+    assert generator.latent_shape == (4, 12, 6)
+
+
+def test_given_sigmas_are_used_as_they_are(generator: TextToImage) -> None:
+    shifted = generator.latents(PROMPTS, [1, 2, 3], steps=4)
+    given = generator.latents(PROMPTS, [1, 2, 3], sigmas=[1.0, 0.9, 0.75, 0.5])
+    torch.testing.assert_close(shifted, given, rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_have_the_size_of_the_config(generator: TextToImage) -> None:
+    images = generator.images(PROMPTS, [1, 2, 3], steps=1)
+    assert [image.size for image in images] == [(16, 16)] * 3
+
+
+def test_pixels_are_the_rounded_decoding(generator: TextToImage) -> None:
+    latents = generator.latents(["a red cat"], [1], steps=1)
+    pixels = generator.pixels(latents)
+    decoded = generator.adapter.decode(generator.vae, latents)
+    assert pixels.dtype == torch.uint8
+    assert (pixels / 255 - decoded).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_sample_writes_one_picture_where_it_is_told(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "picture.png"
+    images = sample(folder, "a red cat", steps=1, seed=7, output=output, device="cpu")
+    assert Image.open(output).tobytes() == images[0].tobytes()
+    assert [path.name for path in output.parent.iterdir()] == ["picture.png"]
+
+
+def test_sample_numbers_several_pictures(folder: Path, tmp_path: Path) -> None:
+    images = sample(folder, ["a red cat", "two blue dogs"], steps=1, output=tmp_path / "cats.png", device="cpu")
+    written = [Image.open(tmp_path / f"cats-000{index}.png").tobytes() for index in range(2)]
+    assert written == [image.tobytes() for image in images]
+
+
+def test_sample_repeats_itself(folder: Path) -> None:
+    first, second = (sample(folder, "a red cat", steps=1, seed=7, device="cpu")[0].tobytes() for _ in range(2))
+    assert first == second
+
+
+def test_bfloat16_draws_nearly_the_same(folder: Path, generator: TextToImage) -> None:
+    low = load_generator(folder, "cpu", dtype=torch.bfloat16).latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
+    full = generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
+    # eight bits in each of two network calls
+    assert (low - full).abs().mean() < 0.03 * full.abs().mean()
+
+
+def test_no_prompt_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no prompt to draw; give at least one"):
+        sample(folder, [])
+
+
+def test_no_step_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="steps is 0; at least one network call"):
+        sample(folder, "a red cat", steps=0)
+
+
+def test_output_that_is_no_png_is_refused_before_the_model_is_opened() -> None:
+    with pytest.raises(ConfigError, match=r"output picture\.jpg must be a \.png file"):
+        sample("nowhere/at-all", "a red cat", output="picture.jpg")
+
+
+def test_output_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "album.png").mkdir()
+    with pytest.raises(ConfigError, match=r"album\.png is a folder; give the name of a \.png file inside it"):
+        picture_paths(tmp_path / "album.png", 1)
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"Cannot write pictures into .*file/below: Not a directory"):
+        require_writable([tmp_path / "file" / "below" / "a.png"])
+
+
+def test_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = to_pil(torch.stack([torch.zeros(3, 2, 2), torch.full((3, 2, 2), 255.0)]).to(torch.uint8))
+    save_picture(old, tmp_path / "a.png")
+
+    def full_disk(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full_disk)
+    with pytest.raises(ConfigError, match=r"Cannot write .*a\.png: No space left on device"):
+        save_picture(new, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").tobytes() == old.tobytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_damaged_vae_is_refused(tmp_path: Path) -> None:
+    tiny.save(tiny.sd3_pipeline(), tmp_path / "teacher")
+    weights = tmp_path / "teacher" / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"weights of the vae of .* cannot be read"):
+        load_generator(tmp_path / "teacher", "cpu")
