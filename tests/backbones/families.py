@@ -6,7 +6,15 @@ from typing import Any
 
 import torch
 
+from torch import Tensor
+
 from tests.backbones import tiny
+
+
+def sd3_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The stock pipeline's embeddings, in the order of our conditioning: of the prompts, of the unconditional branch."""
+    embeds = pipeline.encode_prompt(prompts, None, None, do_classifier_free_guidance=True, **call)
+    return list(embeds[0::2]), list(embeds[1::2])
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,8 @@ class Family:
         size: Height and width of the default pictures, in pixels.
         other_size: Another size, not square.
         call: Arguments of the stock call that the config's fields stand for.
+        encode: Asks the stock pipeline for its embeddings.
+        prepare: Changes the stock pipeline before it is compared, where its own scheduler takes no grid.
     """
 
     kind: str
@@ -27,6 +37,8 @@ class Family:
     size: tuple[int, int] = (16, 16)
     other_size: tuple[int, int] = (24, 12)
     call: dict[str, Any] = field(default_factory=dict)
+    encode: Callable[[Any, list[str], dict[str, Any]], tuple[list[Tensor], list[Tensor]]] = sd3_encode
+    prepare: Callable[[Any], None] = lambda pipeline: None
 
 
 FAMILIES: dict[str, Family] = {

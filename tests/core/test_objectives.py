@@ -22,9 +22,7 @@ def test_the_direction_between_two_gaussians_is_the_known_one() -> None:
     teacher, fake = Gaussian(1.0, 0.5), Gaussian(-0.5, 0.5)
     sigma = torch.tensor([0.1, 0.5, 0.9])
     probe = renoise(latents(3, 6), sigma=sigma, noise=latents(3, 6, seed=1))
-    direction = objectives.distribution_matching(
-        probe.x0(teacher.velocity(probe)), probe.x0(fake.velocity(probe))
-    )
+    direction = objectives.distribution_matching(probe.x0(teacher.velocity(probe)), probe.x0(fake.velocity(probe)))
     expected = 1.5 * sigma**2 / ((1 - sigma) ** 2 * 0.25 + sigma**2)
     torch.testing.assert_close(direction, expected[:, None].expand(3, 6), atol=1e-5, rtol=1e-5)
 
@@ -83,6 +81,14 @@ def test_denoising_is_least_at_the_exact_velocity() -> None:
     assert losses[0] == min(losses)
 
 
+def test_the_smooth_difference_is_the_absolute_one_far_from_zero_and_flat_at_it() -> None:
+    prediction = torch.tensor([[3.0, -3.0], [0.0, 0.0]]).requires_grad_()
+    loss = objectives.pseudo_huber(prediction, torch.zeros(2, 2))
+    torch.testing.assert_close(loss.detach(), torch.tensor([3.0 - 1e-3, 0.0]), atol=1e-6, rtol=0)
+    loss.sum().backward()
+    torch.testing.assert_close(prediction.grad, torch.tensor([[0.5, -0.5], [0.0, 0.0]]), atol=1e-6, rtol=0)
+
+
 def test_shares_of_the_batch_add_up_to_its_mean() -> None:
     losses = latents(6)
     parts = objectives.weighted_mean(losses[:4], 6) + objectives.weighted_mean(losses[4:], 6)
@@ -97,7 +103,9 @@ def test_losses_are_float32_for_bfloat16_networks() -> None:
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("objective", ["cfg", "dm"])
 def test_published_losses_and_gradients_are_reproduced(case: str, objective: str) -> None:
-    stored = {k.removeprefix(f"{case}."): torch.from_numpy(v) for k, v in functions().items() if k.startswith(f"{case}.")}
+    stored = {
+        k.removeprefix(f"{case}."): torch.from_numpy(v) for k, v in functions().items() if k.startswith(f"{case}.")
+    }
     settings = values()[f"{case}.params"]
     velocity = stored["student_prediction"].clone().requires_grad_()
     probe = NoisyLatent(stored["xt_teacher"], stored["teacher_sigma"].flatten())
@@ -129,7 +137,9 @@ def test_the_published_fake_score_loss_and_gradient_are_reproduced() -> None:
 
 @pytest.mark.parametrize("case", ["teacher_nan", "teacher_inf"])
 def test_a_broken_teacher_gives_a_loss_that_is_not_finite_instead_of_a_repaired_one(case: str) -> None:
-    stored = {k.removeprefix(f"{case}."): torch.from_numpy(v) for k, v in functions().items() if k.startswith(f"{case}.")}
+    stored = {
+        k.removeprefix(f"{case}."): torch.from_numpy(v) for k, v in functions().items() if k.startswith(f"{case}.")
+    }
     probe = NoisyLatent(stored["xt_teacher"], stored["teacher_sigma"].flatten())
     x0_student = flow.x0_from(stored["xt"], stored["student_prediction"], stored["student_sigma"].flatten())
     direction = objectives.distribution_matching(probe.x0(stored["cond"]), probe.x0(stored["fake"]))

@@ -19,7 +19,7 @@ from fewstep.methods.terms import (
     OffTrajectory,
     Terms,
 )
-from tests.methods.toy import RELEASED, ToyVelocity, draws, labels, method
+from tests.methods.toy import RELEASED, ToyVelocity, draws, labels, method, unguided
 
 COND, NULL = labels([0, 1, 0, 1, 0, 1]), labels([2] * 6)
 PROMPTS = PromptBatch(student=COND, teacher=COND, positive=COND, negative=NULL)
@@ -41,6 +41,7 @@ def losses_of(of: Method, drawn: Draws, student: ToyVelocity, *, anchor_gradient
         student=student,
         teacher=teacher,
         fake_score=fake,
+        guided_teacher=unguided,
         simulated=simulated,
         prompts=PROMPTS,
         draws=drawn,
@@ -109,7 +110,14 @@ def test_frozen_networks_answer_in_one_call_each() -> None:
     student, teacher, fake = networks()
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
     )
     assert teacher.calls == [4 * 6] and fake.calls == [2 * 6]
 
@@ -120,7 +128,14 @@ def test_gradients_of_the_student_losses_reach_nothing_but_the_student() -> None
     student, teacher, fake = networks()
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
     )
     torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in student.parameters())
@@ -147,7 +162,14 @@ def test_the_anchor_graph_survives_an_update_of_the_fake_score() -> None:
         for p in fake.parameters():
             p.sub_(0.1 * p.grad)  # type: ignore[arg-type, operator]
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
     )
     losses["dm"].mean().backward()
     assert gradients(student).isfinite().all()
@@ -160,7 +182,14 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
     student, teacher, fake = networks()
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
     )
     term = drawn.terms["dm"]
     x0_student = simulated.x0
@@ -177,14 +206,23 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
 @pytest.mark.parametrize("target", ["anchor", "final"])
 def test_every_query_and_target_that_the_types_admit_trains_the_student(query: object, target: str) -> None:
     terms = Terms(
-        ca=CfgAugmentation(query=query), dm=DistributionMatching(), cdm=ContinuousAlignment(query=query)  # type: ignore[arg-type]
+        ca=CfgAugmentation(query=query),
+        dm=DistributionMatching(),
+        cdm=ContinuousAlignment(query=query),  # type: ignore[arg-type]
     )
     of = method(terms, fake_target=target)
     drawn = draws(of)
     student, teacher, fake = networks()
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=PROMPTS, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
     )
     torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
     assert gradients(student).isfinite().all() and gradients(student).abs().sum() > 0
@@ -219,7 +257,14 @@ def test_a_backbone_without_unconditional_branch_names_its_own_contrast() -> Non
     prompts = PromptBatch(student=COND, teacher=low, positive=high, negative=low, contrast=0.4)
     simulated = simulate(of, student, prompts, drawn, anchor_gradient=True)
     losses = student_losses(
-        of, student=student, teacher=teacher, fake_score=fake, simulated=simulated, prompts=prompts, draws=drawn
+        of,
+        student=student,
+        teacher=teacher,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=prompts,
+        draws=drawn,
     )
     assert teacher.calls == [3 * 6]  # low at both probes, high at one
     probe = renoise(

@@ -83,11 +83,17 @@ def test_draws_are_the_same_in_another_process_with_another_hash_seed() -> None:
     )
     outputs = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed, **_ENV}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, **_ENV},
         ).stdout
         for seed in ("1", "2")
     }
-    assert outputs == {f"{Streams(7).normal('x', 3, [5], (4,)).tolist()} {Streams(7).integer('n', 2, low=1, high=28)}\n"}
+    assert outputs == {
+        f"{Streams(7).normal('x', 3, [5], (4,)).tolist()} {Streams(7).integer('n', 2, low=1, high=28)}\n"
+    }
 
 
 _ENV = {"PYTHONPATH": ":".join(sys.path)}

@@ -13,7 +13,7 @@ from fewstep.methods.cdm import fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.simulation import Velocity
 from fewstep.roles.averaging import ExponentialMovingAverage, align
-from tests.methods.toy import RELEASED, ToyVelocity, labels, method
+from tests.methods.toy import RELEASED, ToyVelocity, labels, method, unguided
 from tests.oracles import Mixture
 
 RADIUS, STD, BATCH = 1.5, 0.12, 128
@@ -92,7 +92,13 @@ def distil(student_teacher: Velocity, *, updates: int) -> ToyVelocity:
         align(list(fake.parameters()), list(student.parameters()), decay=0.999)
         if updates_student:
             losses = student_losses(
-                of, student=student, teacher=student_teacher, fake_score=fake, simulated=simulated, prompts=prompts,
+                of,
+                student=student,
+                teacher=student_teacher,
+                fake_score=fake,
+                guided_teacher=unguided,
+                simulated=simulated,
+                prompts=prompts,
                 draws=drawn,
             )
             torch.stack([loss.mean() for loss in losses.values()]).sum().backward()

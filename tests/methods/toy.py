@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning
+from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.core.sigmas import SigmaRange, Uniform
@@ -69,3 +69,8 @@ def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: 
         terms=list(terms),
         noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
     )
+
+
+def unguided(point: NoisyLatent, prompts: PromptBatch, guidance_scale: float) -> Tensor:
+    """For losses that ask no guided teacher."""
+    raise AssertionError("no term here asks the guided teacher")

@@ -49,7 +49,14 @@ def test_the_average_of_a_bfloat16_network_is_float32_and_moves() -> None:
 
 def test_swapped_weights_come_back_even_after_an_error() -> None:
     weight = nn.Parameter(torch.ones(2))
-    with pytest.raises(RuntimeError), swapped({"w": weight}, {"w": torch.zeros(2)}):
-        assert weight.eq(0).all()
-        raise RuntimeError
+    seen = []
+
+    def fail_inside() -> None:
+        with swapped({"w": weight}, {"w": torch.zeros(2)}):
+            seen.append(weight.detach().clone())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_inside()
+    assert seen[0].eq(0).all()
     assert weight.eq(1).all()

@@ -74,7 +74,9 @@ class RecordedEmbeddings:
     @property
     def null(self) -> Conditioning:
         data = stored()
-        return Conditioning({"prompt_embeds": data["neg_prompt_embeds"][:1], "pooled_prompt_embeds": data["neg_pooled"][:1]})
+        return Conditioning(
+            {"prompt_embeds": data["neg_prompt_embeds"][:1], "pooled_prompt_embeds": data["neg_pooled"][:1]}
+        )
 
 
 def recorded_draws(step: int, positions: range, with_terms: bool) -> Draws:

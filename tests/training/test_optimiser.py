@@ -52,7 +52,13 @@ def test_finite_figures_are_returned_as_numbers() -> None:
 
 
 def test_every_figure_that_is_not_finite_is_named() -> None:
-    figures = {"loss/ca": torch.tensor(float("inf")), "loss/dm": torch.tensor(1.0), "grad_norm/student": torch.tensor(float("nan"))}
+    figures = {
+        "loss/ca": torch.tensor(float("inf")),
+        "loss/dm": torch.tensor(1.0),
+        "grad_norm/student": torch.tensor(float("nan")),
+    }
     with pytest.raises(NonFiniteError) as caught:
         read_finite(figures, role="student", step=7)
-    assert str(caught.value).startswith("Step 7: in the update of the student, loss/ca is inf and grad_norm/student is nan;")
+    assert str(caught.value).startswith(
+        "Step 7: in the update of the student, loss/ca is inf and grad_norm/student is nan;"
+    )

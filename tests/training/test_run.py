@@ -88,7 +88,9 @@ def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(
     original = SD3Transformer2DModel.from_pretrained(tmp_path / "teacher" / "transformer").state_dict()
     roles = seen[0].roles
     moved = {
-        role: [n for n, p in getattr(roles, role).network.named_parameters() if not torch.equal(p.detach(), original[n])]
+        role: [
+            n for n, p in getattr(roles, role).network.named_parameters() if not torch.equal(p.detach(), original[n])
+        ]
         for role in ("student", "teacher", "fake_score")
     }
     assert moved["teacher"] == []

@@ -22,7 +22,13 @@ def write_inputs(folder: Path) -> Path:
     tiny.save(tiny.sd3_pipeline(t5=False), folder / "teacher")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     recipe = {
-        "backbone": {"kind": "sd3", "model": str(folder / "teacher"), "height": 16, "width": 16, "max_sequence_length": 1},
+        "backbone": {
+            "kind": "sd3",
+            "model": str(folder / "teacher"),
+            "height": 16,
+            "width": 16,
+            "max_sequence_length": 1,
+        },
         "prompts": {"kind": "file", "path": "prompts.txt"},
         "schedule": {"kind": "random_length", "min_steps": 1, "max_steps": 5},
         "terms": {"ca": {"scale": 2.0}, "dm": {}, "cdm": {}},

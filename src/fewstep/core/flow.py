@@ -36,7 +36,7 @@ def interpolate(
 def velocity_from(x0: Float[Tensor, "b *latent"], noise: Float[Tensor, "b *latent"]) -> Float[Tensor, "b *latent"]:
     """Differentiate the straight path of one pair.
 
-        velocity = dx_sigma / dsigma = noise - x0                                       [eq:velocity]
+    velocity = dx_sigma / dsigma = noise - x0                                       [eq:velocity]
     """
     return noise.float() - x0.float()
 
@@ -46,7 +46,7 @@ def x0_from(
 ) -> Float[Tensor, "b *latent"]:
     """Read the data prediction off a velocity.
 
-        x0 = x_sigma - sigma velocity                                                   [eq:x0-prediction]
+    x0 = x_sigma - sigma velocity                                                   [eq:x0-prediction]
     """
     return x_sigma.float() - per_sample(sigma, x_sigma) * velocity.float()
 
@@ -56,7 +56,7 @@ def noise_from(
 ) -> Float[Tensor, "b *latent"]:
     """Read the noise prediction off a velocity.
 
-        noise = x_sigma + (1 - sigma) velocity                                          [eq:noise-prediction]
+    noise = x_sigma + (1 - sigma) velocity                                          [eq:noise-prediction]
     """
     return x_sigma.float() + (1 - per_sample(sigma, x_sigma)) * velocity.float()
 

@@ -44,7 +44,7 @@ def normaliser(
 ) -> Float[Tensor, "b"]:
     """The size of the student's error, by which a direction is divided.
 
-        normaliser = max(mean |x0_reference - x0_student|, floor)   per sample, over all latent axes   [eq:normaliser]
+    normaliser = max(mean |x0_reference - x0_student|, floor)   per sample, over all latent axes   [eq:normaliser]
     """
     return (x0_reference.float() - x0_student.float()).abs().flatten(1).mean(1).clamp_min(floor)
 
@@ -72,9 +72,20 @@ def denoising(
 ) -> Float[Tensor, "b"]:
     """The flow-matching regression by which the fake score follows the student.
 
-        loss = mean over the latent axes of (velocity(x_sigma, sigma) - (noise - x0))^2 [eq:denoising]
+    loss = mean over the latent axes of (velocity(x_sigma, sigma) - (noise - x0))^2 [eq:denoising]
     """
     return (velocity.float() - flow.velocity_from(x0, noise)).square().flatten(1).mean(1)
+
+
+def pseudo_huber(
+    prediction: Float[Tensor, "b *latent"], target: Float[Tensor, "b *latent"], *, width: float = 1e-3
+) -> Float[Tensor, "b"]:
+    """A smooth absolute difference.
+
+    loss = mean over the latent axes of (sqrt((prediction - target)^2 + width^2) - width)   [eq:pseudo-huber]
+    """
+    difference = prediction.float() - target.float()
+    return ((difference.square() + width**2).sqrt() - width).flatten(1).mean(1)
 
 
 def weighted_mean(losses: Float[Tensor, "b"], global_batch: int) -> Float[Tensor, ""]:

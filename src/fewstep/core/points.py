@@ -29,9 +29,7 @@ class NoisyLatent:
         return NoisyLatent(self.x_sigma[index], self.sigma[index])
 
 
-def extrapolate(
-    anchor: NoisyLatent, velocity: Float[Tensor, "b *latent"], *, sigma: Float[Tensor, "b"]
-) -> NoisyLatent:
+def extrapolate(anchor: NoisyLatent, velocity: Float[Tensor, "b *latent"], *, sigma: Float[Tensor, "b"]) -> NoisyLatent:
     """Move each anchor along its own velocity to noise level ``sigma``.
 
         x_sigma' = x_sigma + (sigma' - sigma) velocity                                  [eq:off-trajectory]
@@ -56,6 +54,6 @@ def renoise(
 ) -> NoisyLatent:
     """Send clean latents back to noise level ``sigma`` with fresh noise: the probe.
 
-        x_probe = (1 - sigma) x0 + sigma noise                                          [eq:probe]
+    x_probe = (1 - sigma) x0 + sigma noise                                          [eq:probe]
     """
     return NoisyLatent(flow.interpolate(x0, noise, sigma), sigma)

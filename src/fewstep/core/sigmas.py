@@ -24,7 +24,9 @@ class SigmaRange:
     high: float = 0.98
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.low < self.high <= 1.0, f"low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1")
+        _require(
+            0.0 <= self.low < self.high <= 1.0, f"low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1"
+        )
 
     def clamp(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
         return sigma.clamp(self.low, self.high)
@@ -40,7 +42,9 @@ class Uniform:
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.low < self.high <= 1.0, f"low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1")
+        _require(
+            0.0 <= self.low < self.high <= 1.0, f"low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1"
+        )
 
     def sigma(self, u: Float[Tensor, "*b"], *, query_sigma: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
         return self.low + (self.high - self.low) * u

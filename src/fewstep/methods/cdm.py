@@ -21,6 +21,7 @@ from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange
 from fewstep.methods.draws import Draws, TermDraws
+from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import (
     AtAnchor,
@@ -121,6 +122,7 @@ def student_losses(
     student: Velocity,
     teacher: Velocity,
     fake_score: Velocity,
+    guided_teacher: GuidedVelocity,
     simulated: Simulated,
     prompts: PromptBatch,
     draws: Draws,
@@ -132,11 +134,21 @@ def student_losses(
     """
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
-    probes = {
-        name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()
-    }
+    probes = {name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()}
     views = _look(method, terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts)
-    return {name: _pull(term, answers[name].x0, views[name]) for name, term in terms.items()}
+    losses = {name: _pull(term, answers[name].x0, views[name]) for name, term in terms.items()}
+    if method.terms.isg is not None:
+        assert draws.segment is not None
+        losses["isg"] = isg_losses(
+            method.terms.isg,
+            student=student,
+            guided_teacher=guided_teacher,
+            prompts=prompts,
+            draws=draws.segment,
+            to_sigma=method.to_sigma,
+            initial_scale=method.initial_scale,
+        )
+    return losses
 
 
 @dataclass(frozen=True)

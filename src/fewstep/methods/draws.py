@@ -6,7 +6,7 @@ omits the position, so every process knows it. No state is kept: to resume, a st
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,10 @@ class Streams:
     def integer(self, purpose: str, step: int, *, low: int, high: int, position: int | None = None) -> int:
         """One integer of low..high, both included."""
         return int(self._generator(purpose, step, position).integers(low, high, endpoint=True))
+
+    def scalar(self, purpose: str, step: int) -> float:
+        """One number uniform in [0, 1), the same for every sample."""
+        return float(self._generator(purpose, step, None).random())
 
     def uniform(self, purpose: str, step: int, positions: Sequence[int], count: int) -> Float[Tensor, "b count"]:
         """``count`` numbers uniform in [0, 1) for each position, float32 on the CPU."""
@@ -55,6 +59,25 @@ class TermDraws:
 
 
 @dataclass(frozen=True)
+class SegmentDraws:
+    """What intra-segment guidance draws at one step.
+
+    Attributes:
+        initial_noise: Start of the walk down its grid.
+        anchor: Index of each sample's segment, on the host.
+        num_calls: Network calls of the walk, the same on every process.
+        mid_u: Raw uniforms of the place inside the segment.
+        guidance_u: Raw uniform of the teacher's guidance scale; one per step.
+    """
+
+    initial_noise: Float[Tensor, "b *latent"]
+    anchor: tuple[int, ...]
+    num_calls: int
+    mid_u: Float[Tensor, "b"]
+    guidance_u: float
+
+
+@dataclass(frozen=True)
 class Draws:
     """The random numbers of one step for some rows of the global batch.
 
@@ -67,6 +90,7 @@ class Draws:
         denoising_u: Raw uniforms of the fake score's noise levels.
         denoising_noise: Noise of the fake score's regression.
         terms: By term name; empty on a step without a student update.
+        segment: Of intra-segment guidance, or None when it is off or the student is not updated.
     """
 
     initial_noise: Float[Tensor, "b *latent"]
@@ -76,6 +100,7 @@ class Draws:
     denoising_u: Float[Tensor, "b"]
     denoising_noise: Float[Tensor, "b *latent"]
     terms: Mapping[str, TermDraws]
+    segment: SegmentDraws | None = None
 
     @property
     def num_anchors(self) -> int:
@@ -93,6 +118,7 @@ class Draws:
         concurrent: Sequence[int],
         terms: Sequence[str],
         noisy_queries: Sequence[str] = (),
+        num_segments: int | None = None,
     ) -> "Draws":
         """Draw what the rows ``positions`` of the global batch need at ``step``.
 
@@ -105,6 +131,7 @@ class Draws:
             concurrent: Rows that all processes together handle now, this process's own included.
             terms: Names of the loss terms; empty when the student is not updated.
             noisy_queries: Terms whose query needs noise of its own.
+            num_segments: Segments of the grid of intra-segment guidance; None when it is off.
         """
         low, high = schedule.bounds
         # one draw per step, not per sample: unequal call counts would deadlock sharded networks
@@ -112,6 +139,18 @@ class Draws:
 
         def anchor(j: int) -> int:
             return streams.integer("anchor", step, low=0, high=num_anchors - 1, position=j)
+
+        def segment(count: int) -> SegmentDraws:
+            def index(j: int) -> int:
+                return streams.integer("isg.anchor", step, low=0, high=count - 1, position=j)
+
+            return SegmentDraws(
+                initial_noise=streams.normal("isg.initial_noise", step, positions, latent_shape),
+                anchor=tuple(index(j) for j in positions),
+                num_calls=max(index(j) for j in concurrent),
+                mid_u=streams.uniform("isg.mid", step, positions, 1)[:, 0],
+                guidance_u=streams.scalar("isg.guidance", step),
+            )
 
         def term(name: str) -> TermDraws:
             noisy = name in noisy_queries
@@ -130,6 +169,7 @@ class Draws:
             denoising_u=streams.uniform("denoising", step, positions, 1)[:, 0],
             denoising_noise=streams.normal("denoising_noise", step, positions, latent_shape),
             terms={name: term(name) for name in terms},
+            segment=None if num_segments is None else segment(num_segments),
         )
 
     def to(self, device: torch.device | str) -> "Draws":
@@ -150,4 +190,7 @@ class Draws:
             denoising_u=move(self.denoising_u),
             denoising_noise=move(self.denoising_noise),
             terms={name: move_term(draws) for name, draws in self.terms.items()},
+            segment=None
+            if (segment := self.segment) is None
+            else replace(segment, initial_noise=move(segment.initial_noise), mid_u=move(segment.mid_u)),
         )

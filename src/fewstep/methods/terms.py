@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fewstep.core.objectives import NORMALISER_FLOOR
+from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import LogitNormal, SameAsQuery, Uniform, UniformBelowQuery
 
 
@@ -75,12 +76,43 @@ class ContinuousAlignment(DistributionMatching):
     query: Query = OffTrajectory()
 
 
+class GuidanceRange(Strict):
+    """A guidance scale drawn uniformly once per step; one value when both ends are equal."""
+
+    low: float = Field(default=5.0, ge=0)
+    high: float = Field(default=5.0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "GuidanceRange":
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low}, above high, which is {self.high}")
+        return self
+
+
+class IntraSegmentGuidance(Strict):
+    """`isg`: a step across a segment of its own fixed grid must end where a guided detour ends (SenseFlow)."""
+
+    weight: float = Field(default=0.5, gt=0)
+    levels: tuple[float, ...] = Field(default=FOUR_STEPS, description="the grid, before the time shift")
+    margin: float = Field(
+        default=0.05, ge=0, description="least distance of the detour from a segment's ends, in sigma"
+    )
+    guidance: GuidanceRange = GuidanceRange()
+
+    @field_validator("levels")
+    @classmethod
+    def _descend(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
+        check_levels(levels)
+        return levels
+
+
 class Terms(Strict):
-    """The terms of the student's loss; an absent term is off."""
+    """The terms of the student's loss; an absent term is off. `isg` accompanies the others."""
 
     ca: CfgAugmentation | None = None
     dm: DistributionMatching | None = None
     cdm: ContinuousAlignment | None = None
+    isg: IntraSegmentGuidance | None = None
 
     @model_validator(mode="after")
     def _at_least_one(self) -> "Terms":
@@ -89,9 +121,14 @@ class Terms(Strict):
         return self
 
     def active(self) -> dict[str, CfgAugmentation | DistributionMatching]:
-        """The terms that are on, by name, in a fixed order."""
+        """The terms made of query, probe and direction that are on, by name, in a fixed order."""
         named = {"ca": self.ca, "dm": self.dm, "cdm": self.cdm}
         return {name: term for name, term in named.items() if term is not None}
+
+    def weights(self) -> dict[str, float]:
+        """The weight of every loss, by name."""
+        weights = {name: term.weight for name, term in self.active().items()}
+        return weights if self.isg is None else {**weights, "isg": self.isg.weight}
 
     def needs_whole_simulation(self) -> bool:
         """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import Conditioning, ModelAdapter, PromptBatch
 from fewstep.core.points import NoisyLatent
 
 
@@ -27,6 +27,13 @@ class Role:
     def __call__(self, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         with torch.autocast(point.x_sigma.device.type, dtype=self.compute, enabled=self.compute != torch.float32):
             return self.adapter.velocity(self.network, point, cond)
+
+    def guided(self, point: NoisyLatent, prompts: PromptBatch, guidance_scale: float) -> Float[Tensor, "b *latent"]:
+        """The velocity as the backbone's pipeline guides it."""
+        with torch.autocast(point.x_sigma.device.type, dtype=self.compute, enabled=self.compute != torch.float32):
+            return self.adapter.guided_velocity(
+                self.network, point, prompts.teacher, prompts.negative, guidance_scale=guidance_scale
+            )
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters, in the network's order."""

@@ -1,6 +1,6 @@
 """One training step, and the state that a run consists of.
 
-    draws -> simulate -> fake-score update (AdamW, IDA) -> every few steps: student update (AdamW, EMA)
+draws -> simulate -> fake-score update (AdamW, IDA) -> every few steps: student update (AdamW, EMA)
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +15,10 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.order import prompt_index
+from fewstep.errors import ConfigError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
+from fewstep.methods.isg import segment_grid
 from fewstep.methods.terms import FreshNoise
 from fewstep.roles.averaging import ExponentialMovingAverage, align
 from fewstep.roles.role import Roles
@@ -67,6 +69,11 @@ class _Microbatch:
 
 def build_method(config: RunConfig, adapter: ModelAdapter) -> Method:
     """The algorithm of a recipe on a backbone: noise levels never exceed what the network was trained at."""
+    if config.terms.isg is not None:
+        try:
+            segment_grid(config.terms.isg, adapter.to_sigma)
+        except ValueError as error:
+            raise ConfigError(f"{error}.") from error
     bounds = config.sigma_range
     return Method(
         schedule=config.schedule,
@@ -157,9 +164,7 @@ class Trainer:
         keep_graph = updates_student and self.config.savings.keep_anchor_graph and len(splits) == 1
         for positions in splits:
             micro = self._simulate(positions, with_terms=updates_student, anchor_gradient=keep_graph)
-            losses = fake_score_losses(
-                self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws
-            )
+            losses = fake_score_losses(self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
             share = weighted_mean(losses, self.config.batch)
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
@@ -169,20 +174,21 @@ class Trainer:
         return microbatches
 
     def _update_student(self, microbatches: list[_Microbatch], figures: dict[str, float]) -> None:
-        terms = self.config.terms.active()
-        shares = {name: torch.zeros((), device=self.device) for name in terms}
+        weights = self.config.terms.weights()
+        shares = {name: torch.zeros((), device=self.device) for name in weights}
         for micro in microbatches:
             losses = student_losses(
                 self.method,
                 student=self.roles.student,
                 teacher=self.roles.teacher,
                 fake_score=self.roles.fake_score,
+                guided_teacher=self.roles.teacher.guided,
                 simulated=micro.simulated,
                 prompts=micro.prompts,
                 draws=micro.draws,
             )
             means = {name: weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
-            torch.stack([terms[name].weight * mean for name, mean in means.items()]).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack([weights[name] * mean for name, mean in means.items()]).sum().backward()  # type: ignore[no-untyped-call]
             for name, mean in means.items():
                 shares[name] += mean.detach()
         self._apply("student", self.student_optimiser, shares, figures)
@@ -205,6 +211,7 @@ class Trainer:
             concurrent=positions,
             terms=list(terms),
             noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
+            num_segments=len(isg.levels) if with_terms and (isg := self.config.terms.isg) is not None else None,
         )
 
     def _simulate(self, positions: range, *, with_terms: bool, anchor_gradient: bool) -> _Microbatch:
@@ -217,9 +224,7 @@ class Trainer:
         simulated = simulate(self.method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
         return _Microbatch(prompts, draws, simulated)
 
-    def _apply(
-        self, role: str, optimiser: RoleOptimiser, losses: dict[str, Tensor], figures: dict[str, float]
-    ) -> None:
+    def _apply(self, role: str, optimiser: RoleOptimiser, losses: dict[str, Tensor], figures: dict[str, float]) -> None:
         """Clip, check and move one role; the only host read of its update."""
         measured = {f"loss/{name}": loss for name, loss in losses.items()}
         measured[f"grad_norm/{role}"] = optimiser.clip()
@@ -230,9 +235,7 @@ class Trainer:
     def _align(self, after: str, updates: int) -> None:
         alignment = self.config.fake_score.align
         if alignment is not None and alignment.after == after and updates % alignment.every == 0:
-            align(
-                self.roles.fake_score.parameters(), self.roles.student.parameters(), decay=alignment.decay
-            )
+            align(self.roles.fake_score.parameters(), self.roles.student.parameters(), decay=alignment.decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resumed run needs besides its configuration: weights, averages, optimisers, counters."""

@@ -1,0 +1,1 @@
+"""The embedded default: a small but genuine teacher, its classifier, its reference, and their rebuild."""

@@ -1,0 +1,125 @@
+"""The files that ship with the demo: where they are, what they hold, and whether they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewstep.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fewstep.demo.classifier import DigitClassifier
+    from fewstep.demo.digits import BaseDigits
+
+TEACHER_FOLDER = "teacher"
+CLASSIFIER_FILE = "classifier.safetensors"
+REFERENCE_FILE = "reference.safetensors"
+HELD_OUT_FILE = "held_out.safetensors"
+ROWS_FILE = "rows.json"
+MANIFEST_FILE = "manifest.json"
+
+
+def assets_folder() -> Path:
+    """Find the folder of the shipped files inside the installed package."""
+    return Path(str(resources.files("fewstep.demo"))) / "assets"
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the SHA-256 of every file under ``folder`` in its ``manifest.json``."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE)
+    hashes = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
+    (folder / MANIFEST_FILE).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
+
+
+def check_files(folder: Path | None = None, *, under: str = "") -> Path:
+    """Compare files with the manifest.
+
+    Args:
+        folder: The assets; those of the package when ``None``.
+        under: Check only this file or the files of this folder.
+
+    Returns:
+        The path of ``under`` inside the assets.
+
+    Raises:
+        CheckpointError: A file is missing or its content is not the recorded one; the message names it.
+    """
+    root = assets_folder() if folder is None else folder
+    recorded = {name: value for name, value in _read_manifest(root).items() if _is_under(name, under)}
+    if not recorded:
+        raise CheckpointError(f"{root / MANIFEST_FILE} records no file {under!r}. {_REMEDY}")
+    for name, expected in recorded.items():
+        path = root / name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing from the demo's files. {_REMEDY}")
+        found = sha256_of(path)
+        if found != expected:
+            raise CheckpointError(
+                f"{path} is damaged: its SHA-256 begins {found[:12]}, in the manifest {expected[:12]}. {_REMEDY}"
+            )
+    return root / under
+
+
+_REMEDY = "Install fewstep again, or make the files anew with `fewstep demo --rebuild`."
+
+
+def _is_under(name: str, under: str) -> bool:
+    return not under or name == under or name.startswith(f"{under}/")
+
+
+def _read_manifest(root: Path) -> dict[str, str]:
+    path = root / MANIFEST_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing, so the demo's files cannot be checked. {_REMEDY}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}). {_REMEDY}") from error
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no table of files. {_REMEDY}")
+    return {str(name): str(value) for name, value in manifest.items()}
+
+
+def load_teacher_folder(folder: Path | None = None) -> Path:
+    """Check the teacher's files and return its diffusers folder."""
+    return check_files(folder, under=TEACHER_FOLDER)
+
+
+def load_classifier(folder: Path | None = None) -> DigitClassifier:
+    """Check and load the classifier, ready for :meth:`~fewstep.demo.classifier.DigitClassifier.predict`."""
+    from fewstep.demo.classifier import read_classifier
+
+    return read_classifier(check_files(folder, under=CLASSIFIER_FILE))
+
+
+def load_reference(folder: Path | None = None) -> Tensor:
+    """Check and load the features (float32, ``(1400, 64)``) of the reference pictures, 20 per full prompt."""
+    from safetensors.torch import load_file
+
+    return load_file(check_files(folder, under=REFERENCE_FILE))["features"]
+
+
+def load_held_out(folder: Path | None = None) -> BaseDigits:
+    """Check and load the base digits that neither teacher nor classifier has seen, scaled to [0, 1]."""
+    from safetensors.torch import load_file
+
+    from fewstep.demo.digits import BaseDigits
+
+    stored = load_file(check_files(folder, under=HELD_OUT_FILE))
+    return BaseDigits(stored["images"].float() / 16, stored["digits"])
+
+
+def load_rows(folder: Path | None = None) -> dict[str, Any]:
+    """Check and load the measured rows that ship with the teacher."""
+    rows: dict[str, Any] = json.loads(check_files(folder, under=ROWS_FILE).read_text(encoding="utf-8"))
+    return rows

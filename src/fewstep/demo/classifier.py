@@ -1,0 +1,112 @@
+"""The demo's classifier: which digit and which colour a picture shows, and the 64 features that the metrics use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.demo.digits import IMAGE_SIZE, NUM_COLOURS, NUM_DIGITS, DigitImages
+
+NUM_FEATURES = 64
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the classifier says of pictures: class numbers (int64, ``(n,)``) and features (float32, ``(n, 64)``)."""
+
+    digits: Tensor
+    colours: Tensor
+    features: Tensor
+
+    def matches(self, digits: Tensor, colours: Tensor) -> Tensor:
+        """Tell for every picture whether both digit and colour are the given ones."""
+        return (self.digits == digits) & (self.colours == colours)
+
+
+def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class DigitClassifier(nn.Module):
+    """A small convolutional network with one head for the digit and one for the colour.
+
+    It reads byte pixels, uint8 ``(n, 3, 32, 32)``; a PIL picture ``p`` of 32x32 becomes one row of that with
+    ``torch.from_numpy(numpy.asarray(p)).permute(2, 0, 1)``. Byte pixels, and not floats, because every row of a
+    comparison has to be rounded in the same way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(_stage(3, 16, 2), _stage(16, 32, 1), _stage(32, 64, 2), _stage(64, 64, 2))
+        self.embed = nn.Linear(64 * 4 * 4, NUM_FEATURES)
+        self.dropout = nn.Dropout(0.2)
+        self.digit_head = nn.Linear(NUM_FEATURES, NUM_DIGITS)
+        self.colour_head = nn.Linear(NUM_FEATURES, NUM_COLOURS)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Compute the 64 penultimate features of byte pixels."""
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, IMAGE_SIZE, IMAGE_SIZE):
+            raise TypeError(f"expected uint8 (n, 3, {IMAGE_SIZE}, {IMAGE_SIZE}), got {pixels.dtype} {pixels.shape}")
+        features: Tensor = self.embed(self.stages(pixels.float() / 127.5 - 1).flatten(1)).relu()
+        return features
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the logits of digit and colour of byte pixels."""
+        features = self.dropout(self.features(pixels))
+        return self.digit_head(features), self.colour_head(features)
+
+    @torch.no_grad()
+    def predict(self, pixels: Tensor, *, batch: int = 256) -> Predictions:
+        """Classify byte pixels and return their features."""
+        features = torch.cat([self.features(part) for part in torch.split(pixels, batch)])
+        return Predictions(self.digit_head(features).argmax(-1), self.colour_head(features).argmax(-1), features)
+
+
+def train_classifier(
+    pool: DigitImages,
+    *,
+    num_steps: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    report: Callable[[int, dict[str, float]], None],
+) -> DigitClassifier:
+    """Train the classifier on rendered digits: two cross-entropies with label smoothing, cosine learning rate."""
+    torch.manual_seed(seed)
+    classifier = DigitClassifier().train()
+    optimiser = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=0.05, fused=True)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(num_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+        index = torch.randint(len(pool), (batch,), generator=generator)
+        digit_logits, colour_logits = classifier(pool.pixels[index])
+        loss = functional.cross_entropy(digit_logits, pool.digits[index], label_smoothing=0.05)
+        loss = loss + functional.cross_entropy(colour_logits, pool.colours[index], label_smoothing=0.05)
+        optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        optimiser.step()
+        if (step + 1) % 100 == 0 or step + 1 == num_steps:
+            report(step + 1, {"loss": float(loss.detach())})
+    return classifier.eval()
+
+
+def save_classifier(classifier: DigitClassifier, path: Path) -> None:
+    """Write the weights as float32 safetensors (a few hundred KB)."""
+    save_file({name: value.contiguous() for name, value in classifier.state_dict().items()}, path)
+
+
+def read_classifier(path: Path) -> DigitClassifier:
+    """Read the weights written by :func:`save_classifier`, ready for prediction."""
+    classifier = DigitClassifier()
+    classifier.load_state_dict(load_file(path))
+    return classifier.eval().requires_grad_(False)

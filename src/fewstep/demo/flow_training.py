@@ -1,0 +1,183 @@
+"""Training of the demo's teacher: conditional flow matching on precomputed latents."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS, all_prompts
+from fewstep.demo.teacher import TeacherNetworks, build_networks, build_tokenizer, tokenize
+
+NUM_FULL = NUM_DIGITS * NUM_COLOURS
+OPEN_COLOUR_FROM, OPEN_DIGIT_FROM = NUM_FULL, NUM_FULL + NUM_DIGITS
+OPEN_BOTH, NULL_PROMPT = NUM_FULL + NUM_DIGITS + NUM_COLOURS, NUM_FULL + NUM_DIGITS + NUM_COLOURS + 1
+
+# shares of the prompts that name both, the digit only, the colour only, neither; then a tenth of all is dropped to ""
+PROMPT_SHARES = (0.75, 0.10, 0.08, 0.07)
+NULL_SHARE = 0.10
+UNIFORM_SIGMA_SHARE = 0.30
+
+
+@dataclass(frozen=True)
+class LatentPool:
+    """Standardised latents (``(n, 4, 8, 8)``) with their digit and colour."""
+
+    x0: Tensor
+    digits: Tensor
+    colours: Tensor
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """How the teacher is trained.
+
+    ``compiled`` runs the transformer through torch.compile: about twice as fast once compiled, but it needs a C++
+    compiler, and rounding differs.
+    """
+
+    num_steps: int = 13_000
+    batch: int = 64
+    lr: float = 1.5e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    save_every: int = 1_000
+    compiled: bool = False
+
+
+def draw_sigma(num: int, generator: torch.Generator) -> Tensor:
+    """Draw noise levels: 70 % logit-normal(0, 1), 30 % uniform, stratified over the batch."""
+    strata = (torch.randperm(num, generator=generator) + torch.rand(num, generator=generator)) / num
+    normal = torch.special.ndtri(strata.clamp(1e-5, 1 - 1e-5))
+    uniform = torch.rand(num, generator=generator) < UNIFORM_SIGMA_SHARE
+    return torch.where(uniform, strata, normal.sigmoid())
+
+
+def draw_prompt_index(digits: Tensor, colours: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw a prompt for every picture, as its position in :func:`~fewstep.demo.digits.all_prompts`."""
+    num = len(digits)
+    kind = torch.multinomial(torch.tensor(PROMPT_SHARES), num, replacement=True, generator=generator)
+    null = torch.rand(num, generator=generator) < NULL_SHARE
+    choices = torch.stack(
+        [
+            digits * NUM_COLOURS + colours,
+            OPEN_COLOUR_FROM + digits,
+            OPEN_DIGIT_FROM + colours,
+            torch.full_like(digits, OPEN_BOTH),
+        ]
+    )
+    return torch.where(null, NULL_PROMPT, choices.gather(0, kind[None])[0])
+
+
+def flow_matching_loss(
+    networks: TeacherNetworks, pool: LatentPool, ids: Tensor, *, batch: int, generator: torch.Generator
+) -> Tensor:
+    """Regress the velocity ``noise - x0`` at ``x_sigma = (1 - sigma) x0 + sigma noise`` for one random batch."""
+    index = torch.randint(len(pool.x0), (batch,), generator=generator)
+    prompt = draw_prompt_index(pool.digits[index], pool.colours[index], generator)
+    sigma = draw_sigma(batch, generator)
+    x0 = pool.x0[index]
+    noise = torch.randn(x0.shape, generator=generator)
+    weight = sigma[:, None, None, None]
+    # each prompt of the batch is encoded once
+    used, position = torch.unique(prompt, return_inverse=True)
+    cond = networks.encode(ids[used]).take(position)
+    velocity = networks.velocity((1 - weight) * x0 + weight * noise, sigma, cond)
+    return (velocity - (noise - x0)).square().mean()
+
+
+def learning_rate(step: int, settings: FlowSettings) -> float:
+    """Warm up linearly from above zero, then follow half a cosine to zero."""
+    warm = min(1.0, (step + 1) / settings.warmup_steps)
+    return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
+
+
+@dataclass
+class FlowState:
+    """Everything that a training run of the teacher carries from step to step."""
+
+    networks: TeacherNetworks
+    ema: TeacherNetworks
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the state, replacing an earlier one only once the new file is complete."""
+        states = {
+            "networks": self.networks.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(states, partial)
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Read a state written by :meth:`save`."""
+        saved = torch.load(path, weights_only=True)
+        self.networks.load_state_dict(saved["networks"])
+        self.ema.load_state_dict(saved["ema"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step = saved["step"]
+
+
+def fresh_state(settings: FlowSettings, seed: int) -> FlowState:
+    """Build the networks, their running average and the optimiser."""
+    torch.manual_seed(seed)
+    networks = build_networks(build_tokenizer())
+    optimiser = torch.optim.AdamW(networks.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return FlowState(networks, deepcopy(networks).requires_grad_(False), optimiser)
+
+
+def train_flow(
+    pool: LatentPool,
+    settings: FlowSettings,
+    *,
+    seed: int,
+    state_file: Path,
+    report: Callable[[int, dict[str, float]], None],
+) -> TeacherNetworks:
+    """Train transformer and text encoders; go on from ``state_file`` if it is there.
+
+    Every random number of a step comes from (seed, step), so a run that was interrupted ends as if it had not been.
+
+    Returns:
+        The exponential moving average of the networks.
+    """
+    ids = tokenize(build_tokenizer(), all_prompts())
+    state = fresh_state(settings, seed)
+    if state_file.exists():
+        state.load(state_file)
+    if settings.compiled:
+        state.networks.transformer.compile(dynamic=False)
+    weights: list[Tensor] = list(state.networks.parameters())
+    averages: list[Tensor] = list(state.ema.parameters())
+    running = 0.0
+    while state.step < settings.num_steps:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
+        for group in state.optimiser.param_groups:
+            group["lr"] = learning_rate(state.step, settings)
+        loss = flow_matching_loss(state.networks, pool, ids, batch=settings.batch, generator=generator)
+        state.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        state.optimiser.step()
+        # young averages forget their random start faster
+        decay = min(settings.ema_decay, (1 + state.step) / (10 + state.step))
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        state.step += 1
+        running += float(loss.detach())
+        if state.step % 100 == 0:
+            report(state.step, {"loss": running / 100})
+            running = 0.0
+        if state.step % settings.save_every == 0:
+            state.save(state_file)
+    return state.ema.eval()

@@ -1,0 +1,83 @@
+"""The rebuild of the demo's files, with every stage cut to a few steps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+
+from fewstep.demo import assets, rebuild
+from fewstep.demo.digits import load_base_digits, split_base_digits
+from fewstep.demo.flow_training import FlowSettings
+from fewstep.demo.rebuild import ClassifierSettings, RebuildSettings, VaeSettings
+from fewstep.demo.teacher import load_teacher
+from fewstep.errors import ConfigError
+
+pytest.importorskip("sklearn")
+
+SHORT = RebuildSettings(
+    pool_per_digit=1,
+    vae=VaeSettings(num_steps=2, batch=4),
+    flow=FlowSettings(num_steps=2, batch=4, warmup_steps=1),
+    classifier=ClassifierSettings(num_steps=2, batch=4),
+)
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rebuild")
+    rebuild.build_assets(folder, SHORT, lambda line: None)
+    return folder
+
+
+def test_rebuilt_files_match_their_manifest(output: Path) -> None:
+    assert assets.check_files(output / "assets") == output / "assets"
+
+
+def test_rebuilt_teacher_draws_a_picture(output: Path) -> None:
+    pipeline = load_teacher(assets.load_teacher_folder(output / "assets"))
+    image = pipeline("a red handwritten three", num_inference_steps=1, max_sequence_length=1).images[0]
+    assert image.size == (32, 32)
+
+
+def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -> None:
+    assert assets.load_reference(output / "assets").shape == (1400, 64)
+
+
+def test_shipped_held_out_digits_are_those_of_the_split(output: Path) -> None:
+    _, held_out = split_base_digits(load_base_digits(), held_out=SHORT.held_out, seed=SHORT.seed)
+    shipped = assets.load_held_out(output / "assets")
+    assert torch.equal(shipped.images, held_out.images)
+    assert torch.equal(shipped.digits, held_out.digits)
+
+
+def test_stored_latent_statistics_standardise_the_latents(output: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(output / "work" / "vae")
+    shop = rebuild.open_workshop(output, SHORT, lambda line: None)
+    means = rebuild.encode_means(vae, shop.pool().pixels)
+    latents = (means - vae.config.shift_factor) * vae.config.scaling_factor
+    assert float(latents.mean()) == pytest.approx(0.0, abs=1e-3)
+    assert float(latents.std()) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_finished_stages_are_skipped(output: Path) -> None:
+    lines: list[str] = []
+    rebuild.build_assets(output, SHORT, lines.append)
+    assert lines == [f"{name}: already there" for name in rebuild.STAGES]
+
+
+def test_lost_stage_is_made_again_with_the_same_result(output: Path) -> None:
+    weights = output / "assets" / assets.CLASSIFIER_FILE
+    before = load_file(weights)
+    weights.unlink()
+    rebuild.build_assets(output, SHORT, lambda line: None)
+    after = load_file(weights)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_folder_of_another_rebuild_is_refused(output: Path) -> None:
+    other = dataclasses.replace(SHORT, seed=1)
+    with pytest.raises(ConfigError, match=r"holds a rebuild with other settings.*another output folder"):
+        rebuild.build_assets(output, other, lambda line: None)

@@ -1,0 +1,116 @@
+"""How the teacher's guidance is chosen, and how shipped rows are read and compared with recomputed ones."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from fewstep.demo.classifier import DigitClassifier
+from fewstep.demo.protocol import METRICS, Draw, Judge, Row, full_set, open_set
+from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, best_guidance, measure_teacher
+from fewstep.demo.verify import compare
+from fewstep.errors import CheckpointError
+
+
+def row(value: float = 0.5, *, guidance: float | None = 2.0) -> Row:
+    return Row(**dict.fromkeys(METRICS, value), guidance=guidance, n=1400)
+
+
+@pytest.fixture
+def shipped() -> ShippedRows:
+    measured = MeasuredRow(row(), (row(0.4), row(0.5), row(0.6)), {1.0: 3.0, 2.0: 0.5})
+    return ShippedRows(10.0, dict.fromkeys(NAMES, measured))
+
+
+def with_change(shipped: ShippedRows, name: str, **figures: float) -> ShippedRows:
+    measured = shipped.rows[name]
+    changed = dataclasses.replace(measured, row=dataclasses.replace(measured.row, **figures))
+    return dataclasses.replace(shipped, rows={**shipped.rows, name: changed})
+
+
+def test_the_best_guidance_has_the_smallest_distance() -> None:
+    assert best_guidance({1.0: 3.0, 1.5: 2.0, 2.0: 1.5, 3.0: 4.0}) == 2.0
+
+
+def test_of_two_equal_guidances_the_smaller_is_chosen() -> None:
+    assert best_guidance({3.0: 1.0, 1.5: 1.0}) == 1.5
+
+
+def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed() -> None:
+    torch.manual_seed(0)
+    classifier = DigitClassifier().eval()
+
+    def noise(seed: int, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+    asked: list[tuple[float, int, int]] = []
+
+    def draw_at(scale: float) -> Draw:
+        def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+            asked.append((scale, min(seeds) // 1000, len(prompts)))
+            pixels = noise(min(seeds), len(prompts))
+            return pixels if scale == 1.5 else pixels // 3  # darker pictures lie far from the reference
+
+        return draw
+
+    reference = classifier.predict(noise(7, 140)).features
+    judge = Judge(classifier, reference, 1.0, full_set(2), open_set(4))
+    measured = measure_teacher(judge, draw_at, guidances=(1.0, 1.5, 2.0))
+    assert measured.row.guidance == 1.5
+    assert set(measured.fd_by_guidance) == {1.0, 1.5, 2.0}
+    assert measured.per_seed[0].fd == measured.fd_by_guidance[1.5]
+    # the pictures by which the guidance was chosen are not drawn a second time
+    assert asked == [
+        *((scale, 1000, 140) for scale in (1.0, 1.5, 2.0)),
+        (1.5, 1000, 40),
+        *((1.5, seed, count) for seed in (1001, 1002) for count in (140, 40)),
+    ]
+
+
+def test_rows_survive_their_file(shipped: ShippedRows, tmp_path: Path) -> None:
+    shipped.write(tmp_path / "rows.json")
+    assert ShippedRows.read(tmp_path / "rows.json") == shipped
+
+
+def test_a_rows_file_without_a_row_is_named(shipped: ShippedRows, tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    shipped.write(path)
+    contents = json.loads(path.read_text())
+    del contents["rows"]["teacher_4"]
+    path.write_text(json.dumps(contents))
+    with pytest.raises(CheckpointError, match=r"rows\.json does not hold the rows.*teacher_4.*install fewstep again"):
+        ShippedRows.read(path)
+
+
+def test_equal_rows_have_no_difference(shipped: ShippedRows) -> None:
+    assert compare(shipped, shipped) == []
+
+
+def test_a_figure_beyond_rounding_is_named_with_both_values(shipped: ShippedRows) -> None:
+    differences = compare(shipped, with_change(shipped, "teacher_50", fd=0.6))
+    assert [str(difference) for difference in differences] == [
+        "teacher_50.fd is 0.6 now and 0.5 in the package, which differs by more than 0.01"
+    ]
+
+
+def test_a_figure_within_rounding_is_no_difference(shipped: ShippedRows) -> None:
+    assert compare(shipped, with_change(shipped, "teacher_4", fd=0.505, accuracy=0.5007)) == []
+
+
+def test_a_figure_that_is_not_a_number_is_a_difference(shipped: ShippedRows) -> None:
+    assert [d.figure for d in compare(shipped, with_change(shipped, "real", kd=float("nan")))] == ["kd"]
+
+
+def test_another_guidance_is_a_difference(shipped: ShippedRows) -> None:
+    assert [d.figure for d in compare(shipped, with_change(shipped, "teacher_4", guidance=1.5))] == ["guidance"]
+
+
+def test_another_distance_at_a_guidance_that_was_not_chosen_is_a_difference(shipped: ShippedRows) -> None:
+    measured = dataclasses.replace(shipped.rows["teacher_50"], fd_by_guidance={1.0: 4.0, 2.0: 0.5})
+    found = dataclasses.replace(shipped, rows={**shipped.rows, "teacher_50": measured})
+    assert [d.figure for d in compare(shipped, found)] == ["fd at guidance 1"]
