@@ -19,6 +19,7 @@ from fewstep.errors import ConfigError
 
 BUILT_IN = {
     "sd3": "fewstep.backbones.sd3:SD3Adapter",
+    "sana": "fewstep.backbones.sana:SanaAdapter",
 }
 ENTRY_POINT_GROUP = "fewstep.backbones"
 

@@ -1,5 +1,6 @@
 """The commands. Each one imports what it runs when it is called, so that ``fewstep --version`` loads no torch."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -53,10 +54,23 @@ def train(
 ) -> None:
     """Distil a teacher as a recipe says."""
     from fewstep.config.recipe import load_recipe
+    from fewstep.training.run import steps_left
     from fewstep.training.run import train as run_training
 
     folder = run_training(load_recipe(recipe, overrides or ()), root=root, resume=resume, output=output)
-    print(f"The run is in {folder.path}. Next: fewstep export {folder.path} --output out/student")
+    if steps_left(folder):
+        again = _train_command(recipe, overrides or [], root=root, output=output)
+        print(f"The run in {folder.path} was asked to stop before its end. Go on with it: {again}")
+    else:
+        print(f"The run is in {folder.path}. Next: fewstep export {folder.path} --output out/student")
+
+
+def _train_command(recipe: str, overrides: list[str], *, root: Path, output: Path | None) -> str:
+    """The command that goes on with a run, ready to be pasted into a shell."""
+    place = ["--root", str(root)] if root != Path("runs") else []
+    if output is not None:
+        place = ["--output", str(output)]
+    return shlex.join(["fewstep", "train", recipe, *overrides, *place, "--resume"])
 
 
 @app.command()

@@ -8,7 +8,7 @@ per sample; who owns weights, optimisers and devices is not visible here. DMD2 a
 terms.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -21,19 +21,18 @@ from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange
 from fewstep.methods.draws import Draws, TermDraws
+from fewstep.methods.frozen import View, look
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import (
     AtAnchor,
     CfgAugmentation,
-    DistributionMatching,
     FreshNoise,
     LastAnchor,
     OffTrajectory,
+    Term,
     Terms,
 )
-
-Term = CfgAugmentation | DistributionMatching
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,9 @@ def student_losses(
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
     probes = {name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()}
-    views = _look(method, terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts)
+    views = look(
+        terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts, batched=method.batch_frozen_calls
+    )
     losses = {name: _pull(term, answers[name].x0, views[name]) for name, term in terms.items()}
     if method.terms.isg is not None:
         assert draws.segment is not None
@@ -157,15 +158,6 @@ class _Answer:
 
     x0: Float[Tensor, "b *latent"]
     sigma: Float[Tensor, "b"]
-
-
-@dataclass(frozen=True)
-class _View:
-    """What the frozen networks predict at one term's probe; None where the term does not ask."""
-
-    x0_teacher: Float[Tensor, "b *latent"]
-    guidance: Float[Tensor, "b *latent"] | None
-    x0_fake: Float[Tensor, "b *latent"] | None
 
 
 def _answers(
@@ -221,76 +213,7 @@ def _level(
     return method.sigma_range.clamp(law.sigma(u, query_sigma=bound))
 
 
-@torch.no_grad()
-def _look(
-    method: Method,
-    terms: Mapping[str, Term],
-    probes: Mapping[str, NoisyLatent],
-    *,
-    teacher: Velocity,
-    fake_score: Velocity,
-    prompts: PromptBatch,
-) -> dict[str, _View]:
-    """Ask the frozen networks at every probe: one batched call each when the method says so."""
-    of_teacher = _Questions([(name, prompts.teacher) for name in terms])
-    for name in (name for name, term in terms.items() if _needs_guidance(term)):
-        of_teacher.add(name, prompts.positive)
-        of_teacher.add(name, prompts.negative)
-    of_fake = _Questions(
-        [(name, prompts.student) for name, term in terms.items() if isinstance(term, DistributionMatching)]
-    )
-    of_teacher.ask(teacher, probes, batched=method.batch_frozen_calls)
-    of_fake.ask(fake_score, probes, batched=method.batch_frozen_calls)
-
-    def view(name: str, term: Term) -> _View:
-        guidance = None
-        if _needs_guidance(term):
-            positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
-            guidance = prompts.contrast * (positive - negative)
-        x0_fake = of_fake.x0(name, prompts.student) if isinstance(term, DistributionMatching) else None
-        return _View(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
-
-    return {name: view(name, term) for name, term in terms.items()}
-
-
-def _needs_guidance(term: Term) -> bool:
-    return isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0
-
-
-class _Questions:
-    """What one frozen network is asked: at which terms' probes, about which prompts; nothing is asked twice."""
-
-    def __init__(self, asked: Sequence[tuple[str, Conditioning]]) -> None:
-        self._asked = list(asked)
-        self._answers: list[Float[Tensor, "b *latent"]] = []
-
-    def add(self, name: str, cond: Conditioning) -> None:
-        if self._find(name, cond) is None:
-            self._asked.append((name, cond))
-
-    def ask(self, network: Velocity, probes: Mapping[str, NoisyLatent], *, batched: bool) -> None:
-        points = [probes[name] for name, _ in self._asked]
-        if not batched or len(points) < 2:
-            pairs = zip(points, self._asked, strict=True)
-            self._answers = [point.x0(network(point, cond)) for point, (_, cond) in pairs]
-            return
-        together = NoisyLatent(
-            torch.cat([point.x_sigma for point in points]), torch.cat([point.sigma for point in points])
-        )
-        velocity = network(together, Conditioning.cat([cond for _, cond in self._asked]))
-        self._answers = list(together.x0(velocity).chunk(len(points)))
-
-    def x0(self, name: str, cond: Conditioning) -> Float[Tensor, "b *latent"]:
-        found = self._find(name, cond)
-        assert found is not None
-        return self._answers[found]
-
-    def _find(self, name: str, cond: Conditioning) -> int | None:
-        matches = (i for i, (other, told) in enumerate(self._asked) if other == name and told is cond)
-        return next(matches, None)
-
-
-def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: _View) -> Float[Tensor, "b"]:
+def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: View) -> Float[Tensor, "b"]:
     """Direction and normaliser of one term, then the pull."""
     reference = view.x0_teacher
     if isinstance(term, CfgAugmentation):

@@ -30,8 +30,9 @@ def segment_grid(term: IntraSegmentGuidance, to_sigma: ToSigma) -> Float[Tensor,
     grid = with_final_zero(to_sigma(torch.tensor(term.levels, dtype=torch.float32)))
     widths = grid[:-1] - grid[1:]
     if widths.min() < 2 * term.margin - 1e-6:
+        levels = [round(level, 4) for level in grid.tolist()]
         raise ValueError(
-            f"terms.isg.margin is {term.margin}, but the narrowest segment of the grid {[round(s, 4) for s in grid.tolist()]} "
+            f"terms.isg.margin is {term.margin}, but the narrowest segment of the grid {levels} "
             f"is {widths.min():.4f} wide; a margin of at most half of that fits"
         )
     return grid

@@ -76,6 +76,10 @@ class ContinuousAlignment(DistributionMatching):
     query: Query = OffTrajectory()
 
 
+Term = CfgAugmentation | DistributionMatching
+"""A term made of query, probe and direction."""
+
+
 class GuidanceRange(Strict):
     """A guidance scale drawn uniformly once per step; one value when both ends are equal."""
 
@@ -120,7 +124,7 @@ class Terms(Strict):
             raise ValueError("terms names no loss; switch on at least one of ca, dm, cdm")
         return self
 
-    def active(self) -> dict[str, CfgAugmentation | DistributionMatching]:
+    def active(self) -> dict[str, Term]:
         """The terms made of query, probe and direction that are on, by name, in a fixed order."""
         named = {"ca": self.ca, "dm": self.dm, "cdm": self.cdm}
         return {name: term for name, term in named.items() if term is not None}

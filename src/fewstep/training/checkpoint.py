@@ -128,9 +128,10 @@ def verify_checkpoint(checkpoint: Path) -> None:
         file = checkpoint / name
         if not file.is_file():
             raise CheckpointError(f"The checkpoint file {file} is missing. {remedy}.")
-        if file.stat().st_size != expected["bytes"]:
+        size = file.stat().st_size
+        if size != expected["bytes"]:
             raise CheckpointError(
-                f"The checkpoint file {file} holds {file.stat().st_size} bytes instead of {expected['bytes']}. {remedy}."
+                f"The checkpoint file {file} holds {size} bytes instead of {expected['bytes']}. {remedy}."
             )
         if _sha256(file) != expected["sha256"]:
             raise CheckpointError(f"The checkpoint file {file} was altered (its SHA-256 differs). {remedy}.")

@@ -17,7 +17,13 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.averaging import swapped
 from fewstep.roles.build import build_roles
 from fewstep.runs.folder import RunFolder
-from fewstep.training.checkpoint import checkpoints, load_checkpoint, load_tensors, save_checkpoint
+from fewstep.training.checkpoint import (
+    checkpoints,
+    completed_steps,
+    load_checkpoint,
+    load_tensors,
+    save_checkpoint,
+)
 from fewstep.training.report import Reporter
 from fewstep.training.sheets import SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals
@@ -203,6 +209,13 @@ def _paint(trainer: Trainer, painter: SheetPainter, folder: RunFolder) -> None:
         student = trainer.roles.student
         with swapped(trainer.student_weights(), trainer.export_weights()):
             painter.paint(path, student=student, teacher=trainer.roles.teacher)
+
+
+def steps_left(folder: RunFolder) -> int:
+    """Steps that a run's newest checkpoint lacks to its budget; above zero after a request to stop."""
+    found = checkpoints(folder.checkpoints)
+    budget = folder.config.budget.student_updates * folder.config.student.every
+    return max(0, budget - (completed_steps(found[-1]) if found else 0))
 
 
 def load_student(run: str | Path) -> tuple[RunFolder, dict[str, torch.Tensor]]:

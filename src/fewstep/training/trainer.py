@@ -25,7 +25,6 @@ from fewstep.roles.role import Roles
 from fewstep.training.finite import read_finite
 from fewstep.training.optimiser import RoleOptimiser
 
-
 DrawSource = Callable[[int, range, bool], Draws]
 """Step, rows of the global batch, whether the student is updated -> the random numbers."""
 

@@ -1,0 +1,210 @@
+"""SANA 600M and 1600M, the teachers; SANA-Sprint is already distilled and refused.
+
+The network predicts ``velocity = noise - x0`` on the latents of a DC-AE, 32 times smaller than the picture, and takes
+``1000 sigma`` as its time. The stock sampler is a second-order DPM++ that takes no grid of sigmas; its clock is a
+static time shift like that of the other flow models, so a student ships with the Euler scheduler instead.
+"""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from fewstep.backbones import flow_match
+from fewstep.backbones.pipeline_folder import write_pipeline_folder
+from fewstep.backbones.protocol import BackboneConfig, Conditioning, ModelAdapter
+from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.core.flow import time_shift
+from fewstep.core.points import NoisyLatent
+from fewstep.errors import ConfigError
+
+PIPELINE_UNIT = 32
+"""The pipeline takes multiples of this many pixels, whatever its VAE."""
+
+
+class SanaConfig(BackboneConfig):
+    """The ``backbone`` section of a recipe for the SANA family."""
+
+    kind: Literal["sana"] = "sana"
+    max_sequence_length: int = Field(default=300, ge=2, description="Gemma tokens of a prompt")
+    instruction: bool = Field(
+        default=True, description="put the pipeline's own instruction before each prompt, as its call does by default"
+    )
+
+
+class SanaAdapter(ModelAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``SanaPipeline``."""
+
+    kind: ClassVar[str] = "sana"
+    config_class: ClassVar[type[BackboneConfig]] = SanaConfig
+    pipeline_class: ClassVar[str] = "SanaPipeline"
+    block_classes: ClassVar[tuple[str, ...]] = ("SanaTransformerBlock",)
+    # the two 1 x 1 convolutions are the feed-forward; the depth-wise one between them has no low-rank form
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "conv_inverted", "conv_point")
+    config: SanaConfig
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        self.network_config = components["transformer"]
+        self.vae_config = components["vae"]
+        self.shift = _static_shift(components["scheduler"], model=config.model)
+        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
+
+    @classmethod
+    def default_config(
+        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
+    ) -> BackboneConfig:
+        side = int(components["transformer"].get("sample_size", 32)) * _vae_factor(components["vae"])
+        return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
+
+    # The maths' side.
+
+    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        # the time stays float32 under any compute dtype: bfloat16 cannot tell 999 from 1000
+        output = network(
+            hidden_states=point.x_sigma.to(self.compute_dtype),
+            timestep=1000.0 * point.sigma.float() * float(self.network_config.get("timestep_scale", 1.0)),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            encoder_attention_mask=cond.tensors["prompt_attention_mask"],
+            return_dict=False,
+        )[0]
+        # a network with a learned variance answers twice as many channels; the pipeline drops the second half too
+        velocity: Tensor = output[:, : point.x_sigma.shape[1]].float()
+        return velocity
+
+    def to_sigma(self, level: Tensor) -> Tensor:
+        return time_shift(level, self.shift)
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        factor = _vae_factor(self.vae_config)
+        unit = math.lcm(PIPELINE_UNIT, factor * int(self.network_config.get("patch_size", 1)))
+        if height % unit or width % unit:
+            raise ConfigError(
+                f"{height} x {width} pixels do not fit {self.config.model}: "
+                f"height and width must be multiples of {unit}; the nearest below are {height // unit * unit} x "
+                f"{width // unit * unit} (backbone.height, backbone.width)."
+            )
+        return int(self.network_config["in_channels"]), height // factor, width // factor
+
+    # The files' side.
+
+    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load("transformer", "SanaTransformer2DModel", dtype)
+
+    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load("vae", "AutoencoderDC", dtype)
+
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        with quiet_imports():
+            from diffusers import SanaPipeline
+
+        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
+            pipeline = SanaPipeline.from_pretrained(
+                locate(self.config.model), revision=self.config.revision, dtype=dtype, **components
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        # encode_prompt has no instruction by default, but the call has: it must be given
+        return self._encode(pipeline, prompts, _instruction(pipeline) if self.config.instruction else None)
+
+    def encode_null(self, pipeline: Any) -> Conditioning:
+        return self._encode(pipeline, [""], None)  # the pipeline never puts the instruction before a negative prompt
+
+    @torch.no_grad()
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+        latents = x0.float() / self.vae_config["scaling_factor"]
+        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
+        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return scaled
+
+    def student_scheduler(self) -> Any:
+        stock = self.components["scheduler"]
+        if stock["_class_name"] == "FlowMatchEulerDiscreteScheduler":
+            return flow_match.scheduler_of_given_sigmas(stock)
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        return FlowMatchEulerDiscreteScheduler(shift=1.0)
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        call: dict[str, Any] = {
+            "num_inference_steps": len(sigmas),
+            "sigmas": [float(sigma) for sigma in sigmas],
+            "guidance_scale": 1.0,
+            "max_sequence_length": self.config.max_sequence_length,
+            "height": self.config.height,
+            "width": self.config.width,
+            # a binned picture is drawn at another size and cropped
+            "use_resolution_binning": False,
+        }
+        return call if self.config.instruction else {**call, "complex_human_instruction": None}
+
+    def load_kwargs(self) -> dict[str, Any]:
+        return {}
+
+    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
+        write_pipeline_folder(
+            folder,
+            network,
+            self.student_scheduler(),
+            model=self.config.model,
+            revision=self.config.revision,
+            model_index=self.components["model_index"],
+            network_component=self.network_component,
+        )
+
+    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
+        return [] if pipeline.text_encoder is None else [pipeline.text_encoder]
+
+    def get_tokenizers(self, pipeline: Any) -> list[Any]:
+        return [] if pipeline.tokenizer is None else [pipeline.tokenizer]
+
+    @torch.no_grad()
+    def _encode(self, pipeline: Any, prompts: Sequence[str], instruction: list[str] | None) -> Conditioning:
+        embeds, mask, _, _ = pipeline.encode_prompt(
+            list(prompts),
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.config.max_sequence_length,
+            complex_human_instruction=instruction,
+        )
+        return Conditioning({"prompt_embeds": embeds, "prompt_attention_mask": mask})
+
+    def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
+
+
+def _instruction(pipeline: Any) -> list[str]:
+    """What the installed pipeline's call puts before a prompt by default."""
+    default = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
+    return list(default)
+
+
+def _static_shift(scheduler: Mapping[str, Any], *, model: str) -> float:
+    """The time shift of the checkpoint's scheduler: DPM++ on flow sigmas, or the Euler one of other conversions."""
+    if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
+        flow_match.require_plain_shift(scheduler, model=model)
+        if not scheduler.get("use_dynamic_shifting"):
+            return float(scheduler.get("shift", 1.0))
+    elif (
+        scheduler.get("_class_name") == "DPMSolverMultistepScheduler"
+        and scheduler.get("use_flow_sigmas")
+        and scheduler.get("prediction_type") == "flow_prediction"
+        and not scheduler.get("use_dynamic_shifting")
+    ):
+        return float(scheduler.get("flow_shift", 1.0))
+    raise ConfigError(
+        f"The scheduler of {model} is a {scheduler.get('_class_name')} whose clock this backbone does not know; SANA "
+        "needs a DPMSolverMultistepScheduler with use_flow_sigmas and prediction_type=flow_prediction, or a "
+        "FlowMatchEulerDiscreteScheduler with a static shift. Use the original checkpoint's scheduler_config.json."
+    )
+
+
+def _vae_factor(vae: Mapping[str, Any]) -> int:
+    return int(2 ** (len(vae["encoder_block_out_channels"]) - 1))

@@ -1,0 +1,100 @@
+"""What the frozen networks say at the probes: nothing is asked twice, and one call per network serves all terms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewstep.backbones.protocol import Conditioning, PromptBatch
+from fewstep.core.points import NoisyLatent
+from fewstep.methods.simulation import Velocity
+from fewstep.methods.terms import CfgAugmentation, DistributionMatching, Term
+
+
+@dataclass(frozen=True)
+class View:
+    """What the frozen networks predict at one term's probe; None where the term does not ask."""
+
+    x0_teacher: Float[Tensor, "b *latent"]
+    guidance: Float[Tensor, "b *latent"] | None
+    x0_fake: Float[Tensor, "b *latent"] | None
+
+
+@torch.no_grad()
+def look(
+    terms: Mapping[str, Term],
+    probes: Mapping[str, NoisyLatent],
+    *,
+    teacher: Velocity,
+    fake_score: Velocity,
+    prompts: PromptBatch,
+    batched: bool,
+) -> dict[str, View]:
+    """Ask the frozen networks at every term's probe.
+
+    Args:
+        terms: The active terms by name.
+        probes: Where each term looks.
+        teacher: Asked by every term, twice more where the term needs the direction of guidance.
+        fake_score: Asked by the terms that match distributions.
+        prompts: What each network is told.
+        batched: One call per network for all probes, which needs memory, instead of one call per probe.
+    """
+    of_teacher = _Questions([(name, prompts.teacher) for name in terms])
+    for name in (name for name, term in terms.items() if _needs_guidance(term)):
+        of_teacher.add(name, prompts.positive)
+        of_teacher.add(name, prompts.negative)
+    of_fake = _Questions(
+        [(name, prompts.student) for name, term in terms.items() if isinstance(term, DistributionMatching)]
+    )
+    of_teacher.ask(teacher, probes, batched=batched)
+    of_fake.ask(fake_score, probes, batched=batched)
+
+    def view(name: str, term: Term) -> View:
+        guidance = None
+        if _needs_guidance(term):
+            positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
+            guidance = prompts.contrast * (positive - negative)
+        x0_fake = of_fake.x0(name, prompts.student) if isinstance(term, DistributionMatching) else None
+        return View(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
+
+    return {name: view(name, term) for name, term in terms.items()}
+
+
+def _needs_guidance(term: Term) -> bool:
+    return isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0
+
+
+class _Questions:
+    """What one frozen network is asked: at which terms' probes, about which prompts; nothing is asked twice."""
+
+    def __init__(self, asked: Sequence[tuple[str, Conditioning]]) -> None:
+        self._asked = list(asked)
+        self._answers: list[Float[Tensor, "b *latent"]] = []
+
+    def add(self, name: str, cond: Conditioning) -> None:
+        if self._find(name, cond) is None:
+            self._asked.append((name, cond))
+
+    def ask(self, network: Velocity, probes: Mapping[str, NoisyLatent], *, batched: bool) -> None:
+        points = [probes[name] for name, _ in self._asked]
+        if not batched or len(points) < 2:
+            pairs = zip(points, self._asked, strict=True)
+            self._answers = [point.x0(network(point, cond)) for point, (_, cond) in pairs]
+            return
+        together = NoisyLatent(
+            torch.cat([point.x_sigma for point in points]), torch.cat([point.sigma for point in points])
+        )
+        velocity = network(together, Conditioning.cat([cond for _, cond in self._asked]))
+        self._answers = list(together.x0(velocity).chunk(len(points)))
+
+    def x0(self, name: str, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        found = self._find(name, cond)
+        assert found is not None
+        return self._answers[found]
+
+    def _find(self, name: str, cond: Conditioning) -> int | None:
+        matches = (i for i, (other, told) in enumerate(self._asked) if other == name and told is cond)
+        return next(matches, None)
