@@ -1,5 +1,6 @@
 # make demo       distil the embedded teacher to four steps and write runs/demo/report.html
 # make test       the fast tier: formatting, types, import rules, tests
+# make test-slow  the slow tier: the wheel in an empty environment, the demo and its claims, the benchmarks
 # make test-all   the fast tier, then the slow one
 # make check      formatting and types only
 #
@@ -13,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 # One thread per process: on a busy machine OpenMP threads wait for each other far longer than they help.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
-.PHONY: demo test test-all check clean
+.PHONY: demo test test-slow test-all check clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -22,8 +23,10 @@ demo: .venv/installed
 test: check
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
 
-test-all: test
+test-slow: .venv/installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+
+test-all: test test-slow
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits"),
     },
     "sampling": {"torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs"},
+    "planning": {"fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"},
     "evaluation": {"torch", "jaxtyping", "numpy", "PIL"},
     "training": {
         *("torch", "PIL", "rich"),

@@ -1,18 +1,17 @@
 """The backbones that the conformance suite runs over: one line per tiny pipeline, one per real configuration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-
 from torch import Tensor
 
-from tests.backbones import tiny
+from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp
 
 
 def sd3_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The stock pipeline's embeddings, in the order of our conditioning: of the prompts, of the unconditional branch."""
+    """The stock pipeline's embeddings in the order of our conditioning: of the prompts, of the unconditional branch."""
     embeds = pipeline.encode_prompt(prompts, None, None, do_classifier_free_guidance=True, **call)
     return list(embeds[0::2]), list(embeds[1::2])
 
@@ -29,6 +28,11 @@ class Family:
         call: Arguments of the stock call that the config's fields stand for.
         encode: Asks the stock pipeline for its embeddings.
         prepare: Changes the stock pipeline before it is compared, where its own scheduler takes no grid.
+        pack, unpack: The stock pipeline's own packing of latents, where it has one; sizes are in pixels.
+        grid: The stock call's arguments for pre-shift levels.
+        flow_sigma: Maps the stock scheduler's noise levels to ours.
+        flow_state: Maps the stock sampler's state at one of our noise levels to ours.
+        tolerance: Largest difference of a latent, where rounding is enlarged on the way.
     """
 
     kind: str
@@ -39,6 +43,12 @@ class Family:
     call: dict[str, Any] = field(default_factory=dict)
     encode: Callable[[Any, list[str], dict[str, Any]], tuple[list[Tensor], list[Tensor]]] = sd3_encode
     prepare: Callable[[Any], None] = lambda pipeline: None
+    pack: Callable[[Any, Tensor], Tensor] = lambda pipeline, latents: latents
+    unpack: Callable[[Any, Tensor, int, int], Tensor] = lambda pipeline, latents, height, width: latents
+    grid: Callable[[Sequence[float]], dict[str, Any]] = lambda levels: {"sigmas": list(levels)}
+    flow_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma
+    flow_state: Callable[[Tensor, Tensor], Tensor] = lambda state, sigma: state
+    tolerance: float = 1e-5
 
 
 FAMILIES: dict[str, Family] = {
@@ -51,6 +61,69 @@ FAMILIES: dict[str, Family] = {
     "sd3-dynamic-shift": Family(
         "sd3", lambda: tiny.sd3_pipeline(scheduler={"use_dynamic_shifting": True, "base_image_seq_len": 4})
     ),
+    "flux": Family(
+        "flux",
+        tiny_packed.flux_pipeline,
+        {"max_sequence_length": 24},
+        call={"max_sequence_length": 24},
+        encode=tiny_packed.flux_encode,
+        pack=tiny_packed.pack,
+        unpack=tiny_packed.unpack,
+    ),
+    "longcat": Family(
+        "longcat",
+        tiny_packed.longcat_pipeline,
+        call={"enable_prompt_rewrite": False},
+        encode=tiny_packed.longcat_encode,
+        pack=tiny_packed.pack,
+        unpack=tiny_packed.unpack,
+    ),
+    "longcat-plain-guidance": Family(
+        "longcat",
+        tiny_packed.longcat_pipeline,
+        {"renormalise": None},
+        call={"enable_prompt_rewrite": False, "enable_cfg_renorm": False},
+        encode=tiny_packed.longcat_encode,
+        pack=tiny_packed.pack,
+        unpack=tiny_packed.unpack,
+    ),
+    "sana": Family(
+        "sana",
+        tiny_sana.sana_pipeline,
+        {"max_sequence_length": 24},
+        size=(32, 32),
+        other_size=(64, 32),
+        call={"max_sequence_length": 24, "use_resolution_binning": False},
+        encode=tiny_sana.encode,
+        prepare=tiny_sana.take_sigmas,
+    ),
+    "sana-euler": Family(
+        "sana",
+        lambda: tiny_sana.sana_pipeline(euler=True, qk_norm="rms_norm_across_heads", timestep_scale=0.5),
+        {"max_sequence_length": 24, "instruction": False},
+        size=(32, 32),
+        other_size=(32, 64),
+        call={
+            "max_sequence_length": 24,
+            "use_resolution_binning": False,
+            "complex_human_instruction": None,
+        },
+        encode=tiny_sana.encode,
+    ),
+    "pixart": Family(
+        "pixart",
+        tiny_vp.pixart_pipeline,
+        {"max_sequence_length": 24},
+        call={"max_sequence_length": 24, "clean_caption": False, "use_resolution_binning": False},
+        **tiny_vp.hooks(tiny_vp.pixart_encode, tolerance=2e-3),
+    ),
+    "sd15": Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tiny_vp.sd_encode, tolerance=2e-4)),
+    "sd21": Family(
+        "sd15",
+        lambda: tiny_vp.sd_pipeline(prediction_type="v_prediction"),
+        **tiny_vp.hooks(tiny_vp.sd_encode, tolerance=1e-5),
+    ),
+    "sdxl": Family("sdxl", tiny_vp.sdxl_pipeline, **tiny_vp.hooks(tiny_vp.sdxl_encode, tolerance=2e-4)),
 }
 
 
@@ -118,4 +191,31 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
         ),
         8_056_627_520,
     ),
+    "flux1-dev": RealConfiguration(
+        "flux",
+        "FluxTransformer2DModel",
+        tiny_packed.components("FluxPipeline", tiny_packed.FLUX_DEV),
+        11_901_408_320,
+    ),
+    "longcat-image": RealConfiguration(
+        "longcat",
+        "LongCatImageTransformer2DModel",
+        tiny_packed.components("LongCatImagePipeline", tiny_packed.LONGCAT),
+        6_270_668_864,
+    ),
+    "sana-600m": RealConfiguration(
+        "sana", "SanaTransformer2DModel", tiny_sana.components(**tiny_sana.SANA_600M), 591_747_872
+    ),
+    "sana-1600m": RealConfiguration(
+        "sana", "SanaTransformer2DModel", tiny_sana.components(**tiny_sana.SANA_1600M), 1_604_462_752
+    ),
+    "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_components(), 610_856_096),
+    "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_components(), 859_520_964),
+    "sd21": RealConfiguration(
+        "sd15",
+        "UNet2DConditionModel",
+        tiny_vp.sd_components(tiny_vp.SD21_UNET, prediction_type="v_prediction"),
+        865_910_724,
+    ),
+    "sdxl": RealConfiguration("sdxl", "UNet2DConditionModel", tiny_vp.sdxl_components(), 2_567_463_684),
 }

@@ -17,8 +17,6 @@ from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS, Family
 
 PROMPTS = ["a red cat", "two blue dogs in the snow"]
 LEVELS = [1.0, 0.75, 0.5, 0.25]
-# float32 sums in another order, through four network calls
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @dataclass
@@ -30,6 +28,11 @@ class Case:
     adapter: ModelAdapter
     network: nn.Module
     pipeline: Any
+
+    @property
+    def tolerance(self) -> dict[str, float]:
+        """Float32 sums in another order, through four network calls."""
+        return {"rtol": 1e-5, "atol": self.family.tolerance}
 
     def noise(self, count: int = 2) -> Tensor:
         shape = self.adapter.latent_shape(self.adapter.config.height, self.adapter.config.width)
@@ -47,8 +50,8 @@ class Case:
         height, width = self.adapter.config.height, self.adapter.config.width
         latents: Tensor = self.pipeline(
             PROMPTS,
-            latents=noise,
-            sigmas=LEVELS,
+            latents=self.family.pack(self.pipeline, noise),
+            **self.family.grid(LEVELS),
             num_inference_steps=len(LEVELS),
             guidance_scale=guidance_scale,
             output_type="latent",
@@ -56,7 +59,7 @@ class Case:
             width=width,
             **self.family.call,
         ).images
-        return latents
+        return self.family.unpack(self.pipeline, latents, height, width)
 
 
 def open_case(family: Family, folder: Path, size: tuple[int, int]) -> Case:
@@ -91,13 +94,13 @@ def oblong(saved: tuple[Family, Path]) -> Case:
 def test_sampler_equals_the_pipeline_without_guidance(case: Case) -> None:
     noise = case.noise()
     ours = case.ours(noise, teacher_sigmas(case.adapter, len(LEVELS)), guidance_scale=1.0)
-    torch.testing.assert_close(ours, case.stock(noise, guidance_scale=1.0), **TOLERANCE)
+    torch.testing.assert_close(ours, case.stock(noise, guidance_scale=1.0), **case.tolerance)
 
 
 def test_sampler_equals_the_pipeline_with_its_guidance(case: Case) -> None:
     noise = case.noise()
     ours = case.ours(noise, teacher_sigmas(case.adapter, len(LEVELS)), guidance_scale=4.5)
-    torch.testing.assert_close(ours, case.stock(noise, guidance_scale=4.5), **TOLERANCE)
+    torch.testing.assert_close(ours, case.stock(noise, guidance_scale=4.5), **case.tolerance)
 
 
 def test_guidance_changes_the_sample(case: Case) -> None:
@@ -110,12 +113,12 @@ def test_guidance_changes_the_sample(case: Case) -> None:
 def test_sampler_equals_the_pipeline_on_a_picture_that_is_not_square(oblong: Case) -> None:
     noise = oblong.noise()
     ours = oblong.ours(noise, teacher_sigmas(oblong.adapter, len(LEVELS)), guidance_scale=4.5)
-    torch.testing.assert_close(ours, oblong.stock(noise, guidance_scale=4.5), **TOLERANCE)
+    torch.testing.assert_close(ours, oblong.stock(noise, guidance_scale=4.5), **oblong.tolerance)
 
 
 def test_levels_are_shifted_as_the_stock_scheduler_does(case: Case) -> None:
     case.stock(case.noise(), guidance_scale=1.0)  # leaves the grid in the scheduler
-    used = case.pipeline.scheduler.sigmas[:-1].float()
+    used = case.family.flow_sigma(case.pipeline.scheduler.sigmas[:-1].float())
     torch.testing.assert_close(case.adapter.to_sigma(torch.tensor(LEVELS)), used, rtol=1e-6, atol=1e-6)
 
 
@@ -127,32 +130,41 @@ def test_different_prompts_in_one_batch_are_drawn_as_if_alone(case: Case) -> Non
     for row in range(2):
         alone = velocity_field(case.adapter, case.network, cond.rows(slice(row, row + 1)))
         torch.testing.assert_close(
-            sample_latents(alone, noise[row : row + 1], sigmas), both[row : row + 1], **TOLERANCE
+            sample_latents(alone, noise[row : row + 1], sigmas), both[row : row + 1], **case.tolerance
         )
 
 
-def test_velocity_is_minus_the_slope_of_the_pipelines_own_step(case: Case) -> None:
+def test_velocity_is_minus_the_slope_of_the_pipelines_own_step(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """One stock step from sigma to sigma - d moves x by -d velocity: the sign and scale of the velocity."""
     noise = case.noise()
     grid = torch.tensor([1.0, 0.98])
+    height, width = case.adapter.config.height, case.adapter.config.width
     states: list[Tensor] = []
+    step = case.pipeline.scheduler.step
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        result = step(*arguments, **options)
+        states.append(case.family.unpack(case.pipeline, result[0].clone(), height, width))
+        return result
+
+    # not every pipeline tells its states to a callback
+    monkeypatch.setattr(case.pipeline.scheduler, "step", watched)
     case.pipeline(
         PROMPTS,
-        latents=noise,
-        sigmas=grid.tolist(),
+        latents=case.family.pack(case.pipeline, noise),
+        **case.family.grid(grid.tolist()),
         num_inference_steps=2,
-        guidance_scale=1.0,
+        guidance_scale=case.adapter.student_guidance_scale,
         output_type="latent",
-        height=case.adapter.config.height,
-        width=case.adapter.config.width,
-        callback_on_step_end=lambda pipe, i, t, kwargs: states.append(kwargs["latents"].clone()) or {},
+        height=height,
+        width=width,
         **case.family.call,
     )
     sigma = case.adapter.to_sigma(grid)
     cond, _ = case.conditioning()
     point = NoisyLatent(noise * case.adapter.initial_scale, sigma[:1].expand(2))
     velocity = case.adapter.velocity(case.network, point, cond)
-    slope = (states[0] - point.x_sigma) / (sigma[1] - sigma[0])
+    slope = (case.family.flow_state(states[0], sigma[1]) - point.x_sigma) / (sigma[1] - sigma[0])
     # the difference of two states of size one over a step of about .01 leaves four digits
     torch.testing.assert_close(velocity, slope, rtol=1e-3, atol=1e-3)
 
@@ -238,7 +250,9 @@ def test_documented_cdm_names_answer(case: Case) -> None:
     adapter, network = case.adapter, case.network
     with torch.no_grad():
         student = adapter.student_forward(network, point, cond)
-        teacher = adapter.teacher_forward(network, point, cond, null.expand(2), guidance_scale=1.0)
+        teacher = adapter.teacher_forward(
+            network, point, cond, null.expand(2), guidance_scale=adapter.student_guidance_scale
+        )
     assert torch.equal(student, teacher)
     assert len(adapter.get_tokenizers(case.pipeline)) == len(adapter.get_text_encoders(case.pipeline)) >= 1
     assert adapter.get_lora_target_modules() == list(adapter.lora_targets)
@@ -248,13 +262,17 @@ def modules_matching(network: nn.Module, suffix: str) -> list[str]:
     return [name for name, _ in network.named_modules() if name == suffix or name.endswith(f".{suffix}")]
 
 
+def takes_low_rank_factors(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
 def test_lora_targets_and_blocks_exist(case: Case) -> None:
     classes = {type(module).__name__ for module in case.network.modules()}
     assert set(case.adapter.block_classes) <= classes
     for target in case.adapter.lora_targets:
         found = modules_matching(case.network, target)
         assert found, target
-        assert all(isinstance(case.network.get_submodule(name), nn.Linear) for name in found)
+        assert all(takes_low_rank_factors(case.network.get_submodule(name)) for name in found)
 
 
 @pytest.fixture(params=sorted(REAL_CONFIGURATIONS))

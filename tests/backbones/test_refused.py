@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.matrix import NOT_PORTED, PORTED, REFUSED, Target
 from fewstep.backbones.refused import recognise, refuse_distilled
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
@@ -43,6 +44,19 @@ def test_distilled_repository_is_recognised_by_its_name(model: str, what: str) -
     found = recognise(checkpoint(model))
     assert found is not None
     assert what in found.what
+
+
+@pytest.mark.parametrize("target", [row for row in REFUSED if row.family == "distilled"], ids=lambda row: row.name)
+def test_every_distilled_row_of_the_matrix_is_refused_by_its_name(target: Target) -> None:
+    with pytest.raises(ConfigError) as refused:
+        refuse_distilled(checkpoint(target.model, index={"_class_name": target.pipeline}))
+    assert target.reason in str(refused.value)
+
+
+@pytest.mark.parametrize("target", PORTED + NOT_PORTED, ids=lambda row: row.name)
+def test_no_teacher_of_the_matrix_is_refused_by_its_name(target: Target) -> None:
+    network = {"guidance_embeds": target.family == "flux"}
+    assert recognise(checkpoint(target.model, index={"_class_name": target.pipeline}, transformer=network)) is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which adapter serves which checkpoint, and what is said when none does."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from fewstep.backbones import BackboneConfig, adapter_class, backbone_kinds, create_model_adapter
+from fewstep.backbones.refused import other_medium
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.source import loading
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.sampling import load_generator
 from tests.backbones import tiny
@@ -108,9 +111,46 @@ def test_pipeline_of_another_class_than_the_kind_drives_is_refused(folder: Path)
 
 
 def test_pipeline_that_no_backbone_drives_is_refused(folder: Path) -> None:
-    edit(folder / "model_index.json", lambda index: index.update(_class_name="WanPipeline"))
-    with pytest.raises(ConfigError, match=r"is a WanPipeline, for which there is no backbone; there are: sd3 \(Stable"):
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="LuminaPipeline"))
+    with pytest.raises(ConfigError, match=r"is a LuminaPipeline, for which there is no backbone; there are: .*sd3 \("):
         create_model_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "medium"),
+    [
+        ("WanPipeline", "videos"),
+        ("HunyuanVideoPipeline", "videos"),
+        ("CogVideoXPipeline", "videos"),
+        ("LTXPipeline", "videos"),
+        ("MochiPipeline", "videos"),
+        ("AnimateDiffSDXLPipeline", "videos"),
+        ("StableVideoDiffusionPipeline", "videos"),
+        ("SanaVideoPipeline", "videos"),
+        ("Kandinsky5T2VPipeline", "videos"),
+        ("CosmosTextToWorldPipeline", "videos"),
+        ("ShapEPipeline", "3-D objects"),
+        ("StableDiffusionLDM3DPipeline", "3-D objects"),
+    ],
+)
+def test_video_and_3d_pipelines_are_refused_with_the_reason(folder: Path, pipeline: str, medium: str) -> None:
+    edit(folder / "model_index.json", lambda index: index.update(_class_name=pipeline))
+    with pytest.raises(ConfigError, match=rf"is a {pipeline}: it makes {medium}, and fewstep distils text-to-image"):
+        create_model_adapter(folder)
+    with pytest.raises(ConfigError, match=rf"is a {pipeline}: it makes {medium}"):
+        create_model_adapter(folder, SD3Config(model=str(folder), height=16, width=16, allow_distilled=True))
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        *("StableDiffusion3Pipeline", "FluxPipeline", "LongCatImagePipeline", "PixArtSigmaPipeline", "SanaPipeline"),
+        *("StableDiffusionPipeline", "StableDiffusionXLPipeline", "ZImagePipeline", "HunyuanDiTPipeline"),
+        *("HunyuanImagePipeline", "Kandinsky5T2IPipeline", "Cosmos2TextToImagePipeline", "LuminaPipeline"),
+    ],
+)
+def test_pipelines_that_draw_pictures_are_of_no_other_medium(pipeline: str) -> None:
+    assert other_medium(pipeline) is None
 
 
 def test_folder_without_a_pipeline_is_refused(tmp_path: Path) -> None:
@@ -210,6 +250,26 @@ def test_truncated_weights_are_refused(folder: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match=r"weights of the transformer of .* cannot be read"):
         create_model_adapter(folder).load_network()
+
+
+def test_component_that_needs_torchvision_is_told_with_what_to_do(folder: Path) -> None:
+    """A real one: the processor of Qwen2-VL has a part for videos that torchvision reads."""
+    if importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is installed")
+    processor = ["transformers", "Qwen2VLProcessor"]
+    edit(folder / "model_index.json", lambda index: index.update(feature_extractor=processor))
+    (folder / "feature_extractor").mkdir()
+    (folder / "feature_extractor" / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        (folder / "feature_extractor" / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"A component of the pipeline .* needs torchvision, which is not installed"):
+        create_model_adapter(folder).load_pipeline()
+
+
+def test_package_that_is_missing_is_named() -> None:
+    told = pytest.raises(ConfigError, match=r"A component of the vae of m needs sentencepiece, which is not installed")
+    with told, loading("m", None, "the vae of m"):
+        raise ImportError("GemmaTokenizer requires the sentencepiece library but it was not found.")
 
 
 def test_truncated_text_encoder_is_refused(folder: Path) -> None:

@@ -223,3 +223,48 @@ def test_a_place_that_cannot_be_written_is_told(teacher: Path, tmp_path: Path) -
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written: a part of that path is a file, not a folder"):
         open_or_build(tmp_path / "file" / "caches", adapter_of(teacher), PROMPTS)
+
+
+LONG = "a very long story of a cat that went to the sea and came home again"
+
+
+def warnings_of(folder: Path, cache: Path, prompts: tuple[str, ...], caplog: pytest.LogCaptureFixture) -> list[str]:
+    with caplog.at_level("WARNING", logger="fewstep"):
+        open_or_build(cache, adapter_of(folder), prompts)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_prompts_that_the_encoder_cuts_are_counted_once(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # two CLIP encoders with equal tokenizers of 40 tokens: one sentence
+    said = warnings_of(teacher, tmp_path, ("a cat", LONG, f"{LONG} again"), caplog)
+    assert said == [f"2 of 3 prompts are longer than 40 tokens and are cut (CLIPTokenizer of {teacher})."]
+
+
+def test_a_single_prompt_that_is_cut_is_told_in_the_singular(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert warnings_of(teacher, tmp_path, ("a cat", LONG), caplog)[0].startswith("1 of 2 prompts is longer than 40")
+
+
+def test_each_encoder_is_told_with_its_own_limit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = tiny.save(tiny.sd3_pipeline(), tmp_path / "with-t5")
+    said = warnings_of(whole, tmp_path / "cache", ("a cat", LONG), caplog)
+    # max_sequence_length is 2 here: the T5 keeps less than the CLIPs do
+    assert [line.partition(" (")[0] for line in said] == [
+        "1 of 2 prompts is longer than 40 tokens and is cut",
+        "2 of 2 prompts are longer than 2 tokens and are cut",
+    ]
+
+
+def test_prompts_that_fit_are_not_mentioned(teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert warnings_of(teacher, tmp_path, PROMPTS, caplog) == []
+
+
+def test_a_prompt_as_long_as_the_limit_is_not_cut(
+    teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # one token per letter, one at each end
+    assert warnings_of(teacher, tmp_path / "fits", ("x" * 38,), caplog) == []
+    assert len(warnings_of(teacher, tmp_path / "cut", ("x" * 39,), caplog)) == 1

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from fewstep.demo import assets, rebuild
-from fewstep.demo.digits import load_base_digits, split_base_digits
+from fewstep.demo.digits import NUM_BASE_DIGITS
 from fewstep.demo.flow_training import FlowSettings
 from fewstep.demo.rebuild import ClassifierSettings, RebuildSettings, VaeSettings
 from fewstep.demo.teacher import load_teacher
@@ -46,11 +46,17 @@ def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -
     assert assets.load_reference(output / "assets").shape == (1400, 64)
 
 
-def test_shipped_held_out_digits_are_those_of_the_split(output: Path) -> None:
-    _, held_out = split_base_digits(load_base_digits(), held_out=SHORT.held_out, seed=SHORT.seed)
+def test_shipped_digits_are_those_of_the_row_of_real_data(output: Path) -> None:
+    real = rebuild.open_workshop(output, SHORT, lambda line: None).real
     shipped = assets.load_held_out(output / "assets")
-    assert torch.equal(shipped.images, held_out.images)
-    assert torch.equal(shipped.digits, held_out.digits)
+    assert torch.equal(shipped.images, real.images)
+    assert torch.equal(shipped.digits, real.digits)
+
+
+def test_no_base_digit_has_two_uses(output: Path) -> None:
+    shop = rebuild.open_workshop(output, SHORT, lambda line: None)
+    uses = torch.cat([part.images.flatten(1) for part in (shop.train, shop.reference, shop.real)])
+    assert len(uses.unique(dim=0)) == len(uses) == NUM_BASE_DIGITS
 
 
 def test_stored_latent_statistics_standardise_the_latents(output: Path) -> None:

@@ -37,13 +37,16 @@ def write_pipeline_folder(
     """
     replaced = {network_component, "scheduler"}
     skip = (*DUPLICATE_WEIGHTS, f"{network_component}/*.safetensors")
-    source = fetch_folder(model, revision, skip=skip)
-    for name in pipeline_parts(model_index).keys() - replaced:
+    copied = sorted(pipeline_parts(model_index).keys() - replaced)
+    source = fetch_folder(model, revision, folders=copied, skip=skip)
+    for name in copied:
         _copy_component(source / name, folder / name)
     with quiet_loading(model):
         network.save_pretrained(folder / network_component, safe_serialization=True)  # type: ignore[operator]
     scheduler.save_pretrained(folder / "scheduler")
-    index = {**model_index, "scheduler": ["diffusers", type(scheduler).__name__]}
+    written = {network_component: network, "scheduler": scheduler}
+    # the network's class too: older checkpoints name one that has since been split
+    index = {**model_index, **{name: ["diffusers", type(part).__name__] for name, part in written.items()}}
     index.pop("_name_or_path", None)
     (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -80,6 +80,12 @@ class BackboneConfig(BaseModel):
     allow_distilled: bool = Field(
         default=False, description="accept a checkpoint that looks already distilled; for those that only look it"
     )
+    not_about_text: ClassVar[frozenset[str]] = frozenset()
+    """A family's own fields that change no prompt embedding."""
+
+    def without_guidance(self) -> str | None:
+        """Why the teacher gives no direction of guidance under these choices, and what to set; None when it does."""
+        return None
 
 
 class ModelAdapter(ABC):
@@ -147,6 +153,14 @@ class ModelAdapter(ABC):
         twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
         null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
         return flow.guide(conditional, null, guidance_scale)
+
+    @property
+    def student_guidance_scale(self) -> float:
+        """The pipeline's guidance scale under which it asks as :meth:`velocity` does.
+
+        1, which is off, except where the scale is an input of the network.
+        """
+        return 1.0
 
     @abstractmethod
     def to_sigma(self, level: Tensor) -> Tensor:
@@ -220,6 +234,10 @@ class ModelAdapter(ABC):
     @abstractmethod
     def get_tokenizers(self, pipeline: Any) -> list[Any]:
         """The pipeline's tokenizers, in its own order, without absent ones."""
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        """How many tokens of a prompt each of :meth:`get_tokenizers` keeps, its special ones counted."""
+        return [int(tokenizer.model_max_length) for tokenizer in self.get_tokenizers(pipeline)]
 
     def student_forward(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Tensor:
         """The few-step network's velocity: no guidance."""

@@ -50,12 +50,31 @@ BY_NAME: tuple[tuple[str, Distilled], ...] = (
     (r"(stable-diffusion-|sd-?)3\.?5-large-turbo", SD35_TURBO),
     (r"byliutao/(stable-diffusion-3-medium|longcat-image)-turbo", CDM_STUDENT),
     (r"\b(sdxl|sd)[-_]turbo\b", SD_TURBO),
+    (r"flux\.?2-klein-(?!base)", KLEIN),
     (r"(?<![a-z])lcm(?![a-z])|latent-consistency", LCM),
     (r"(?<![a-z])hyper[-_]?(sd|flux)", HYPER),
     (r"(?<![a-z])lightning(?![a-z])", LIGHTNING),
     (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", OTHER),
 )
 BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
+
+
+VIDEO = (
+    r"Video|^(AnimateDiff|Wan|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate|ConsisID"
+    r"|I2VGenXL|PIA|Lucy|Helios|AnyFlow|ChronoEdit|SanaWM)|^Kandinsky\d(I2V|T2V|TI2VA)|^Cosmos(?!2TextToImage)"
+)
+THREE_D = r"3D|^ShapE|Trellis"
+
+
+def other_medium(pipeline_class: str) -> str | None:
+    """Why a pipeline that draws no still pictures is not served, or None for those that do."""
+    for pattern, medium in ((VIDEO, "videos"), (THREE_D, "3-D objects")):
+        if re.search(pattern, pipeline_class):
+            return (
+                f"it makes {medium}, and fewstep distils text-to-image models only: its latents, losses and "
+                "evaluations are those of single pictures. Use a text-to-image teacher; `fewstep backbones` lists them"
+            )
+    return None
 
 
 def refuse_distilled(checkpoint: Checkpoint) -> None:

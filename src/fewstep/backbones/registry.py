@@ -13,13 +13,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.refused import refuse_distilled
+from fewstep.backbones.refused import other_medium, refuse_distilled
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.errors import ConfigError
 
 BUILT_IN = {
     "sd3": "fewstep.backbones.sd3:SD3Adapter",
+    "flux": "fewstep.backbones.flux:FluxAdapter",
+    "longcat": "fewstep.backbones.longcat:LongCatAdapter",
     "sana": "fewstep.backbones.sana:SanaAdapter",
+    "pixart": "fewstep.backbones.pixart:PixArtAdapter",
+    "sd15": "fewstep.backbones.sd15:SD15Adapter",
+    "sdxl": "fewstep.backbones.sdxl:SDXLAdapter",
 }
 ENTRY_POINT_GROUP = "fewstep.backbones"
 
@@ -83,6 +88,7 @@ def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:
     for adapter in _all_classes():
         if adapter.pipeline_class == checkpoint.pipeline_class:
             return adapter
+    _refuse_other_media(checkpoint)
     served = ", ".join(f"{kind} ({adapter_class(kind).pipeline_class})" for kind in backbone_kinds())
     raise ConfigError(
         f"{checkpoint.model} is a {checkpoint.pipeline_class}, for which there is no backbone; there are: {served}. "
@@ -92,19 +98,28 @@ def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:
 
 def _require_pipeline(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> None:
     if checkpoint.pipeline_class != adapter.pipeline_class:
+        _refuse_other_media(checkpoint)
         raise ConfigError(
             f"{checkpoint.model} is a {checkpoint.pipeline_class}, but backbone.kind={adapter.kind} drives a "
             f"{adapter.pipeline_class}. Give another model, or the recipe of this one."
         )
 
 
+def _refuse_other_media(checkpoint: Checkpoint) -> None:
+    """A video or 3-D pipeline gets its own sentence, unless an installed package serves its class."""
+    reason = other_medium(checkpoint.pipeline_class)
+    if reason is not None:
+        raise ConfigError(f"{checkpoint.model} is a {checkpoint.pipeline_class}: {reason}.")
+
+
 def _require_agreement(config: BackboneConfig, checkpoint: Checkpoint) -> None:
     """Refuse a config whose family's own choices contradict what the checkpoint says of itself."""
     if checkpoint.facts is None:
         return
-    own = type(config).model_fields.keys() - BackboneConfig.model_fields.keys()
+    fields = config.model_dump(mode="json")
+    own = fields.keys() - BackboneConfig.model_fields.keys()
     for name in sorted(own & checkpoint.facts.backbone.keys()):
-        asked, stated = getattr(config, name), checkpoint.facts.backbone[name]
+        asked, stated = fields[name], checkpoint.facts.backbone[name]
         if asked != stated:
             raise ConfigError(
                 f"backbone.{name} is {asked}, but {checkpoint.model} was made with {stated} (its fewstep.json). "

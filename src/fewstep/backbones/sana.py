@@ -53,6 +53,12 @@ class SanaAdapter(ModelAdapter):
         super().__init__(config, components)
         self.network_config = components["transformer"]
         self.vae_config = components["vae"]
+        if self.network_config.get("guidance_embeds"):
+            raise ConfigError(
+                f"{config.model} takes its guidance as an input of the network, as SANA-Sprint does, which is already "
+                "distilled; this backbone drives the teachers, such as "
+                "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers."
+            )
         self.shift = _static_shift(components["scheduler"], model=config.model)
         self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
 
@@ -165,6 +171,10 @@ class SanaAdapter(ModelAdapter):
 
     def get_tokenizers(self, pipeline: Any) -> list[Any]:
         return [] if pipeline.tokenizer is None else [pipeline.tokenizer]
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        # behind the instruction the pipeline leaves a prompt one token less
+        return [self.config.max_sequence_length - int(self.config.instruction)]
 
     @torch.no_grad()
     def _encode(self, pipeline: Any, prompts: Sequence[str], instruction: list[str] | None) -> Conditioning:

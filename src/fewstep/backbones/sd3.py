@@ -173,6 +173,13 @@ class SD3Adapter(ModelAdapter):
         tokenizers = [pipeline.tokenizer, pipeline.tokenizer_2, pipeline.tokenizer_3]
         return [tokenizer for tokenizer in tokenizers if tokenizer is not None]
 
+    def token_limits(self, pipeline: Any) -> list[int]:
+        t5 = pipeline.tokenizer_3
+        return [
+            self.config.max_sequence_length if tokenizer is t5 else int(tokenizer.model_max_length)
+            for tokenizer in self.get_tokenizers(pipeline)
+        ]
+
     @property
     def _has_t5(self) -> bool:
         return (self.components["model_index"].get("text_encoder_3") or [None])[0] is not None

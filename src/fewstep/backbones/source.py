@@ -5,7 +5,8 @@ A model is a local diffusers folder, a Hugging Face repository id, or the name o
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,15 +112,19 @@ def find_file(source: str, name: str, *, revision: str | None) -> Path | None:
             return None
 
 
-def fetch_folder(model: str, revision: str | None, *, skip: tuple[str, ...]) -> Path:
-    """The whole checkpoint as a local folder, fetching what is missing except the patterns in ``skip``."""
+def fetch_folder(model: str, revision: str | None, *, folders: Sequence[str], skip: Sequence[str]) -> Path:
+    """A local folder with the checkpoint's ``folders``, fetching what is missing except the patterns in ``skip``.
+
+    Repositories often hold the whole model once more as single files beside the folders.
+    """
     source = locate(model)
     if os.path.isdir(source):
         return Path(source)
     from huggingface_hub import snapshot_download
 
     with hub_errors(source, revision):
-        return Path(snapshot_download(source, revision=revision, ignore_patterns=list(skip)))
+        wanted = [MODEL_INDEX, *(f"{name}/*" for name in folders)]
+        return Path(snapshot_download(source, revision=revision, allow_patterns=wanted, ignore_patterns=list(skip)))
 
 
 @contextmanager
@@ -132,11 +137,25 @@ def loading(model: str, revision: str | None, place: str) -> Iterator[None]:
             yield
     except (ConfigError, CheckpointError):
         raise
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError, SafetensorError) as error:
         detail = " ".join(str(error).split())[:300]
+        package = _missing_package(error)
+        if package is not None:
+            raise ConfigError(
+                f"A component of {place} needs {package}, which is not installed ({detail}). Install the {package} "
+                "that fits your PyTorch, or use a copy of the model without that component."
+            ) from error
         raise CheckpointError(
             f"The weights of {place} cannot be read ({detail}). Get the model again; a file may be cut short."
         ) from error
+
+
+def _missing_package(error: Exception) -> str | None:
+    """The package that the libraries ask for, in the words of any of them, or None for another complaint."""
+    asked = re.search(r"requires (?:the )?[`']?([A-Za-z][\w-]*)[`']?(?: library|(?: to be)? installed)", str(error))
+    if asked is not None:
+        return asked.group(1).lower()
+    return (error.name or "a package") if isinstance(error, ImportError) else None
 
 
 @contextmanager

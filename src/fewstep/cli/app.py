@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fewstep
+from fewstep.cli.backbones import backbones, check
 from fewstep.errors import EXIT_INTERNAL, ConfigError
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Look at one recipe.")
 app.add_typer(recipe_app, name="recipe")
+app.command()(backbones)
+app.command()(check)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")]
 Overrides = Annotated[

@@ -4,6 +4,7 @@
 """
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
+    # their warnings (a backend without torchvision, a module kept in float32) ask nothing of our users
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     sys.exit(execute(sys.argv[1:]))
 
 

@@ -1,7 +1,8 @@
 """Settings on top of settings: what a recipe's bases, the recipe and the command line each say.
 
 A mapping is merged key by key, with two exceptions: ``null`` switches off whatever is below it, and a mapping that
-changes its own kind (``kind``, ``law`` or ``at``) replaces the one below whole: its other keys belong to that kind.
+changes its own kind (``kind``, ``law``, ``at`` or ``mode``) replaces the one below whole: its other keys belong to
+that kind.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from fewstep.config.recipe_files import recipe_names, recipe_source
 from fewstep.config.yaml_text import parse_yaml, parse_yaml_mapping
 from fewstep.errors import ConfigError
 
-DISCRIMINATORS = ("kind", "law", "at")
+DISCRIMINATORS = ("kind", "law", "at", "mode")
 COMMAND_LINE = "the command line"
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
-from fewstep.methods.terms import Terms
+from fewstep.methods.terms import CfgAugmentation, Terms
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -188,6 +188,15 @@ class RunConfig(Section):
                 f"parallel.microbatch is {self.parallel.microbatch}, more than batch, which is {self.batch}; "
                 "it splits the batch, so it must be at most that"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _terms_have_their_guidance(self) -> "RunConfig":
+        reason = self.backbone.without_guidance()
+        active = self.terms.active().items()
+        guided = [name for name, term in active if isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0]
+        if reason is not None and guided:
+            raise ValueError(f"terms.{guided[0]} follows the teacher's guidance, but {reason}, or switch that term off")
         return self
 
 

@@ -31,7 +31,7 @@ def alternatives(annotation: Any) -> tuple[type, ...]:
 
 
 def tag_of(kind: type) -> str | None:
-    """What a member of a choice calls itself: the literal of its ``kind``, ``law`` or ``at``."""
+    """What a member of a choice calls itself: the literal of its ``kind``, ``law``, ``at`` or ``mode``."""
     for name, annotation in fields_of(kind).items():
         if name in DISCRIMINATORS and get_origin(annotation) is Literal:
             return str(get_args(annotation)[0])

@@ -17,7 +17,7 @@ def encoder_identity(adapter: ModelAdapter) -> dict[str, Any]:
     """The backbone, its own settings, and the content of the encoders' files or the commit they come from."""
     return {
         "kind": adapter.kind,
-        "settings": adapter.config.model_dump(mode="json", exclude=set(_COMMON_SETTINGS)),
+        "settings": adapter.config.model_dump(mode="json", exclude={*_COMMON_SETTINGS, *adapter.config.not_about_text}),
         "files": _content(adapter.config.model, adapter.config.revision),
     }
 

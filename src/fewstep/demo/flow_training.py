@@ -40,9 +40,14 @@ class FlowSettings:
 
     ``compiled`` runs the transformer through torch.compile: about twice as fast once compiled, but it needs a C++
     compiler, and rounding differs.
+
+    From step ``focus_from`` on, noise levels are drawn around ``sigmoid(focus_mean)``, where a picture's digit is
+    decided: unguided samples otherwise drift between digits, as that takes place in few of the evenly drawn levels.
     """
 
-    num_steps: int = 13_000
+    num_steps: int = 25_000
+    focus_from: int = 18_000
+    focus_mean: float = 1.2
     batch: int = 64
     lr: float = 1.5e-3
     warmup_steps: int = 200
@@ -52,12 +57,12 @@ class FlowSettings:
     compiled: bool = False
 
 
-def draw_sigma(num: int, generator: torch.Generator) -> Tensor:
-    """Draw noise levels: 70 % logit-normal(0, 1), 30 % uniform, stratified over the batch."""
+def draw_sigma(num: int, generator: torch.Generator, *, mean: float = 0.0) -> Tensor:
+    """Draw noise levels: 70 % logit-normal(mean, 1), 30 % uniform, stratified over the batch."""
     strata = (torch.randperm(num, generator=generator) + torch.rand(num, generator=generator)) / num
     normal = torch.special.ndtri(strata.clamp(1e-5, 1 - 1e-5))
     uniform = torch.rand(num, generator=generator) < UNIFORM_SIGMA_SHARE
-    return torch.where(uniform, strata, normal.sigmoid())
+    return torch.where(uniform, strata, (mean + normal).sigmoid())
 
 
 def draw_prompt_index(digits: Tensor, colours: Tensor, generator: torch.Generator) -> Tensor:
@@ -77,12 +82,18 @@ def draw_prompt_index(digits: Tensor, colours: Tensor, generator: torch.Generato
 
 
 def flow_matching_loss(
-    networks: TeacherNetworks, pool: LatentPool, ids: Tensor, *, batch: int, generator: torch.Generator
+    networks: TeacherNetworks,
+    pool: LatentPool,
+    ids: Tensor,
+    *,
+    batch: int,
+    generator: torch.Generator,
+    sigma_mean: float = 0.0,
 ) -> Tensor:
     """Regress the velocity ``noise - x0`` at ``x_sigma = (1 - sigma) x0 + sigma noise`` for one random batch."""
     index = torch.randint(len(pool.x0), (batch,), generator=generator)
     prompt = draw_prompt_index(pool.digits[index], pool.colours[index], generator)
-    sigma = draw_sigma(batch, generator)
+    sigma = draw_sigma(batch, generator, mean=sigma_mean)
     x0 = pool.x0[index]
     noise = torch.randn(x0.shape, generator=generator)
     weight = sigma[:, None, None, None]
@@ -165,7 +176,10 @@ def train_flow(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
         for group in state.optimiser.param_groups:
             group["lr"] = learning_rate(state.step, settings)
-        loss = flow_matching_loss(state.networks, pool, ids, batch=settings.batch, generator=generator)
+        focus = settings.focus_mean if state.step >= settings.focus_from else 0.0
+        loss = flow_matching_loss(
+            state.networks, pool, ids, batch=settings.batch, generator=generator, sigma_mean=focus
+        )
         state.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -2,7 +2,8 @@
 
 A row is measured on 1,400 pictures of the 70 full prompts (20 each) and on 1,400 pictures of the 10 prompts that
 leave the colour open (140 each), and is the mean over three noise seeds. The features, digits and colours are those
-of the embedded classifier; the reference is 1,400 pictures made from digits that neither teacher nor classifier saw.
+of the embedded classifier; the reference is 1,400 pictures made from digits that neither teacher nor classifier saw,
+and the row of real data is made from yet other ones.
 """
 
 from collections.abc import Callable, Mapping, Sequence

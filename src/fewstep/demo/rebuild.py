@@ -67,7 +67,7 @@ class RebuildSettings:
     seed: int = 0
     held_out: float = 0.3
     pool_per_digit: int = 48
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.5
     vae: VaeSettings = field(default_factory=VaeSettings)
     flow: FlowSettings = field(default_factory=FlowSettings)
     classifier: ClassifierSettings = field(default_factory=ClassifierSettings)
@@ -75,13 +75,19 @@ class RebuildSettings:
 
 @dataclass(frozen=True)
 class Workshop:
-    """The folders, the settings and the data that the stages share."""
+    """The folders, the settings and the data that the stages share.
+
+    No base digit has two uses: ``train`` makes the pictures that teacher and classifier learn from, ``reference`` those
+    that everything is compared with, ``real`` those of the row of real data. With digits in common, real data would
+    seem closer to the reference than any model that never saw them can be.
+    """
 
     work: Path
     result: Path
     settings: RebuildSettings
     train: BaseDigits
-    held_out: BaseDigits
+    reference: BaseDigits
+    real: BaseDigits
     progress: Progress
 
     def pool(self) -> DigitImages:
@@ -162,10 +168,11 @@ def open_workshop(output: Path, settings: RebuildSettings, progress: Progress) -
             f"{output} holds a rebuild with other settings (see {record}). Choose another output folder, or remove it."
         )
     train, held_out = split_base_digits(load_base_digits(), held_out=settings.held_out, seed=settings.seed)
+    reference, real = split_base_digits(held_out, held_out=0.5, seed=settings.seed + 1)
     work.mkdir(parents=True, exist_ok=True)
     result.mkdir(exist_ok=True)
     record.write_text(chosen, encoding="utf-8")
-    return Workshop(work, result, settings, train, held_out, progress)
+    return Workshop(work, result, settings, train, reference, real, progress)
 
 
 @dataclass(frozen=True)
@@ -177,9 +184,9 @@ class Stage:
 
 
 def keep_held_out(shop: Workshop) -> None:
-    """Store the held-out base digits as the whole numbers 0 to 16 that scikit-learn has."""
-    images = (shop.held_out.images * 16).round().to(torch.uint8)
-    save_file({"images": images, "digits": shop.held_out.digits}, shop.result / assets.HELD_OUT_FILE)
+    """Store the base digits of the row of real data as the whole numbers 0 to 16 that scikit-learn has."""
+    images = (shop.real.images * 16).round().to(torch.uint8)
+    save_file({"images": images, "digits": shop.real.digits}, shop.result / assets.HELD_OUT_FILE)
 
 
 def make_vae(shop: Workshop) -> None:
@@ -194,7 +201,7 @@ def make_vae(shop: Workshop) -> None:
         report=shop.reporter("autoencoder", settings.num_steps),
     )
     store_latent_statistics(vae, encode_means(vae, pixels))
-    unseen = draw_pool(shop.held_out, num_per_digit=1, seed=shop.settings.seed + 5).pixels
+    unseen = draw_pool(shop.real, num_per_digit=1, seed=shop.settings.seed + 5).pixels
     shop.progress(
         f"autoencoder: {psnr(vae, unseen):.1f} dB on held-out digits, scaling {vae.config.scaling_factor:.3f}, "
         f"shift {vae.config.shift_factor:.3f}"
@@ -254,7 +261,7 @@ def make_classifier(shop: Workshop) -> None:
         seed=shop.settings.seed + 3,
         report=shop.reporter("classifier", settings.num_steps),
     )
-    unseen = draw_pool(shop.held_out, num_per_digit=10, seed=shop.settings.seed + 5)
+    unseen = draw_pool(shop.real, num_per_digit=10, seed=shop.settings.seed + 5)
     share = classifier.predict(unseen.pixels).matches(unseen.digits, unseen.colours).float().mean()
     shop.progress(f"classifier: {float(share):.4f} of held-out pictures right in digit and colour")
     partial = shop.work / "classifier.partial"
@@ -263,10 +270,10 @@ def make_classifier(shop: Workshop) -> None:
 
 
 def make_reference(shop: Workshop) -> None:
-    """Render 20 pictures per full prompt from held-out digits and keep their features."""
+    """Render 20 pictures per full prompt from the reference's digits and keep their features."""
     classifier = read_classifier(shop.result / assets.CLASSIFIER_FILE)
     full = [(digit, colour) for digit in range(NUM_DIGITS) for colour in range(NUM_COLOURS)]
-    drawn = draw_prompted(shop.held_out, full * IMAGES_PER_FULL_PROMPT, seed=shop.settings.seed + 6)
+    drawn = draw_prompted(shop.reference, full * IMAGES_PER_FULL_PROMPT, seed=shop.settings.seed + 6)
     partial = shop.work / "reference.partial"
     save_file({"features": classifier.predict(drawn.pixels).features.contiguous()}, partial)
     os.replace(partial, shop.result / assets.REFERENCE_FILE)

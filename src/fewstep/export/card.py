@@ -48,7 +48,7 @@ def model_card(call: str, *, name: str, steps: int, provenance: Mapping[str, Any
         f"{f'`{teacher}`' if teacher else 'its teacher'}. "
         "The teacher's licence applies to these weights.\n\n"
         "## Draw with plain diffusers\n\n"
-        "Run this beside the folder. The grid of noise levels and `guidance_scale=1.0` belong to the student: its "
+        "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
         "scheduler takes the sigmas as they are, and a call without them draws poorer pictures.\n\n"
         f"```python\n{call}```\n\n"
         f'Or with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output picture.png`\n\n'

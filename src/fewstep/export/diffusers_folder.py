@@ -1,5 +1,6 @@
 """Write a student as a diffusers folder that stock ``DiffusionPipeline.from_pretrained`` loads."""
 
+import json
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -69,6 +70,7 @@ def export_student(
             unfinished.mkdir(parents=True)
             # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
             adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished)
+            _forget_places(unfinished)
             write_facts(facts, unfinished)
             card = _card(adapter, target.resolve().name, facts, dtype=dtype)
             (unfinished / "README.md").write_text(card, encoding="utf-8")
@@ -91,6 +93,15 @@ def require_dtype(dtype: str) -> None:
         raise ConfigError(f"dtype is {dtype!r}; a student is exported as one of {', '.join(DTYPES)}.")
 
 
+def _forget_places(folder: Path) -> None:
+    """Drop the paths at which this machine kept the components: diffusers notes where each was loaded from."""
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if Path(str(config.get("_name_or_path", ""))).is_absolute():
+            del config["_name_or_path"]
+            path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def _facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
     sigmas: Tensor = adapter.to_sigma(torch.tensor(list(levels), dtype=torch.float32))
     return ModelFacts(
@@ -99,7 +110,7 @@ def _facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[s
         levels=tuple(levels),
         sigmas=tuple(plain_floats(sigmas)),
         steps=len(levels),
-        guidance_scale=1.0,
+        guidance_scale=adapter.student_guidance_scale,
         scheduler=dict(adapter.components["scheduler"]),
         provenance=dict(provenance),
     )

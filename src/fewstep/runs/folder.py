@@ -74,12 +74,15 @@ class RunFolder:
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder)
+        fresh = False
         try:
             # once more, now that nobody else can start a run here
             fresh = not _require_own(folder, config, resume=resume)
             write_json(folder / CONFIG, config.model_dump(mode="json"))
             write_json(folder / RUN, _run_facts(folder, recipe_name, config))
         except BaseException:
+            if fresh:  # half a run would be in the way of the next attempt
+                shutil.rmtree(folder, ignore_errors=True)
             lock.release()
             raise
         return cls(folder, config, lock, fresh)

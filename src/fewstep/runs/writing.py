@@ -54,9 +54,13 @@ def write_json(path: Path, value: Any) -> None:
     """Write plain data, whole or not at all."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     with explain_write_errors(path):
-        with unfinished.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                json.dump(value, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise

@@ -95,7 +95,7 @@ class TextToImage:
             seeds: One per picture; together with the prompt it names the picture's noise.
             steps: Network calls per picture (twice as many with guidance); ignored when ``sigmas`` is given.
             sigmas: Noise levels as the network sees them, after any time shift, without the final 0.
-            guidance_scale: 1 is off; None is the model's own.
+            guidance_scale: 1 is off where the backbone has an unconditional branch; None is the model's own.
             noise: Initial noise instead of the seeds' own.
             batch: Pictures per network call; changes nothing but memory and speed.
         """
@@ -103,7 +103,8 @@ class TextToImage:
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
         cond = self.conditioning(prompts)
-        null = None if guidance == 1.0 else self.adapter.encode_null(self.pipeline)
+        unguided = guidance == self.adapter.student_guidance_scale
+        null = None if unguided else self.adapter.encode_null(self.pipeline)
         drawn = []
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)

@@ -51,15 +51,16 @@ def velocity_field(
     cond: Conditioning,
     null_cond: Conditioning | None = None,
     *,
-    guidance_scale: float = 1.0,
+    guidance_scale: float | None = None,
 ) -> VelocityField:
     """The field that one batch of prompts follows.
 
     Args:
         cond: One row per sample.
-        null_cond: One row; read only when ``guidance_scale`` is not 1.
+        null_cond: One row; read only when ``guidance_scale`` is not the adapter's ``student_guidance_scale``.
+        guidance_scale: As the pipeline counts it; None asks as a student is asked.
     """
-    if guidance_scale == 1.0:
+    if guidance_scale is None or guidance_scale == adapter.student_guidance_scale:
         return lambda point: adapter.velocity(network, point, cond)
     if null_cond is None:
         raise ValueError(f"guidance_scale {guidance_scale} needs null_cond, the unconditional branch")

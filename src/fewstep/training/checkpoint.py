@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from fewstep.errors import CheckpointError
+from fewstep.training.plain_reading import PlainPlanner, PlainReader
 
 MANIFEST = "manifest.json"
 _PUBLISHED = re.compile(r"step-\d{8}")
@@ -74,8 +76,8 @@ def load_checkpoint(checkpoint: Path, state: dict[str, Any]) -> None:
     verify_checkpoint(checkpoint)
     try:
         with _one_process():
-            dcp.load(state, checkpoint_id=checkpoint, no_dist=True)
-    except (CheckpointException, RuntimeError, ValueError) as error:
+            dcp.load(state, storage_reader=PlainReader(checkpoint), planner=PlainPlanner(), no_dist=True)
+    except (CheckpointException, UnpicklingError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"The checkpoint {checkpoint} does not fit this run ({_first_cause(error)}); "
             f"use the recipe it was written with, or start a new run folder."
@@ -89,7 +91,10 @@ def load_tensors(checkpoint: Path, section: str) -> dict[str, Tensor]:
         CheckpointError: A file is missing, truncated or altered.
     """
     verify_checkpoint(checkpoint)
-    metadata = dcp.FileSystemReader(checkpoint).read_metadata().state_dict_metadata
+    try:
+        metadata = PlainReader(checkpoint).read_metadata().state_dict_metadata
+    except UnpicklingError as error:
+        raise CheckpointError(f"The index of the checkpoint {checkpoint} cannot be read ({error}).") from error
     prefix = f"{section}."
     tensors = {
         key.removeprefix(prefix): torch.empty(stored.size, dtype=stored.properties.dtype)

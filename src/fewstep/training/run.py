@@ -24,6 +24,7 @@ from fewstep.training.checkpoint import (
     load_tensors,
     save_checkpoint,
 )
+from fewstep.training.fit import require_fitting_levels
 from fewstep.training.report import Reporter
 from fewstep.training.sheets import SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals
@@ -65,6 +66,7 @@ def train(
     console = console or Console(stderr=True)
     prompts = load_prompts(config.prompts)
     adapter = create_model_adapter(config.backbone.model, config.backbone)
+    require_fitting_levels(config, adapter)
     device = choose_device(config.parallel)
     with (
         stop_on_signals() as stop,

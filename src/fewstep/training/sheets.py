@@ -50,11 +50,11 @@ class SheetPainter:
         if self._teacher_row is None:
             sigmas = teacher_sigmas(self.adapter, sampling.teacher_steps)
             self._teacher_row = self._draw(teacher, sigmas, sampling.teacher_guidance_scale, device)
-        drawn = self._draw(student, self.adapter.to_sigma(torch.tensor(sampling.levels)), 1.0, device)
+        drawn = self._draw(student, self.adapter.to_sigma(torch.tensor(sampling.levels)), None, device)
         sheet = torch.cat([_row(self._teacher_row), _row(drawn)], dim=1)
         write_png(path, sheet)
 
-    def _draw(self, role: Role, sigmas: Tensor, guidance_scale: float, device: torch.device) -> Tensor:
+    def _draw(self, role: Role, sigmas: Tensor, guidance_scale: float | None, device: torch.device) -> Tensor:
         field = velocity_field(
             self.adapter,
             role.network,

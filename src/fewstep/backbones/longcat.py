@@ -1,0 +1,114 @@
+"""LongCat-Image: packed latents like FLUX's, one Qwen2.5-VL text encoder, guidance that may be renormalised per token.
+
+Renormalisation belongs to pictures of the teacher alone; the training terms use the plain branches. Prompts are taken
+as they are: the pipeline's rewriting by its language model is off in training, in evaluation and in the stock call.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from fewstep.backbones import packed
+from fewstep.backbones.packed_flow import PackedFlowAdapter
+from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.core import flow
+from fewstep.core.points import NoisyLatent
+
+TEXT_TOKENS = 512
+"""Every prompt is padded to as many; the image's positions begin after them."""
+IMAGE_MODALITY = 1
+
+
+class TokenRenormalisation(BaseModel):
+    """A guided token is never longer than the conditional one; how far it may be shrunk."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    floor: float = Field(default=0.0, ge=0, le=1, description="the pipeline's cfg_renorm_min; 1 changes nothing")
+
+
+class LongCatConfig(BackboneConfig):
+    """The ``backbone`` section of a recipe for LongCat-Image."""
+
+    kind: Literal["longcat"] = "longcat"
+    renormalise: TokenRenormalisation | None = Field(
+        default=TokenRenormalisation(), description="of guided pictures of the teacher; null is plain guidance"
+    )
+    not_about_text: ClassVar[frozenset[str]] = frozenset({"renormalise"})
+
+
+class LongCatAdapter(PackedFlowAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``LongCatImagePipeline``."""
+
+    kind: ClassVar[str] = "longcat"
+    config_class: ClassVar[type[BackboneConfig]] = LongCatConfig
+    pipeline_class: ClassVar[str] = "LongCatImagePipeline"
+    network_class: ClassVar[str] = "LongCatImageTransformer2DModel"
+    block_classes: ClassVar[tuple[str, ...]] = ("LongCatImageTransformerBlock", "LongCatImageSingleTransformerBlock")
+    config: LongCatConfig
+
+    # The maths' side.
+
+    def _inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+        height, width = x_sigma.shape[-2:]
+        device = x_sigma.device
+        index = torch.arange(cond.tensors["prompt_embeds"].shape[1], dtype=torch.float32, device=device)
+        return {
+            "txt_ids": torch.stack([torch.zeros_like(index), index, index], dim=1),
+            "img_ids": packed.image_positions(height, width, modality=IMAGE_MODALITY, start=TEXT_TOKENS, device=device),
+        }
+
+    def guided_velocity(
+        self,
+        network: nn.Module,
+        point: NoisyLatent,
+        cond: Conditioning,
+        null_cond: Conditioning,
+        *,
+        guidance_scale: float,
+    ) -> Float[Tensor, "b *latent"]:
+        """Plain guidance, then the limit on each token's norm that ``backbone.renormalise`` asks for."""
+        if guidance_scale == 1.0:
+            return self.velocity(network, point, cond)
+        twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
+        null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
+        guided = flow.guide(conditional, null, guidance_scale)
+        if self.config.renormalise is None:
+            return guided
+        return packed.limit_token_norms(guided, conditional, floor=self.config.renormalise.floor)
+
+    # The files' side.
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        # the pipeline's own encoding: it takes text in quotation marks letter by letter
+        embeds, _ = pipeline.encode_prompt(list(prompts), 1)
+        return Conditioning({"prompt_embeds": embeds})
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {
+            "num_inference_steps": len(sigmas),
+            "sigmas": [float(sigma) for sigma in sigmas],
+            "guidance_scale": self.student_guidance_scale,
+            "enable_prompt_rewrite": False,
+            "height": self.config.height,
+            "width": self.config.width,
+        }
+
+    def load_kwargs(self) -> dict[str, Any]:
+        # only prompt rewriting uses it, and it cannot be loaded without torchvision
+        return {"text_processor": None}
+
+    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
+        return [pipeline.text_encoder]
+
+    def get_tokenizers(self, pipeline: Any) -> list[Any]:
+        return [pipeline.tokenizer]
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        # text in quotation marks takes a token per letter: the pipeline itself warns of prompts that it makes too long
+        return [TEXT_TOKENS]

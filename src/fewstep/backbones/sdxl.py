@@ -1,0 +1,68 @@
+"""Stable Diffusion XL base: an epsilon UNet that is also told the picture's size.
+
+Size, crop and target size are those of an uncropped picture of the configured size, which is what the pipeline says
+when its call names none.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.variance_preserving import VariancePreservingAdapter
+from fewstep.errors import ConfigError
+
+
+class SDXLConfig(BackboneConfig):
+    """The ``backbone`` section of a recipe for SDXL."""
+
+    kind: Literal["sdxl"] = "sdxl"
+
+
+class SDXLAdapter(VariancePreservingAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``StableDiffusionXLPipeline``."""
+
+    kind: ClassVar[str] = "sdxl"
+    config_class: ClassVar[type[BackboneConfig]] = SDXLConfig
+    pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
+    network_component: ClassVar[str] = "unet"
+    network_class: ClassVar[str] = "UNet2DConditionModel"
+    block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
+    config: SDXLConfig
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        if self.vae_config.get("latents_mean") is not None:
+            raise ConfigError(
+                f"The VAE of {config.model} normalises latents by latents_mean and latents_std, as retrainings of SDXL "
+                "on another noise schedule do; this backbone knows SDXL's plain scaling_factor only."
+            )
+
+    def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:
+        height, width = self.config.height, self.config.width
+        time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.compute_dtype, device=x_t.device)
+        output: Tensor = network(
+            x_t,
+            time,
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            added_cond_kwargs={
+                "text_embeds": cond.tensors["pooled_prompt_embeds"].to(self.compute_dtype),
+                "time_ids": time_ids.expand(len(x_t), -1),
+            },
+            return_dict=False,
+        )[0]
+        return output
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        embeds, _, pooled, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
+        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    @torch.no_grad()
+    def encode_null(self, pipeline: Any) -> Conditioning:
+        # zeros, unless the checkpoint's model_index.json turns force_zeros_for_empty_prompt off
+        _, embeds, _, pooled = pipeline.encode_prompt([""], do_classifier_free_guidance=True)
+        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})

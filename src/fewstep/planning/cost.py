@@ -1,0 +1,77 @@
+"""What a recipe costs in network calls, and what that is on a machine: an estimate, from counting alone.
+
+One sample through the network forward is the unit: backward 2, recomputation by gradient checkpointing 1.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fewstep.config.run_config import RunConfig
+from fewstep.methods.terms import AtAnchor, CfgAugmentation, DistributionMatching
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What computes, and how well it is used.
+
+    Attributes:
+        name: As it is printed.
+        devices: Number of accelerators.
+        teraflops: Peak of one by the recipe's precision, dense, 1e12 operations per second.
+        utilisation: Share of the peak that the networks reach: an assumption, never measured here.
+    """
+
+    name: str
+    devices: int
+    teraflops: Mapping[str, float]
+    utilisation: float
+
+
+EIGHT_H100 = Machine("8 x H100", devices=8, teraflops={"bf16": 989.0, "fp32": 67.0}, utilisation=0.35)
+
+
+def forward_units(config: RunConfig) -> float:
+    """Forwards that one sample costs per student update, on average.
+
+    The networks of the released settings without any saving cost 50 (55 with checkpointing); with the exact savings
+    32.5 (36.5).
+    """
+    recompute = 1.0 if config.gradient_checkpointing else 0.0
+    with_gradient = 3.0 + recompute
+    every_step = _simulation(config) + with_gradient
+    return config.student.every * every_step + _student(config, with_gradient) + _frozen(config)
+
+
+def hours(config: RunConfig, *, teraflop_per_forward: float, machine: Machine = EIGHT_H100) -> float:
+    """Hours of a whole run's network calls; encoding prompts, decoding sheets and saving come on top.
+
+    hours = units updates batch teraflop / (devices peak utilisation 3600)
+    """
+    forwards = forward_units(config) * config.budget.student_updates * config.batch
+    speed = machine.devices * machine.teraflops[config.precision.compute] * machine.utilisation
+    return forwards * teraflop_per_forward / speed / 3600
+
+
+def _simulation(config: RunConfig) -> float:
+    """Calls up to each sample's anchor, the one at the anchor included."""
+    fewest, most = config.schedule.bounds
+    mean = (fewest + most) / 2
+    whole = config.fake_score.target == "final" or config.terms.needs_whole_simulation()
+    return mean + 1.0 if whole else (mean + 1.0) / 2
+
+
+def _student(config: RunConfig, with_gradient: float) -> float:
+    terms = config.terms.active().values()
+    at_anchor = any(isinstance(term.query, AtAnchor) for term in terms)
+    elsewhere = sum(not isinstance(term.query, AtAnchor) for term in terms)
+    # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
+    kept = config.savings.keep_anchor_graph and config.parallel.microbatch is None
+    calls = elsewhere * with_gradient + at_anchor * (with_gradient - 1.0 * kept)
+    return calls + (with_gradient + 1.0 if config.terms.isg is not None else 0.0)
+
+
+def _frozen(config: RunConfig) -> float:
+    terms = config.terms.active().values()
+    null = sum(isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0 for term in terms)
+    fake = sum(isinstance(term, DistributionMatching) for term in terms)
+    return len(terms) + null + fake + (2.0 if config.terms.isg is not None else 0.0)

@@ -1,0 +1,89 @@
+"""Low-rank factors on every backbone: attached through peft, equal to the base until they move, exact when merged."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.backbones import create_model_adapter
+from fewstep.core.points import NoisyLatent
+from fewstep.export import export_student
+from tests.backbones.families import FAMILIES
+from tests.backbones.test_conformance import Case, modules_matching, open_case
+
+
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    family = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp("pipeline") / "teacher"
+    family.build().save_pretrained(folder)
+    return open_case(family, folder, family.size)
+
+
+@pytest.fixture
+def wrapped(case: Case) -> Any:
+    """The case's network with fresh factors of rank 4 on the adapter's targets."""
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        targets = case.adapter.get_lora_target_modules()
+        return get_peft_model(case.adapter.load_network(), LoraConfig(r=4, lora_alpha=4, target_modules=targets))
+
+
+def factors(network: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: value for name, value in network.named_parameters() if value.requires_grad}
+
+
+def moved(network: nn.Module) -> nn.Module:
+    """As after training: no factor is zero any more."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for value in factors(network).values():
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    return network
+
+
+@torch.no_grad()
+def velocity(case: Case, network: nn.Module) -> Tensor:
+    cond, _ = case.conditioning()
+    return case.adapter.velocity(network, NoisyLatent(case.noise(), torch.tensor([0.9, 0.4])), cond)
+
+
+def test_fresh_factors_change_nothing(case: Case, wrapped: Any) -> None:
+    assert torch.equal(velocity(case, wrapped), velocity(case, case.network))
+
+
+def test_factors_are_all_that_trains_and_sit_on_every_target(case: Case, wrapped: Any) -> None:
+    expected = {name for target in case.adapter.lora_targets for name in modules_matching(case.network, target)}
+    marker = ".lora_A."
+    found = {name.split(marker)[0].removeprefix("base_model.model.") for name in factors(wrapped) if marker in name}
+    assert found == expected
+    assert all(".lora_A." in name or ".lora_B." in name for name in factors(wrapped))
+
+
+def test_merged_factors_give_the_velocity_of_the_attached_ones(case: Case, wrapped: Any) -> None:
+    attached = velocity(case, moved(wrapped))
+    merged = velocity(case, wrapped.merge_and_unload())
+    assert (attached - velocity(case, case.network)).abs().max() > 1e-3
+    # (W + B A) x against W x + B (A x): float32 sums in another order, through every block
+    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=1e-4)
+
+
+def test_saved_factors_load_exactly(case: Case, wrapped: Any, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    before = velocity(case, moved(wrapped))
+    wrapped.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(case.adapter.load_network(), tmp_path)
+    assert torch.equal(velocity(case, loaded), before)
+
+
+def test_merged_student_survives_its_export_exactly(case: Case, wrapped: Any, tmp_path: Path) -> None:
+    merged = moved(wrapped).merge_and_unload()
+    before = velocity(case, merged)
+    done = export_student(case.adapter, merged, tmp_path / "student", levels=(1.0, 0.5))
+    exported = create_model_adapter(done.folder, as_teacher=False)
+    assert torch.equal(velocity(case, exported.load_network()), before)

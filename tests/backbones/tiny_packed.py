@@ -1,0 +1,178 @@
+"""Tiny real pipelines of the families that pack their latents: FLUX and LongCat-Image."""
+
+from typing import Any
+
+import torch
+from tokenizers import pre_tokenizers
+from torch import Tensor
+
+from tests.backbones import tiny
+
+DYNAMIC_SHIFT = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+    "base_shift": 0.5,
+    "max_shift": 1.15,
+    "base_image_seq_len": 256,
+    "max_image_seq_len": 4096,
+}
+"""The scheduler file of FLUX.1-dev; LongCat-Image is taken to have the same."""
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
+FLUX_DEV = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 4096,
+    "pooled_projection_dim": 768,
+    "guidance_embeds": True,
+    "axes_dims_rope": [16, 56, 56],
+}
+LONGCAT = {
+    "patch_size": 1,
+    "in_channels": 64,
+    "num_layers": 10,
+    "num_single_layers": 20,
+    "attention_head_dim": 128,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 3584,
+    "pooled_projection_dim": 3584,
+    "axes_dims_rope": [16, 56, 56],
+}
+
+
+def components(pipeline_class: str, transformer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The JSON files of a released checkpoint that its adapter reads."""
+    return {
+        "model_index": {"_class_name": pipeline_class},
+        "scheduler": DYNAMIC_SHIFT,
+        "vae": {"block_out_channels": [128, 256, 512, 512], "scaling_factor": 0.3611, "shift_factor": 0.1159},
+        "transformer": transformer,
+    }
+
+
+def flux_pipeline(*, guidance_embeds: bool = True) -> Any:
+    """A FluxPipeline of 32 channels."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = FluxTransformer2DModel(
+            in_channels=4 * tiny.LATENT_CHANNELS,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=tiny.WIDTH,
+            pooled_projection_dim=16,
+            axes_dims_rope=(4, 6, 6),
+            guidance_embeds=guidance_embeds,
+        )
+        return FluxPipeline(
+            transformer=transformer.eval(),
+            scheduler=_scheduler(FlowMatchEulerDiscreteScheduler),
+            vae=tiny.kl_vae().eval(),
+            text_encoder=_clip_text_model().eval(),
+            tokenizer=tiny.clip_tokenizer(),
+            text_encoder_2=tiny.t5_encoder().eval(),
+            tokenizer_2=tiny.t5_tokenizer(),
+        )
+
+
+def longcat_pipeline() -> Any:
+    """A LongCatImagePipeline of 32 channels; its rewriting slot holds a plain tokenizer, which needs no torchvision."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, LongCatImagePipeline, LongCatImageTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = LongCatImageTransformer2DModel(
+            in_channels=64,  # the pipeline knows 16 latent channels only
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=tiny.WIDTH,
+            pooled_projection_dim=tiny.WIDTH,
+            axes_dims_rope=[4, 6, 6],
+        )
+        return LongCatImagePipeline(
+            transformer=transformer.eval(),
+            scheduler=_scheduler(FlowMatchEulerDiscreteScheduler),
+            vae=tiny.kl_vae(16).eval(),
+            text_encoder=_qwen_encoder().eval(),
+            tokenizer=qwen_tokenizer(),
+            text_processor=qwen_tokenizer(),
+        )
+
+
+def _scheduler(scheduler_class: Any) -> Any:
+    # as if 4 tokens were few, so that a tiny picture lies inside the range of the shift
+    scheduler = {**DYNAMIC_SHIFT, "base_image_seq_len": 4, "max_image_seq_len": 64}
+    return scheduler_class(**{name: value for name, value in scheduler.items() if name != "_class_name"})
+
+
+def _clip_text_model() -> Any:
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel(tiny.clip_encoder().config)
+
+
+def qwen_tokenizer() -> Any:
+    """A byte-level Qwen2 tokenizer without merges."""
+    from transformers import Qwen2Tokenizer
+
+    vocab = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    vocab.update({symbol: 256 + index for index, symbol in enumerate(SPECIAL)})
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=SPECIAL[1:])
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
+    return tokenizer
+
+
+def _qwen_encoder() -> Any:
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    text = {
+        "vocab_size": 264,
+        "hidden_size": tiny.WIDTH,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": tiny.WIDTH,
+        "fullatt_block_indexes": [0],
+    }
+    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
+
+
+def pack(pipeline: Any, latents: Tensor) -> Tensor:
+    """The stock pipeline's own packing."""
+    count, channels, height, width = latents.shape
+    packed: Tensor = pipeline._pack_latents(latents, count, channels, height, width)
+    return packed
+
+
+def unpack(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
+    """The stock pipeline's own unpacking; the size is in pixels."""
+    latents: Tensor = pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
+    return latents
+
+
+def flux_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    length = call["max_sequence_length"]
+    positive = pipeline.encode_prompt(prompts, None, max_sequence_length=length)
+    return list(positive[:2]), list(pipeline.encode_prompt([""], None, max_sequence_length=length)[:2])
+
+
+def longcat_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    return [pipeline.encode_prompt(prompts, 1)[0]], [pipeline.encode_prompt("", 1)[0]]

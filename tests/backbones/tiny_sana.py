@@ -1,0 +1,150 @@
+"""A tiny SanaPipeline, and what the conformance suite asks of it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WIDTH = 32
+CHANNELS = 4
+STOCK_SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+
+
+def gemma_tokenizer() -> Any:
+    """A byte-fallback tokenizer without merges."""
+    from transformers import GemmaTokenizer
+
+    vocab = {symbol: index for index, symbol in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])}
+    vocab.update({f"<0x{byte:02X}>": 5 + byte for byte in range(256)})
+    vocab["\u2581"] = 261
+    return GemmaTokenizer(vocab=vocab, merges=[])
+
+
+def gemma_encoder() -> Any:
+    from transformers import Gemma2Config, Gemma2Model
+
+    config = Gemma2Config(
+        vocab_size=262,
+        hidden_size=WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    return Gemma2Model(config)
+
+
+def dc_vae() -> Any:
+    """A deep-compression autoencoder of factor 2."""
+    from diffusers import AutoencoderDC
+
+    blocks = ("ResBlock", "EfficientViTBlock")
+    return AutoencoderDC(
+        latent_channels=CHANNELS,
+        attention_head_dim=2,
+        encoder_block_types=blocks,
+        decoder_block_types=blocks,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+
+
+def sana_pipeline(*, euler: bool = False, **network: Any) -> Any:
+    """A SanaPipeline with its stock DPM++ scheduler, or with the Euler one of other conversions."""
+    from diffusers import (
+        DPMSolverMultistepScheduler,
+        FlowMatchEulerDiscreteScheduler,
+        SanaPipeline,
+        SanaTransformer2DModel,
+    )
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        structure = {
+            "patch_size": 1,
+            "in_channels": CHANNELS,
+            "out_channels": CHANNELS,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "num_cross_attention_heads": 2,
+            "cross_attention_head_dim": 16,
+            "cross_attention_dim": WIDTH,
+            "caption_channels": WIDTH,
+            "sample_size": 16,
+        }
+        transformer = SanaTransformer2DModel(**{**structure, **network})
+        stock = DPMSolverMultistepScheduler(**STOCK_SCHEDULER)
+        return SanaPipeline(
+            tokenizer=gemma_tokenizer(),
+            text_encoder=gemma_encoder().eval(),
+            vae=dc_vae().eval(),
+            transformer=transformer.eval(),
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0) if euler else stock,
+        )
+
+
+def take_sigmas(pipeline: Any) -> None:
+    """Give the stock pipeline a scheduler of the same clock that takes a grid."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=pipeline.scheduler.config.flow_shift)
+
+
+def encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    """The embeddings and masks that reach the network from the stock call with guidance."""
+    seen: dict[str, Tensor] = {}
+
+    def remember(module: Any, arguments: Any, options: dict[str, Any]) -> None:
+        seen.update({name: value for name, value in options.items() if isinstance(value, Tensor)})
+
+    hook = pipeline.transformer.register_forward_pre_hook(remember, with_kwargs=True)
+    try:
+        pipeline(prompts, height=32, width=32, num_inference_steps=1, guidance_scale=2.0, output_type="latent", **call)
+    finally:
+        hook.remove()
+    pairs = [seen[name].chunk(2) for name in ("encoder_hidden_states", "encoder_attention_mask")]
+    return [positive for _, positive in pairs], [negative for negative, _ in pairs]
+
+
+def components(**network: Any) -> dict[str, dict[str, Any]]:
+    """The JSON files of a released checkpoint."""
+    return {
+        "model_index": {"_class_name": "SanaPipeline"},
+        "scheduler": {"_class_name": "DPMSolverMultistepScheduler", **STOCK_SCHEDULER},
+        "vae": {"encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024], "scaling_factor": 0.41407},
+        "transformer": {"in_channels": 32, "out_channels": 32, "sample_size": 32, "patch_size": 1, **network},
+    }
+
+
+SANA_600M = {
+    "num_attention_heads": 36,
+    "attention_head_dim": 32,
+    "num_layers": 28,
+    "num_cross_attention_heads": 16,
+    "cross_attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+    "caption_channels": 2304,
+}
+SANA_1600M = {
+    "num_attention_heads": 70,
+    "attention_head_dim": 32,
+    "num_layers": 20,
+    "num_cross_attention_heads": 20,
+    "cross_attention_head_dim": 112,
+    "cross_attention_dim": 2240,
+    "caption_channels": 2304,
+}

@@ -1,0 +1,279 @@
+"""Tiny pipelines around variance-preserving networks, and what the conformance suite asks of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.core import vp
+from tests.backbones import tiny
+
+CHANNELS = 4
+SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+UNET = {
+    "sample_size": 8,
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "attention_head_dim": 2,
+    "norm_num_groups": 4,
+}
+
+
+def vae(scaling_factor: float) -> Any:
+    """A KL autoencoder of factor 2, with the quantisation layers that these models have."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=CHANNELS,
+        sample_size=16,
+        scaling_factor=scaling_factor,
+    ).eval()
+
+
+def clip_text_model(width: int = 16, positions: int = 40) -> Any:
+    """The CLIP without projection of Stable Diffusion 1 and 2."""
+    from transformers import CLIPTextModel
+
+    return CLIPTextModel(tiny.clip_encoder(width, positions).config)
+
+
+def pixart_pipeline(**network: Any) -> Any:
+    """A PixArtSigmaPipeline with its stock scheduler: second-order DPM++ on linear betas."""
+    from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        structure = {
+            "sample_size": 8,
+            "patch_size": 2,
+            "in_channels": CHANNELS,
+            "out_channels": 2 * CHANNELS,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 16,
+            "cross_attention_dim": 32,
+            "caption_channels": tiny.WIDTH,
+            "use_additional_conditions": False,
+        }
+        return PixArtSigmaPipeline(
+            tokenizer=tiny.t5_tokenizer(),
+            text_encoder=tiny.t5_encoder().eval(),
+            vae=vae(0.13025),
+            transformer=PixArtTransformer2DModel(**{**structure, **network}).eval(),
+            scheduler=DPMSolverMultistepScheduler(),
+        )
+
+
+def sd_pipeline(**scheduler: Any) -> Any:
+    """A StableDiffusionPipeline with SD 1.5's stock scheduler, or with 2.1's prediction."""
+    from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return StableDiffusionPipeline(
+            vae=vae(0.18215),
+            text_encoder=clip_text_model().eval(),
+            tokenizer=tiny.clip_tokenizer(),
+            unet=UNet2DConditionModel(**UNET, cross_attention_dim=16).eval(),
+            scheduler=PNDMScheduler(**SD_BETAS, skip_prk_steps=True, steps_offset=1, **scheduler),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+
+
+def sdxl_pipeline(*, force_zeros_for_empty_prompt: bool = True) -> Any:
+    """A StableDiffusionXLPipeline with its stock scheduler: Euler with "leading" time steps."""
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DConditionModel(
+            **UNET,
+            cross_attention_dim=32,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=64,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+        )
+        return StableDiffusionXLPipeline(
+            vae=vae(0.13025),
+            text_encoder=clip_text_model().eval(),
+            tokenizer=tiny.clip_tokenizer(),
+            text_encoder_2=tiny.clip_encoder().eval(),
+            tokenizer_2=tiny.clip_tokenizer(),
+            unet=unet.eval(),
+            scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1, timestep_spacing="leading"),
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+            add_watermarker=False,
+        )
+
+
+# What the conformance suite asks.
+
+
+def first_order(pipeline: Any) -> None:
+    """Give the stock pipeline a deterministic first-order sampler on its own betas that takes time steps."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    config = pipeline.scheduler.config
+    pipeline.scheduler = DPMSolverMultistepScheduler(
+        beta_start=config.beta_start,
+        beta_end=config.beta_end,
+        beta_schedule=config.beta_schedule,
+        prediction_type=config.prediction_type,
+        solver_order=1,
+        final_sigmas_type="zero",
+        steps_offset=1,
+    )
+
+
+def time_steps(levels: Sequence[float]) -> dict[str, Any]:
+    """The stock call's arguments for a uniform grid's levels."""
+    return {"timesteps": [round(1000 * level) - 1 for level in levels]}
+
+
+def flow_sigma(ratio: Tensor) -> Tensor:
+    """The schedulers' sigma is noise over signal; ours is noise over both."""
+    return ratio / (1 + ratio)
+
+
+def flow_state(x_t: Tensor, sigma: Tensor) -> Tensor:
+    """A state of the stock sampler in flow coordinates."""
+    return x_t / vp.state_scale(sigma)
+
+
+def pixart_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    options = {name: call[name] for name in ("max_sequence_length", "clean_caption")}
+    embeds, mask, null, null_mask = pipeline.encode_prompt(prompts, do_classifier_free_guidance=True, **options)
+    return [embeds, mask], [null, null_mask]
+
+
+def sd_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    embeds, null = pipeline.encode_prompt(prompts, "cpu", 1, True, **call)
+    return [embeds], [null]
+
+
+def sdxl_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+    embeds, null, pooled, null_pooled = pipeline.encode_prompt(prompts, do_classifier_free_guidance=True, **call)
+    return [embeds, pooled], [null, null_pooled]
+
+
+Encode = Callable[[Any, list[str], dict[str, Any]], tuple[list[Tensor], list[Tensor]]]
+
+
+def hooks(encode: Encode, *, tolerance: float) -> dict[str, Any]:
+    """What every variance-preserving family says to the suite.
+
+    Args:
+        tolerance: A random epsilon network's first data prediction is enlarged by noise over signal: latents of tiny
+            PixArt reach 600 and those of the UNets 60, so a float32 difference of 1e-6 of that is a larger number.
+    """
+    return {
+        "other_size": (24, 16),
+        "encode": encode,
+        "prepare": first_order,
+        "grid": time_steps,
+        "flow_sigma": flow_sigma,
+        "flow_state": flow_state,
+        "tolerance": tolerance,
+    }
+
+
+# The JSON files of released checkpoints.
+
+VAE_FILE = {"block_out_channels": [128, 256, 512, 512], "scaling_factor": 0.18215}
+SD_SCHEDULER_FILE = {"_class_name": "PNDMScheduler", **SD_BETAS}
+FOUR_DOWN = ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]
+FOUR_UP = ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+SD15_UNET = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+    "down_block_types": FOUR_DOWN,
+    "up_block_types": FOUR_UP,
+}
+SD21_UNET = {
+    **SD15_UNET,
+    "sample_size": 96,
+    "attention_head_dim": [5, 10, 20, 20],
+    "cross_attention_dim": 1024,
+    "use_linear_projection": True,
+}
+SDXL_UNET = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "layers_per_block": 2,
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+PIXART = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 28,
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "cross_attention_dim": 1152,
+    "caption_channels": 4096,
+    "interpolation_scale": 2,
+    "use_additional_conditions": False,
+}
+
+
+def pixart_components(**network: Any) -> dict[str, dict[str, Any]]:
+    return {
+        "model_index": {"_class_name": "PixArtSigmaPipeline"},
+        "scheduler": {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "beta_start": 0.0001,
+            "beta_end": 0.02,
+            "beta_schedule": "linear",
+            "prediction_type": "epsilon",
+        },
+        "vae": {**VAE_FILE, "scaling_factor": 0.13025},
+        "transformer": {**PIXART, **network},
+    }
+
+
+def sd_components(unet: dict[str, Any] = SD15_UNET, **scheduler: Any) -> dict[str, dict[str, Any]]:
+    return {
+        "model_index": {"_class_name": "StableDiffusionPipeline"},
+        "scheduler": {**SD_SCHEDULER_FILE, **scheduler},
+        "vae": VAE_FILE,
+        "unet": unet,
+    }
+
+
+def sdxl_components(**scheduler: Any) -> dict[str, dict[str, Any]]:
+    return {
+        "model_index": {"_class_name": "StableDiffusionXLPipeline"},
+        "scheduler": {"_class_name": "EulerDiscreteScheduler", **SD_BETAS, "prediction_type": "epsilon", **scheduler},
+        "vae": {**VAE_FILE, "scaling_factor": 0.13025},
+        "unet": SDXL_UNET,
+    }

@@ -1,0 +1,95 @@
+"""`fewstep backbones` and `fewstep check`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.backbones.matrix import MATRIX, NOT_PORTED, PORTED
+from fewstep.cli.main import execute
+from fewstep.planning.ports import as_markdown
+from tests.backbones import tiny, tiny_sana
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save(tiny.sd3_pipeline(sd35=False), tmp_path_factory.mktemp("models") / "teacher")
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    assert execute(list(arguments)) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
+
+
+def lines_of(text: str) -> dict[str, str]:
+    """What `fewstep check` says, by the first word of each line."""
+    return {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in text.splitlines()}
+
+
+def test_the_matrix_is_printed_in_the_recommended_order(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
+    text = printed(capsys, "backbones")
+    places = [text.index(f" {row.name} ") for row in PORTED + NOT_PORTED]
+    assert places == sorted(places)
+    assert all(row.name in text for row in MATRIX)
+    for heading in ("target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes", "why"):
+        assert heading in text
+    assert "8 x H100, counted, not measured" in text
+
+
+def test_the_json_is_nothing_but_json(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, "backbones", "--json"))
+    assert [row["name"] for row in rows] == [row.name for row in MATRIX]
+
+
+def test_the_tables_of_the_page_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, "backbones", "--markdown") == as_markdown()
+
+
+def test_check_tells_adapter_schedule_and_recipes_of_a_teacher(
+    capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    said = lines_of(printed(capsys, "check", str(teacher)))
+    assert said["pipeline"] == "StableDiffusion3Pipeline"
+    assert said["adapter"] == "sd3 (fewstep.backbones.sd3.SD3Adapter)"
+    assert said["size"] == "16 x 16 pixels, latents (4, 8, 8)"
+    assert said["schedule"] == "[1, 0.75, 0.5, 0.25] becomes sigma [1, 0.9, 0.75, 0.5]"
+    assert "sd3-medium" in said["recipes"].split(", ")
+    assert said["distilled"].startswith("not that its name or its configuration tells")
+
+
+def test_check_says_what_a_distilled_model_is_and_what_to_use(
+    capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    turbo = teacher.rename(teacher.with_name("sd3.5-large-turbo"))
+    said = lines_of(printed(capsys, "check", str(turbo)))
+    turbo.rename(teacher)
+    assert said["adapter"].startswith("sd3 ")
+    assert said["distilled"] == (
+        "yes: SD3.5-Large-Turbo, already distilled to 4 steps; it cannot be a teacher. "
+        "Use stabilityai/stable-diffusion-3.5-large instead."
+    )
+
+
+def test_check_recognises_a_distilled_model_that_no_adapter_serves(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tiny.save(tiny_sana.sana_pipeline(), tmp_path / "renamed")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "SanaSprintPipeline"}))
+    said = lines_of(printed(capsys, "check", str(folder)))
+    assert said["adapter"] == "none"
+    assert said["distilled"].startswith("yes: a SANA-Sprint model")
+
+
+def test_check_refuses_a_video_pipeline_with_the_reason(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    said = printed(capsys, "check", str(tmp_path), code=2)
+    assert "is a WanPipeline: it makes videos, and fewstep distils text-to-image models only" in said
+
+
+def test_check_refuses_what_is_no_pipeline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "has no model_index.json" in printed(capsys, "check", str(tmp_path), code=2)

@@ -1,0 +1,158 @@
+"""A disk that is full or may not be written, through the command line, before and during the training.
+
+Where a file system can be mounted the disk is a real one of a few kilobytes; elsewhere those tests are skipped, and the
+ones with an error raised in place of the disk's remain.
+"""
+
+import errno
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch.distributed.checkpoint as dcp
+
+from fewstep.cli.main import execute
+from fewstep.training.checkpoint import checkpoints, verify_checkpoint
+from tests.training.test_run import assert_same_state
+from tests.training.tiny_run import recipe, run, saved_state, write_inputs
+
+ONE_AT_A_TIME = ("checkpoint.keep_last=1", "report.log_every=1")
+
+
+class SmallDisk:
+    """A file system in memory that ends where it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir()
+
+    def mount(self, kilobytes: int) -> bool:
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(self.path)]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except FileNotFoundError:
+            return False
+
+    def remount(self, options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(self.path)], capture_output=True, check=True)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.path)], capture_output=True, check=False)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    made = SmallDisk(tmp_path / "disk")
+    if not made.mount(64):
+        pytest.skip("no file system can be mounted here")
+    yield made
+    made.unmount()
+
+
+def told(capsys: pytest.CaptureFixture[str], code: int) -> str:
+    """The sentence of a command that ended with 2."""
+    printed = capsys.readouterr().err
+    assert code == 2, printed
+    assert "Traceback" not in printed
+    last = printed.strip().splitlines()[-1]
+    assert last.startswith("fewstep: ")
+    return last
+
+
+def size_of(folder: Path) -> int:
+    """Kilobytes of the files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) // 1024
+
+
+def test_no_space_for_the_runs_folder_is_told(
+    tmp_path: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (disk.path / "filler").write_bytes(b"\0" * (64 * 1024))
+    said = told(capsys, execute(["train", str(write_inputs(tmp_path)), "--output", str(disk.path / "run")]))
+    assert "no space left on the disk. Free some space" in said
+    assert [path.name for path in disk.path.iterdir()] == ["filler"]
+
+
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
+    tmp_path: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = recipe(tmp_path, *ONE_AT_A_TIME)
+    run(made, tmp_path / "whole")
+    newest = checkpoints(tmp_path / "whole" / "checkpoints")[-1]
+    disk.remount(f"size={size_of(newest) * 3 // 2}k")  # one checkpoint and a half
+    command = ["train", str(tmp_path / "tiny.yaml"), *ONE_AT_A_TIME, "--output", str(disk.path / "run")]
+    said = told(capsys, execute(command))
+    assert "step-00000004 could not be written" in said
+    assert "Free some space" in said
+    (kept,) = (disk.path / "run" / "checkpoints").iterdir()
+    assert kept.name == "step-00000002"
+    verify_checkpoint(kept)
+    disk.remount("size=100m")
+    assert execute([*command, "--resume"]) == 0
+    assert_same_state(saved_state(disk.path / "run"), saved_state(tmp_path / "whole"))
+
+
+def test_a_full_disk_during_the_training_is_the_users_error_and_the_run_goes_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = recipe(tmp_path)
+    run(made, tmp_path / "whole")
+    save = dcp.save
+
+    def full_at_the_second(state: dict[str, Any], **options: Any) -> Any:
+        if state["progress"]["step"] > 2:
+            (Path(options["checkpoint_id"]) / "__0_0.distcp").write_bytes(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(state, **options)
+
+    command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(dcp, "save", full_at_the_second)
+        said = told(capsys, execute(command))
+    assert "step-00000004 could not be written (OSError: [Errno 28] No space left on device)" in said
+    assert "go on with --resume" in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000002"]
+    assert execute([*command, "--resume"]) == 0
+    assert_same_state(saved_state(tmp_path / "run"), saved_state(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("command", ["train", "export", "sample"])
+def test_a_file_system_that_is_read_only_is_told(
+    command: str, tmp_path: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run")
+    disk.remount("ro")
+    arguments = {
+        "train": ["train", str(tmp_path / "tiny.yaml"), "--root", str(disk.path / "runs")],
+        "export": ["export", str(tmp_path / "run"), "--output", str(disk.path / "student")],
+        "sample": ["sample", str(tmp_path / "teacher"), "--prompt", "x", "--steps", "1"],
+    }[command]
+    arguments += ["--output", str(disk.path / "p.png")] if command == "sample" else []
+    said = told(capsys, execute(arguments))
+    assert "read-only" in said.lower()
+    assert str(disk.path) in said
+    assert list(disk.path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [(errno.ENOSPC, "there is no space left on the disk"), (errno.EACCES, "you have no permission to write there")],
+)
+def test_what_the_disk_says_about_the_runs_folder_is_told(
+    code: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # root may write anywhere, so the refusal stands in for the disk's
+    make = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "closed":
+            raise OSError(code, "refused", str(path))
+        make(path, *arguments, **options)
+
+    recipe_path = write_inputs(tmp_path)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = told(capsys, execute(["train", str(recipe_path), "--output", str(tmp_path / "closed")]))
+    assert reason in said
+    assert str(tmp_path / "closed") in said

@@ -1,0 +1,50 @@
+"""The cost of a recipe is counted from its settings."""
+
+import pytest
+
+from fewstep.config import load_recipe
+from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
+
+
+@pytest.mark.parametrize(
+    ("overrides", "units"),
+    [
+        ([], 36.5),
+        (["gradient_checkpointing=false"], 32.5),
+        # the forward at the anchor is made again for the gradient
+        (["savings.keep_anchor_graph=false"], 37.5),
+        (["parallel.microbatch=1"], 37.5),
+        # ca shares dm's call at the anchor and costs the teacher's two; without dm that call is gone as well
+        (["terms.ca=null"], 34.5),
+        (["terms.ca=null", "terms.dm=null"], 29.5),
+        (["schedule={kind: fixed, levels: [1.0, 0.75, 0.5, 0.25]}"], 26.0),
+        (["student.every=1"], 24.75),
+        # a guided detour, a plain call on it and a call with gradient
+        (["terms.isg={}"], 43.5),
+        # a whole simulation and the call at the anchor
+        (["fake_score.target=final"], 52.0),
+        (["terms.dm.guidance_scale=2.0"], 37.5),
+    ],
+)
+def test_forwards_per_student_update(overrides: list[str], units: float) -> None:
+    assert forward_units(load_recipe("sd3-medium", overrides).config) == units
+
+
+def test_hours_are_forwards_times_work_over_speed() -> None:
+    config = load_recipe("sd3-medium").config
+    machine = Machine("one", devices=1, teraflops={"bf16": 100.0}, utilisation=0.5)
+    expected = 36.5 * 2000 * 128 * 8.0 / 50.0 / 3600
+    assert hours(config, teraflop_per_forward=8.0, machine=machine) == pytest.approx(expected)
+
+
+def test_twice_the_devices_take_half_the_time() -> None:
+    config = load_recipe("sd3-medium").config
+    sixteen = Machine("16 x H100", 16, EIGHT_H100.teraflops, EIGHT_H100.utilisation)
+    once, twice = (hours(config, teraflop_per_forward=1.0, machine=machine) for machine in (EIGHT_H100, sixteen))
+    assert once == pytest.approx(2 * twice)
+
+
+def test_full_precision_takes_as_much_longer_as_its_peak_is_lower() -> None:
+    low, full = (load_recipe("sd3-medium", [f"precision.compute={name}"]).config for name in ("bf16", "fp32"))
+    ratio = hours(full, teraflop_per_forward=1.0) / hours(low, teraflop_per_forward=1.0)
+    assert ratio == pytest.approx(EIGHT_H100.teraflops["bf16"] / EIGHT_H100.teraflops["fp32"])
