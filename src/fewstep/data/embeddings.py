@@ -12,7 +12,7 @@ import json
 import logging
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -171,7 +171,7 @@ def _warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence
     """Say once per tokenizer how many prompts are longer than what reaches its encoder."""
     told: set[tuple[int, int]] = set()
     for tokenizer, limit in zip(adapter.get_tokenizers(pipeline), adapter.token_limits(pipeline), strict=True):
-        cut = sum(len(tokenizer(prompt, truncation=False, verbose=False)["input_ids"]) > limit for prompt in prompts)
+        cut = sum(length > limit for length in _token_counts(tokenizer, prompts))
         if cut and (cut, limit) not in told:  # two encoders behind equal tokenizers cut the same prompts
             told.add((cut, limit))
             verb = "is" if cut == 1 else "are"
@@ -179,6 +179,12 @@ def _warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence
                 f"{cut} of {len(prompts)} prompts {verb} longer than {limit} tokens and {verb} cut "
                 f"({type(tokenizer).__name__} of {adapter.config.model})."
             )
+
+
+def _token_counts(tokenizer: Any, prompts: Sequence[str]) -> Iterator[int]:
+    for start in range(0, len(prompts), PROMPTS_PER_SHARD):
+        some = list(prompts[start : start + PROMPTS_PER_SHARD])
+        yield from (len(ids) for ids in tokenizer(some, truncation=False, verbose=False)["input_ids"])
 
 
 def _write(path: Path, parts: Sequence[Conditioning], dtype: torch.dtype) -> None:

@@ -185,6 +185,8 @@ def save_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, *, guidance_s
     for network in (pipeline.vae, pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
         network.half()
     pipeline.save_pretrained(folder)
+    for config in folder.glob("*/config.json"):
+        _forget_origin(config)
     facts: dict[str, Any] = {
         "backbone": "sd3",
         "role": "teacher",
@@ -195,6 +197,13 @@ def save_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, *, guidance_s
         "guidance_scale": guidance_scale,
     }
     (folder / FACTS_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _forget_origin(config: Path) -> None:
+    """Drop where a component was loaded from: a path of the machine that trained it."""
+    values = json.loads(config.read_text(encoding="utf-8"))
+    if values.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def load_teacher(folder: Path, *, dtype: torch.dtype = torch.float32) -> StableDiffusion3Pipeline:
