@@ -1,4 +1,4 @@
-"""Distil the demo's teacher with many settings and keep the table: python -m benchmarks.sweep --seeds 0 1 2 NAME ...
+"""Distil the demo's teacher with many settings and keep the figures: python -m benchmarks.sweep --seeds 0 1 2 -- NAME ...
 
 Each variant is measured by the demo's whole protocol. Results are one JSON file per variant and seed; what is there is
 not made again. `python -m benchmarks.tables` writes the tables of docs/demo.md from the files in docs/results.
@@ -6,53 +6,67 @@ not made again. `python -m benchmarks.tables` writes the tables of docs/demo.md 
 
 import argparse
 import json
+import re
 from pathlib import Path
 
-from fewstep.demo.run import run_demo
+import torch
 
-# settings of the recipe `digits`; every variant states all that the sweep moves
-START = {
-    "terms.ca.scale": "2.0",
+from fewstep.config.recipe import load_recipe
+from fewstep.demo.protocol import draw_with
+from fewstep.demo.rows import load_judge
+from fewstep.export.export import export
+from fewstep.sampling.generate import load_generator
+from fewstep.training.run import train
+
+# every variant states what it moves; the rest is this, and below it the recipe `digits`
+COMMON = {
     "student.lr": "1e-4",
-    "student.warmup": "100",
-    "student.lr_schedule": "constant",
+    "student.warmup": "10",
+    "student.lr_schedule": "cosine",
     "fake_score.lr": "4e-4",
-    "fake_score.warmup": "100",
+    "fake_score.warmup": "10",
+    "fake_score.lr_schedule": "cosine",
     "batch": "32",
     "budget.student_updates": "200",
 }
+QUICK = {"report.sheet_every": "null", "report.tensorboard": "false", "checkpoint.every": "null"}
 VARIANTS: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "sweep.json").read_text())
 
 
-def overrides(name: str) -> list[str]:
-    """The settings of a variant as the command line takes them."""
-    settings = {**START, **VARIANTS[name]}
-    quick = {"report.sheet_every": "null", "report.tensorboard": "false", "checkpoint.every": "null"}
-    return [f"{key}={value}" for key, value in {**settings, **quick}.items()]
+def file_name(variant: str, seed: int) -> str:
+    """Where the result of a variant and seed is kept."""
+    return f"{re.sub('[^a-z0-9.]+', '-', variant)}.{seed}.json"
 
 
-def measure(name: str, seed: int, *, folder: Path, results: Path) -> None:
+def measure(variant: str, seed: int, *, runs: Path, results: Path) -> None:
     """Distil and measure one variant with one seed, unless its result is there."""
-    result = results / f"{name}.{seed}.json"
+    result = results / file_name(variant, seed)
     if result.exists():
         return
-    demo = run_demo(output=folder / f"{name}.{seed}", seeds=(seed,), overrides=overrides(name))
-    student = demo.students[0]
-    row = {"variant": name, "seed": seed, "train_seconds": student.train_seconds, **student.row.to_json()}
+    torch.set_num_threads(1)
+    where = {"seed": str(seed), "parallel.device": "cpu", "parallel.threads": "1"}
+    settings = {**COMMON, **VARIANTS[variant], **QUICK, **where}
+    recipe = load_recipe("digits", [f"{key}={value}" for key, value in settings.items()])
+    run = train(recipe, output=runs / result.stem, resume=True)
+    export(run.path, run.path / "student", dtype="fp32")
+    student = load_generator(str(run.path / "student"), "cpu")
+    draw = draw_with(student, sigmas=student.sigmas(len(recipe.config.sampling.levels)), guidance_scale=1.0)
+    row, _ = load_judge().measure_model(draw, guidance=1.0)
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(row, indent=1) + "\n")
+    result.write_text(json.dumps({"variant": variant, "seed": seed, **row.to_json()}, indent=1) + "\n")
+    print(variant, seed, json.dumps(row.to_json()), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument("names", nargs="*", default=list(VARIANTS), metavar="NAME", help="of benchmarks/sweep.json")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--folder", type=Path, default=Path("runs/sweep"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/sweep"))
     parser.add_argument("--results", type=Path, default=Path("docs/results/sweep"))
     arguments = parser.parse_args()
-    for seed in arguments.seeds:
-        for name in arguments.names:
-            measure(name, seed, folder=arguments.folder, results=arguments.results)
+    for name in arguments.names:
+        for seed in arguments.seeds:
+            measure(name, seed, runs=arguments.runs, results=arguments.results)
 
 
 if __name__ == "__main__":

@@ -155,3 +155,9 @@ def test_override_accepts_a_model_that_only_looks_distilled(tmp_path_factory: py
 def test_distilled_model_may_be_opened_to_draw(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tiny.save(tiny.sd3_pipeline(), tmp_path_factory.mktemp("models") / "sd3-turbo")
     assert isinstance(create_model_adapter(folder, as_teacher=False), SD3Adapter)
+
+
+def test_a_repository_is_refused_by_its_name_before_anything_is_fetched() -> None:
+    # offline, so that opening the repository would be an error of its own
+    with pytest.raises(ConfigError, match="cannot be the teacher"):
+        create_model_adapter("stabilityai/stable-diffusion-3.5-large-turbo")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.training import run as run_module
 from fewstep.training.checkpoint import checkpoints
@@ -74,6 +75,22 @@ def test_ctrl_c_saves_before_it_interrupts(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         run(recipe(tmp_path), tmp_path / "run")
     assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000001"
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_stop_while_prompts_are_embedded_leaves_no_run_behind(
+    number: signal.Signals, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = SD3Adapter.encode
+
+    def stopped(*arguments: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return encode(*arguments)
+
+    monkeypatch.setattr(SD3Adapter, "encode", stopped)
+    with pytest.raises(error):
+        run(recipe(tmp_path), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(

@@ -79,10 +79,19 @@ def other_medium(pipeline_class: str) -> str | None:
 
 def refuse_distilled(checkpoint: Checkpoint) -> None:
     """Raise ConfigError when the checkpoint is already distilled."""
-    found = recognise(checkpoint)
+    _refuse(checkpoint.model, recognise(checkpoint))
+
+
+def refuse_distilled_name(model: str) -> None:
+    """Raise ConfigError when a repository's name alone says that it is already distilled; nothing is fetched."""
+    if not Path(model).exists():
+        _refuse(model, _named(model))
+
+
+def _refuse(model: str, found: Distilled | None) -> None:
     if found is not None:
         raise ConfigError(
-            f"{checkpoint.model} is {found.what}: it has few steps left to save and cannot be the teacher. "
+            f"{model} is {found.what}: it has few steps left to save and cannot be the teacher. "
             f"Use {found.instead} instead; if it only looks like one, set backbone.allow_distilled=true."
         )
 
@@ -95,11 +104,13 @@ def recognise(checkpoint: Checkpoint) -> Distilled | None:
 
 
 def _by_name(checkpoint: Checkpoint) -> Distilled | None:
-    for name in _names(checkpoint):
-        for pattern, distilled in BY_NAME:
-            if re.search(pattern, name.lower()):
-                return distilled
-    return None
+    found = (_named(name) for name in _names(checkpoint))
+    return next((distilled for distilled in found if distilled is not None), None)
+
+
+def _named(name: str) -> Distilled | None:
+    matches = (distilled for pattern, distilled in BY_NAME if re.search(pattern, name.lower()))
+    return next(matches, None)
 
 
 def _names(checkpoint: Checkpoint) -> Iterator[str]:

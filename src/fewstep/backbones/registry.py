@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.refused import other_medium, refuse_distilled
+from fewstep.backbones.refused import other_medium, refuse_distilled, refuse_distilled_name
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.errors import ConfigError
 
@@ -68,8 +68,11 @@ def create_model_adapter(
         ConfigError: The checkpoint cannot be read, is already distilled, or is not what ``config.kind`` drives.
     """
     model = str(base_model)
+    refuses = as_teacher and not (config is not None and config.allow_distilled)
+    if refuses:
+        refuse_distilled_name(model)
     checkpoint = open_checkpoint(model, config.revision if config is not None else None)
-    if as_teacher and not (config is not None and config.allow_distilled):
+    if refuses:
         refuse_distilled(checkpoint)
     if config is None:
         adapter = _class_for(checkpoint)

@@ -73,7 +73,7 @@ def train(
         _cpu_threads(config.parallel),
         RunFolder.create(root, recipe.name, config, resume=resume, path=output) as folder,
     ):
-        embeddings = _embed(folder, adapter, prompts, config, device, console)
+        embeddings = _embed(folder, adapter, prompts, config, device, stop, console)
         trainer = _build_trainer(config, adapter, embeddings, device)
         _restore(trainer, folder)
         painter = _painter(config, adapter, prompts, embeddings, device)
@@ -118,8 +118,17 @@ def _embed(
     prompts: tuple[str, ...],
     config: RunConfig,
     device: torch.device,
+    stop: StopRequest,
     console: Console,
 ) -> EmbeddingCache:
+    def progress(done: int, total: int) -> None:
+        status.update(f"Embedding prompts: {done} of {total}")
+        if stop:
+            console.print(
+                "Stopped while prompts were embedded; nothing was trained yet, so the same command starts over."
+            )
+            raise KeyboardInterrupt if stop.interrupted else SystemExit(0)
+
     with console.status("Embedding prompts") as status:
         return open_or_build(
             folder.path.parent / ".cache" / "embeddings",
@@ -127,7 +136,7 @@ def _embed(
             prompts,
             device=device,
             dtype=COMPUTE[config.precision.compute],
-            on_progress=lambda done, total: status.update(f"Embedding prompts: {done} of {total}"),
+            on_progress=progress,
         )
 
 
