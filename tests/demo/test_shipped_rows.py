@@ -46,9 +46,11 @@ def test_the_row_of_real_data_is_reproduced_from_the_held_out_digits() -> None:
     assert list(compare_rows("real", shipped.rows["real"].row, row)) == []
 
 
-def test_the_kernel_distance_of_real_data_is_about_zero() -> None:
-    rows = read_rows().rows
-    assert abs(rows["real"].row.kd) < 0.1 * rows["teacher_4"].row.kd
+def test_real_data_is_nearer_to_the_reference_than_any_model() -> None:
+    rows = {name: measured.row for name, measured in read_rows().rows.items()}
+    # the reference has other base digits, so the distance is small and not zero
+    assert rows["real"].fd < rows["teacher_50"].fd < rows["teacher_4"].fd
+    assert abs(rows["real"].kd) < 0.5 * min(rows["teacher_50"].kd, rows["teacher_4"].kd)
 
 
 def test_teacher_and_student_have_the_same_few_steps() -> None:
