@@ -116,7 +116,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._progress.update(self._task, completed=done, update=update, losses=losses, speed=speed)
         if not self.console.is_terminal and (done % max(1, self.total_steps // 10) == 0 or done == self.total_steps):
             left = (self.total_steps - done) / per_second
-            self.console.print(f"update {update}  {losses}  {speed}  {left:.0f} s left", highlight=False, soft_wrap=True)
+            line = f"update {update}  {losses}  {speed}  {left:.0f} s left"
+            self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def drop_metrics_from(metrics: Path, step: int) -> None:
