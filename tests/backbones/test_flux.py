@@ -404,3 +404,11 @@ def test_pull_of_the_recipe_stays_within_the_scales_that_the_teacher_was_distill
     assert config.terms.ca is not None
     assert config.terms.ca.scale == direction.high - direction.low
     assert direction.high == config.backbone.guidance == config.sampling.teacher_guidance_scale
+
+
+def test_its_recipe_has_senseflows_two_patches() -> None:
+    config = load_recipe("flux1-dev").config
+    assert config.fake_score.align is not None and config.terms.isg is not None
+    assert (config.fake_score.align.decay, config.fake_score.align.after) == (0.97, "student")
+    isg = config.terms.isg
+    assert (isg.weight, isg.margin, isg.guidance.low, isg.guidance.high) == (1.0, 0.02, 1.0, 8.0)

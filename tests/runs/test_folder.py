@@ -83,7 +83,7 @@ def test_resume_takes_a_new_budget_and_writes_it_down(tmp_path: Path) -> None:
 
 
 def test_resume_refuses_another_configs_folder_and_says_what_differs(tmp_path: Path) -> None:
-    make(tmp_path, path=tmp_path / "run").close()
+    make(tmp_path, "terms.ca.scale=2", path=tmp_path / "run").close()
     said = refusal(tmp_path, "student.lr=3e-4", "terms.ca.scale=5", resume=True, path=tmp_path / "run")
     assert said == (
         f"{tmp_path / 'run'} belongs to a run with other settings, so it cannot be resumed with these: "
