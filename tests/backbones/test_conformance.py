@@ -16,6 +16,7 @@ from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
 from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS, Family
 
 PROMPTS = ["a red cat", "two blue dogs in the snow"]
+NEGATIVE = 'blurred, with "text" in it'
 LEVELS = [1.0, 0.75, 0.5, 0.25]
 
 
@@ -38,15 +39,20 @@ class Case:
         shape = self.adapter.latent_shape(self.adapter.config.height, self.adapter.config.width)
         return torch.randn(count, *shape, generator=torch.Generator().manual_seed(5))
 
-    def conditioning(self) -> tuple[Conditioning, Conditioning]:
-        return self.adapter.encode(self.pipeline, PROMPTS), self.adapter.encode_null(self.pipeline)
+    def conditioning(self, negative_prompt: str | None = None) -> tuple[Conditioning, Conditioning]:
+        cond = self.adapter.encode(self.pipeline, PROMPTS)
+        if negative_prompt is None:
+            return cond, self.adapter.encode_null(self.pipeline)
+        return cond, self.adapter.encode_negative(self.pipeline, negative_prompt)
 
-    def ours(self, noise: Tensor, sigmas: Tensor, *, guidance_scale: float) -> Tensor:
-        cond, null = self.conditioning()
+    def ours(
+        self, noise: Tensor, sigmas: Tensor, *, guidance_scale: float, negative_prompt: str | None = None
+    ) -> Tensor:
+        cond, null = self.conditioning(negative_prompt)
         field = velocity_field(self.adapter, self.network, cond, null, guidance_scale=guidance_scale)
         return sample_latents(field, noise, sigmas, initial_scale=self.adapter.initial_scale)
 
-    def stock(self, noise: Tensor, *, guidance_scale: float) -> Tensor:
+    def stock(self, noise: Tensor, *, guidance_scale: float, **call: Any) -> Tensor:
         height, width = self.adapter.config.height, self.adapter.config.width
         latents: Tensor = self.pipeline(
             PROMPTS,
@@ -58,6 +64,7 @@ class Case:
             height=height,
             width=width,
             **self.family.call,
+            **call,
         ).images
         return self.family.unpack(self.pipeline, latents, height, width)
 
@@ -101,6 +108,17 @@ def test_sampler_equals_the_pipeline_with_its_guidance(case: Case) -> None:
     noise = case.noise()
     ours = case.ours(noise, teacher_sigmas(case.adapter, len(LEVELS)), guidance_scale=4.5)
     torch.testing.assert_close(ours, case.stock(noise, guidance_scale=4.5), **case.tolerance)
+
+
+def test_sampler_equals_the_pipeline_with_a_negative_prompt(case: Case) -> None:
+    if not case.adapter.has_unconditional_branch:
+        pytest.skip("there is no branch whose place a negative prompt could take; test_flux.py has the error")
+    noise, sigmas = case.noise(), teacher_sigmas(case.adapter, len(LEVELS))
+    negative = [NEGATIVE] * len(PROMPTS)
+    ours = case.ours(noise, sigmas, guidance_scale=4.5, negative_prompt=NEGATIVE)
+    stock = case.stock(noise, guidance_scale=4.5, negative_prompt=negative)
+    torch.testing.assert_close(ours, stock, **case.tolerance)
+    assert (ours - case.ours(noise, sigmas, guidance_scale=4.5)).abs().max() > 1e-3
 
 
 def test_guidance_changes_the_sample(case: Case) -> None:

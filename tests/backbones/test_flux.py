@@ -18,10 +18,11 @@ from fewstep.backbones.protocol import PromptBatch
 from fewstep.config import load_recipe
 from fewstep.core.points import NoisyLatent
 from fewstep.data.embeddings import cache_key
+from fewstep.distributed.world import alone
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
-from fewstep.roles.build import build_roles
-from fewstep.sampling import load_generator, sample_latents, teacher_sigmas, velocity_field
+from fewstep.roles.build import RoleSettings, build_roles
+from fewstep.sampling import load_generator, sample, sample_latents, teacher_sigmas, velocity_field
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny_packed
 from tests.backbones.families import REAL_CONFIGURATIONS
@@ -259,16 +260,19 @@ def test_model_that_only_looks_like_schnell_can_be_allowed(tmp_path: Path) -> No
     assert adapter.to_sigma(torch.tensor(LEVELS)).tolist() == LEVELS
 
 
-def test_derivative_without_a_guidance_embedding_is_guided_by_its_empty_prompt(without_embedding: Path) -> None:
+@pytest.mark.parametrize("negative_prompt", ["", "blurred"])
+def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
+    without_embedding: Path, negative_prompt: str
+) -> None:
     adapter = tiny_adapter(without_embedding, ca=NullPrompt())
     pipeline = adapter.load_pipeline()
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    cond, null = adapter.encode(pipeline, PROMPTS), adapter.encode_null(pipeline)
-    field = velocity_field(adapter, adapter.load_network(), cond, null, guidance_scale=3.0)
+    cond, negative = adapter.encode(pipeline, PROMPTS), adapter.encode_negative(pipeline, negative_prompt)
+    field = velocity_field(adapter, adapter.load_network(), cond, negative, guidance_scale=3.0)
     ours = sample_latents(field, noise, teacher_sigmas(adapter, 4))
     stock = pipeline(
         PROMPTS,
-        negative_prompt=["", ""],
+        negative_prompt=[negative_prompt] * 2,
         true_cfg_scale=3.0,
         latents=tiny_packed.pack(pipeline, noise),
         sigmas=LEVELS,
@@ -326,6 +330,18 @@ def test_scale_of_one_is_an_embedded_scale_and_not_the_deployment_value(folder: 
     assert (at_one - deployed).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("guidance_scale", [None, 1.0, 5.0])
+def test_negative_prompt_is_refused_because_there_is_no_branch_for_it(
+    folder: Path, guidance_scale: float | None
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        sample(folder, "a red cat", guidance_scale=guidance_scale, negative_prompt="blurred", device="cpu")
+    assert str(refused.value) == (
+        f"{folder} takes its guidance scale as an input of the network and has no unconditional branch, so a negative "
+        "prompt has nothing to take the place of; leave it out."
+    )
+
+
 # Training.
 
 
@@ -349,7 +365,7 @@ def trainer_of(folder: Path, *overrides: str) -> Trainer:
     adapter = create_model_adapter(folder, config.backbone)
     pipeline = adapter.load_pipeline(transformer=None, vae=None)
     embedded = Embedded(adapter.encode(pipeline, PROMPTS), adapter.encode_null(pipeline))
-    roles = build_roles(adapter, device=torch.device("cpu"), compute=torch.float32, gradient_checkpointing=False)
+    roles = build_roles(adapter, RoleSettings(), alone(torch.device("cpu")))
     return Trainer(config, adapter, roles, embedded, torch.device("cpu"))
 
 
@@ -369,6 +385,14 @@ def test_teacher_answers_both_scales_in_one_batched_call(folder: Path) -> None:
         trainer.run_step()
     # ca, dm and cdm at the low scale, ca once more at the high one; two samples each
     assert [sorted(call) for call in calls] == [[1.0] * 6 + [3.5] * 2]
+
+
+def test_intra_segment_guidance_asks_the_teacher_once_at_the_drawn_embedded_scale(folder: Path) -> None:
+    trainer = trainer_of(folder, "terms.isg={margin: 0.02, guidance: {low: 5.0, high: 5.0}}")
+    calls = guidance_asked(trainer.roles.teacher.network)
+    for _ in range(2):
+        trainer.run_step()
+    assert [call for call in calls if 5.0 in call] == [[5.0, 5.0]]
 
 
 @pytest.mark.parametrize("role", ["student", "fake_score"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fewstep.backbones import Conditioning, create_model_adapter
 from fewstep.backbones.longcat import LongCatAdapter, LongCatConfig, TokenRenormalisation
 from fewstep.backbones.packed import pack
+from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.config import load_recipe
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -164,6 +165,22 @@ def test_text_in_quotation_marks_is_read_letter_by_letter() -> None:
     tokenizer.__class__ = Watched
     adapter_of().encode(pipeline, PROMPTS[1:])
     assert asked[:7] == ["a sign that says ", '"', "o", "p", "e", "n", '"']
+
+
+def test_prompts_that_are_long_because_of_their_quotations_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    pipeline, adapter = tiny_packed.longcat_pipeline(), adapter_of()
+    # a token that stands for two letters, which quotation marks take apart again
+    tokenizer = type(pipeline.tokenizer)(
+        vocab={**pipeline.tokenizer.get_vocab(), "aa": len(pipeline.tokenizer)}, merges=[("a", "a")]
+    )
+    plain, quoted = "a" * 600, f'"{"a" * 600}"'
+    assert adapter.count_tokens(tokenizer, [plain, quoted, "a cat's tail"]) == [300, 602, 12]
+    assert adapter.count_tokens(tokenizer, [""]) == [0]
+    pipeline.register_modules(tokenizer=tokenizer)
+    with caplog.at_level("WARNING", logger="fewstep"):
+        warn_of_cut_prompts(adapter, pipeline, [plain, quoted])
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" (")[0] for line in said] == ["1 of 2 prompts is longer than 512 tokens and is cut"]
 
 
 def test_prompts_are_not_rewritten() -> None:

@@ -81,6 +81,26 @@ def test_saved_factors_load_exactly(case: Case, wrapped: Any, tmp_path: Path) ->
     assert torch.equal(velocity(case, loaded), before)
 
 
+def test_factors_load_through_diffusers_own_loader(case: Case, tmp_path: Path) -> None:
+    """As the pages say for pipelines without a loader of their own, such as LongCat-Image's."""
+    from peft import LoraConfig
+
+    network: Any = case.adapter.load_network()
+    if getattr(network, "load_lora_adapter", None) is None:
+        pytest.skip(f"{type(network).__name__} has no loader in diffusers; its student ships merged")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        targets = case.adapter.get_lora_target_modules()
+        network.requires_grad_(False)
+        network.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
+    before = velocity(case, moved(network))
+    network.save_lora_adapter(tmp_path)
+    fresh: Any = case.adapter.load_network()
+    fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
+    assert (before - velocity(case, case.network)).abs().max() > 1e-3
+    assert torch.equal(velocity(case, fresh), before)
+
+
 def test_merged_student_survives_its_export_exactly(case: Case, wrapped: Any, tmp_path: Path) -> None:
     merged = moved(wrapped).merge_and_unload()
     before = velocity(case, merged)

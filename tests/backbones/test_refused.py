@@ -69,7 +69,7 @@ def test_no_teacher_of_the_matrix_is_refused_by_its_name(target: Target) -> None
         "meituan-longcat/LongCat-Image",
         "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         "Efficient-Large-Model/Sana_600M_1024px_diffusers",
-        "Efficient-Large-Model/Sana_1600M_1024px_diffusers",
+        "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
         "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "stabilityai/stable-diffusion-xl-base-1.0",
         "Tongyi-MAI/Z-Image",

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -229,6 +231,19 @@ def test_hubs_answer_becomes_a_sentence(kind: str, sentence: str, monkeypatch: p
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(ConfigError, match=sentence):
         create_model_adapter("somebody/model", SD3Config(model="somebody/model", revision="v9"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_token_that_the_hub_refuses_is_told(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*arguments: object, **options: object) -> str:
+        error: Any = hub_error("HfHubHTTPError")
+        error.response = SimpleNamespace(status_code=status)
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    told = rf"hub refuses your token for somebody/model \(HTTP {status}\): set HF_TOKEN to a valid token"
+    with pytest.raises(ConfigError, match=told):
+        create_model_adapter("somebody/model")
 
 
 def test_repository_is_read_from_the_download_cache(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones import Conditioning, create_model_adapter
+from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.sana import SanaAdapter, SanaConfig
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -111,6 +112,13 @@ def test_instruction_stands_before_prompts_and_never_before_the_null_prompt(tmp_
     nulls = [adapter.encode_null(pipeline).tensors["prompt_embeds"] for adapter in (told, bare)]
     assert (embeds[0] - embeds[1]).abs().max() > 1e-3
     assert torch.equal(nulls[0], nulls[1])
+
+
+def test_prompts_that_sana_cuts_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="fewstep"):
+        warn_of_cut_prompts(adapter_of(max_sequence_length=24), tiny_sana.sana_pipeline(), ["a cat", "a cat" * 5])
+    said = [record.getMessage().partition(" (")[0] for record in caplog.records]
+    assert said == ["1 of 2 prompts is longer than 23 tokens and is cut"]
 
 
 def test_stock_call_leaves_the_instruction_out_when_the_recipe_does() -> None:

@@ -1,5 +1,6 @@
 """What is particular to Stable Diffusion 3."""
 
+import re
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ from torch import Tensor, nn
 
 from fewstep.backbones import Conditioning
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.config import load_recipe
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
+from fewstep.methods.isg import segment_grid
+from fewstep.training.fit import require_fitting_levels
 from tests.backbones.families import REAL_CONFIGURATIONS
+from tests.backbones.pages import FOLDER, PAGES
 
 
 def adapter_of(name: str = "sd3-medium", *, scheduler: dict[str, Any] | None = None, **config: Any) -> SD3Adapter:
@@ -94,3 +99,31 @@ def test_student_scheduler_takes_sigmas_as_they_are() -> None:
 def test_longer_text_than_the_pipeline_allows_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 512"):
         SD3Config(model="m", max_sequence_length=513)
+
+
+def test_recipes_of_35_align_as_senseflow_does_with_their_model() -> None:
+    aligned = {name: load_recipe(name).config.fake_score.align for name in ("sd3-medium", "sd35-medium", "sd35-large")}
+    assert {name: (align.decay, align.after) for name, align in aligned.items() if align is not None} == {
+        "sd3-medium": (0.999, "fake_score"),
+        "sd35-medium": (0.98, "student"),
+        "sd35-large": (0.97, "student"),
+    }
+
+
+def test_large_has_intra_segment_guidance_that_fits_its_grid() -> None:
+    config = load_recipe("sd35-large").config
+    isg = config.terms.isg
+    assert isg is not None
+    assert (isg.weight, isg.margin, isg.guidance.low, isg.guidance.high) == (1.0, 0.05, 5.0, 5.0)
+    require_fitting_levels(config, adapter_of("sd35-large"))
+    assert segment_grid(isg, adapter_of("sd35-large").to_sigma).tolist() == pytest.approx([1.0, 0.9, 0.75, 0.5, 0.0])
+
+
+def test_line_of_the_page_switches_it_on_for_medium() -> None:
+    page = (FOLDER / PAGES["sd3"]).read_text(encoding="utf-8")
+    line = re.findall(r"`(terms\.isg=)'(.*)'`", page)
+    assert len(line) == 1
+    isg = load_recipe("sd35-medium", ["".join(line[0])]).config.terms.isg
+    assert isg is not None
+    assert (isg.weight, isg.guidance.low, isg.guidance.high) == (0.5, 2.0, 4.0)
+    assert load_recipe("sd35-medium").config.terms.isg is None

@@ -274,7 +274,6 @@ def test_size_that_is_no_multiple_is_refused() -> None:
 
 
 def test_safety_checker_stays_out_of_memory(tmp_path: Path) -> None:
-    assert of_recipe("sd15").not_loaded()["safety_checker"] is None  # type: ignore[attr-defined]
     tiny_vp.sd_pipeline().save_pretrained(tmp_path / "teacher")
     assert create_model_adapter(tmp_path / "teacher").load_pipeline().safety_checker is None
 

@@ -57,6 +57,8 @@ def test_check_tells_adapter_schedule_and_recipes_of_a_teacher(
     assert said["adapter"] == "sd3 (fewstep.backbones.sd3.SD3Adapter)"
     assert said["size"] == "16 x 16 pixels, latents (4, 8, 8)"
     assert said["schedule"] == "[1, 0.75, 0.5, 0.25] becomes sigma [1, 0.9, 0.75, 0.5]"
+    assert said["blocks"] == "JointTransformerBlock"
+    assert said["lora"].startswith("attn.to_q, attn.to_k, attn.to_v, attn.to_out.0, attn.add_q_proj")
     assert "sd3-medium" in said["recipes"].split(", ")
     assert said["distilled"].startswith("not that its name or its configuration tells")
 
@@ -70,8 +72,39 @@ def test_check_says_what_a_distilled_model_is_and_what_to_use(
     assert said["adapter"].startswith("sd3 ")
     assert said["distilled"] == (
         "yes: SD3.5-Large-Turbo, already distilled to 4 steps; it cannot be a teacher. "
-        "Use stabilityai/stable-diffusion-3.5-large instead."
+        "Use stabilityai/stable-diffusion-3.5-large instead; if it only looks like one, set "
+        "backbone.allow_distilled=true."
     )
+
+
+def test_check_knows_a_distilled_repository_by_its_name_when_its_files_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    said = lines_of(printed(capsys, "check", "black-forest-labs/FLUX.1-schnell"))
+    assert said["files"].startswith("not read: black-forest-labs/FLUX.1-schnell is not a local folder")
+    assert said["distilled"].startswith("yes: FLUX.1-schnell, already distilled to 1 to 4 steps; it cannot be")
+
+
+def test_check_of_an_unknown_repository_that_cannot_be_read_is_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert "somebody/model is not a local folder" in printed(capsys, "check", "somebody/model", code=2)
+
+
+@pytest.mark.parametrize("guidance_scale", [[], ["--guidance-scale", "1"]])
+def test_sample_tells_in_one_sentence_why_a_negative_prompt_has_no_effect(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, guidance_scale: list[str]
+) -> None:
+    folder = tiny.save(tiny.sd3_pipeline(sd35=False), tmp_path / "student")
+    facts = {"role": "student", "backbone": "sd3", "height": 16, "width": 16, "guidance_scale": 1.0}
+    (folder / "fewstep.json").write_text(json.dumps(facts))
+    capsys.readouterr()  # the progress bar of saving
+    asked = ["--prompt", "a cat", "--negative-prompt", "blurred", "--output", str(tmp_path / "cat.png")]
+    said = printed(capsys, "sample", str(folder), *asked, *guidance_scale, code=2)
+    assert said.startswith(f"fewstep: {folder} is drawn at guidance scale 1, which is off, so a negative prompt would")
+    assert not (tmp_path / "cat.png").exists()
 
 
 def test_check_recognises_a_distilled_model_that_no_adapter_serves(

@@ -29,8 +29,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(teacher: Path, tmp_path: Path) -> RunFolder:
+    return made(teacher, tmp_path)
+
+
+def made(teacher: Path, tmp_path: Path, *overrides: str) -> RunFolder:
     size = ["backbone.height=16", "backbone.width=24", "backbone.max_sequence_length=1"]
-    recipe = load_recipe("digits", [f"backbone.model={teacher}", *size])
+    recipe = load_recipe("digits", [f"backbone.model={teacher}", *size, *overrides])
     with RunFolder.create(tmp_path / "runs", "digits", recipe.config) as folder:
         folder.checkpoints.mkdir(exist_ok=True)
         return folder
@@ -57,9 +61,16 @@ def test_average_of_the_newest_checkpoint_is_exported(run: RunFolder, teacher: P
     assert exported_value(done.folder) == 0.25
 
 
-def test_student_is_exported_where_no_average_was_kept(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+def test_student_is_exported_where_no_average_was_kept(teacher: Path, tmp_path: Path) -> None:
+    run = made(teacher, tmp_path, "student.ema=null")
     checkpoint(run, teacher, NUM_STEPS, ema=None, student=0.75)
     assert exported_value(export(run.path, tmp_path / "student").folder) == 0.75
+
+
+def test_an_average_that_is_missing_is_an_error_and_not_replaced(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=None, student=0.75)
+    with pytest.raises(CheckpointError, match="weights are missing"):
+        export(run.path, tmp_path / "student")
 
 
 def test_one_checkpoint_can_be_chosen(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
@@ -84,7 +95,7 @@ def test_result_prints_where_it_is_and_how_to_draw(run: RunFolder, teacher: Path
         f"The student is in {tmp_path / 'student'}. Draw with it in plain diffusers:\n\n{done.stock_call}"
     )
     assert "num_inference_steps=4,\n    sigmas=[1.0, 0.9, 0.75, 0.5],\n    guidance_scale=1.0,\n" in done.stock_call
-    assert "max_sequence_length=1,\n    height=16,\n    width=24,\n" in done.stock_call
+    assert "height=16,\n    width=24,\n    max_sequence_length=1,\n" in done.stock_call
     assert (
         f'from_pretrained("{tmp_path / "student"}", dtype=torch.float32, text_encoder_3=None, tokenizer_3=None)'
         in done.stock_call

@@ -51,6 +51,50 @@ def test_plain_folder_is_drawn_with_its_pipelines_own_guidance(generator: TextTo
     assert torch.equal(own, stated)
 
 
+def test_negative_prompt_takes_the_place_of_the_empty_one(generator: TextToImage) -> None:
+    empty, plain, negative = (
+        generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=4.5, negative_prompt=text)
+        for text in ("", None, "blurred")
+    )
+    assert torch.equal(empty, plain)
+    assert (negative - plain).abs().max() > 1e-3
+
+
+def test_negative_prompt_reaches_the_picture(folder: Path) -> None:
+    asked = {"steps": 1, "seed": 7, "guidance_scale": 4.5, "device": "cpu"}
+    plain, negative = (sample(folder, "a red cat", negative_prompt=text, **asked)[0] for text in (None, "blurred"))  # type: ignore[arg-type]
+    assert plain.tobytes() != negative.tobytes()
+
+
+def test_negative_prompt_without_guidance_is_refused_before_weights_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.sampling.generate.load_generator", None)
+    with pytest.raises(ConfigError) as refused:
+        sample(folder, "a red cat", guidance_scale=1.0, negative_prompt="blurred", device="cpu")
+    assert str(refused.value) == (
+        f"{folder} is drawn at guidance scale 1, which is off, so a negative prompt would change nothing; "
+        "set a guidance scale above 1 or leave the negative prompt out."
+    )
+
+
+def test_negative_prompt_of_a_model_whose_own_guidance_is_off_is_refused(tmp_path: Path) -> None:
+    tiny.save(tiny.sd3_pipeline(), tmp_path / "student")
+    facts = {"role": "student", "backbone": "sd3", "height": 16, "width": 16, "guidance_scale": 1.0}
+    (tmp_path / "student" / "fewstep.json").write_text(json.dumps(facts))
+    with pytest.raises(ConfigError, match="student is drawn at guidance scale 1, which is off, so a negative prompt"):
+        sample(tmp_path / "student", "a red cat", negative_prompt="blurred", device="cpu")
+
+
+def test_prompts_that_are_cut_are_counted(generator: TextToImage, caplog: pytest.LogCaptureFixture) -> None:
+    long = "a very long story of a cat that went to the sea and came home again"
+    with caplog.at_level("WARNING", logger="fewstep"):
+        generator.latents(["a cat", long], [0, 0], steps=1, guidance_scale=4.5, negative_prompt=long)
+    said = [record.getMessage().partition(" (")[0] for record in caplog.records]
+    assert "1 of 2 prompts is longer than 40 tokens and is cut" in said
+    assert "1 of 1 prompts is longer than 40 tokens and is cut" in said
+
+
 def test_facts_of_a_teacher_state_its_guidance(folder: Path, tmp_path: Path) -> None:
     tiny.save(tiny.sd3_pipeline(), tmp_path / "teacher")
     facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "steps": 50, "guidance_scale": 2.0}

@@ -1,6 +1,6 @@
-"""The time shift of diffusers' FlowMatchEulerDiscreteScheduler, as a map of single noise levels.
+"""The clock of diffusers' FlowMatchEulerDiscreteScheduler, as a map of single noise levels.
 
-Shared by every backbone that ships with that scheduler.
+Shared by every backbone that ships with that scheduler; :class:`FlowMatchAdapter` answers the clock's questions.
 """
 
 import math
@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.flow import time_shift
 from fewstep.errors import ConfigError
 
@@ -21,6 +23,25 @@ BENDS_THE_GRID = (
     "stochastic_sampling",
 )
 """Options under which a level's sigma depends on the rest of the grid, or the step is no Euler step."""
+
+
+class FlowMatchAdapter(DiffusersAdapter):
+    """A flow-matching pipeline whose scheduler only shifts the levels it is given.
+
+    A family adds ``velocity``, ``encode``, and the names of its classes.
+    """
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        require_plain_shift(components["scheduler"], model=config.model)
+
+    def to_sigma(self, level: Tensor) -> Tensor:
+        _, height, width = self.latent_shape(self.config.height, self.config.width)
+        tokens = (height // self.patch_size) * (width // self.patch_size)
+        return shift_level(level, self.components["scheduler"], num_tokens=tokens)
+
+    def student_scheduler(self) -> Any:
+        return scheduler_of_given_sigmas(self.components["scheduler"])
 
 
 def shift_level(level: Tensor, scheduler: Mapping[str, Any], *, num_tokens: int) -> Tensor:

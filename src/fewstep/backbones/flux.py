@@ -156,6 +156,10 @@ class FluxAdapter(PackedFlowAdapter):
     def student_guidance_scale(self) -> float:
         return self.config.guidance if self.embeds_guidance else 1.0
 
+    @property
+    def has_unconditional_branch(self) -> bool:
+        return not self.embeds_guidance
+
     def _at(self, cond: Conditioning, guidance: float) -> Conditioning:
         """The same prompts at an embedded scale."""
         if not self.embeds_guidance:
@@ -179,23 +183,7 @@ class FluxAdapter(PackedFlowAdapter):
         return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {
-            "num_inference_steps": len(sigmas),
-            "sigmas": [float(sigma) for sigma in sigmas],
-            "guidance_scale": self.student_guidance_scale,
-            "max_sequence_length": self.config.max_sequence_length,
-            "height": self.config.height,
-            "width": self.config.width,
-        }
-
-    def load_kwargs(self) -> dict[str, Any]:
-        return {}
-
-    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
-        return [encoder for encoder in (pipeline.text_encoder, pipeline.text_encoder_2) if encoder is not None]
-
-    def get_tokenizers(self, pipeline: Any) -> list[Any]:
-        return [tokenizer for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2) if tokenizer is not None]
+        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
 
     def token_limits(self, pipeline: Any) -> list[int]:
         t5 = pipeline.tokenizer_2

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewstep.backbones import packed
 from fewstep.backbones.packed_flow import PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.source import quiet_imports
 from fewstep.core import flow
 from fewstep.core.points import NoisyLatent
 
@@ -74,8 +75,7 @@ class LongCatAdapter(PackedFlowAdapter):
         """Plain guidance, then the limit on each token's norm that ``backbone.renormalise`` asks for."""
         if guidance_scale == 1.0:
             return self.velocity(network, point, cond)
-        twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
-        null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
+        null, conditional = self._branches(network, point, cond, null_cond)
         guided = flow.guide(conditional, null, guidance_scale)
         if self.config.renormalise is None:
             return guided
@@ -90,25 +90,24 @@ class LongCatAdapter(PackedFlowAdapter):
         return Conditioning({"prompt_embeds": embeds})
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {
-            "num_inference_steps": len(sigmas),
-            "sigmas": [float(sigma) for sigma in sigmas],
-            "guidance_scale": self.student_guidance_scale,
-            "enable_prompt_rewrite": False,
-            "height": self.config.height,
-            "width": self.config.width,
-        }
+        return {**super().call_kwargs(sigmas), "enable_prompt_rewrite": False}
 
     def load_kwargs(self) -> dict[str, Any]:
         # only prompt rewriting uses it, and it cannot be loaded without torchvision
         return {"text_processor": None}
 
-    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
-        return [pipeline.text_encoder]
-
-    def get_tokenizers(self, pipeline: Any) -> list[Any]:
-        return [pipeline.tokenizer]
-
     def token_limits(self, pipeline: Any) -> list[int]:
-        # text in quotation marks takes a token per letter: the pipeline itself warns of prompts that it makes too long
         return [TEXT_TOKENS]
+
+    def count_tokens(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        # text in quotation marks takes its tokens letter by letter
+        with quiet_imports():
+            from diffusers.pipelines.longcat_image.pipeline_longcat_image import split_quotation
+
+        pieces = [
+            [piece for text, quoted in split_quotation(prompt) for piece in (text if quoted else [text])]
+            for prompt in prompts
+        ]
+        flat = [piece for prompt in pieces for piece in prompt]
+        lengths = iter(super().count_tokens(tokenizer, flat) if flat else [])  # an empty prompt has no pieces
+        return [sum(next(lengths) for _ in prompt) for prompt in pieces]

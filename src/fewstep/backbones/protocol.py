@@ -150,9 +150,16 @@ class ModelAdapter(ABC):
         """Velocity with the pipeline's own guidance, as it draws pictures; one batched call for both branches."""
         if guidance_scale == 1.0:
             return self.velocity(network, point, cond)
+        null, conditional = self._branches(network, point, cond, null_cond)
+        return flow.guide(conditional, null, guidance_scale)
+
+    def _branches(
+        self, network: nn.Module, point: NoisyLatent, cond: Conditioning, null_cond: Conditioning
+    ) -> tuple[Tensor, Tensor]:
+        """Velocities of the unconditional and the conditional branch, in one batched call."""
         twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
         null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
-        return flow.guide(conditional, null, guidance_scale)
+        return null, conditional
 
     @property
     def student_guidance_scale(self) -> float:
@@ -161,6 +168,11 @@ class ModelAdapter(ABC):
         1, which is off, except where the scale is an input of the network.
         """
         return 1.0
+
+    @property
+    def has_unconditional_branch(self) -> bool:
+        """Whether guided pictures compare a prompt with the empty one, whose place a negative prompt can take."""
+        return True
 
     @abstractmethod
     def to_sigma(self, level: Tensor) -> Tensor:
@@ -200,7 +212,11 @@ class ModelAdapter(ABC):
 
     def encode_null(self, pipeline: Any) -> Conditioning:
         """Embed the unconditional branch: one row."""
-        return self.encode(pipeline, [""])
+        return self.encode_negative(pipeline, "")
+
+    def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning:
+        """Embed a negative prompt, which takes the place of the empty one, exactly as the pipeline does: one row."""
+        return self.encode(pipeline, [prompt])
 
     @abstractmethod
     def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
@@ -238,6 +254,10 @@ class ModelAdapter(ABC):
     def token_limits(self, pipeline: Any) -> list[int]:
         """How many tokens of a prompt each of :meth:`get_tokenizers` keeps, its special ones counted."""
         return [int(tokenizer.model_max_length) for tokenizer in self.get_tokenizers(pipeline)]
+
+    def count_tokens(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
+        """How many tokens each prompt is long before it is cut, its special ones counted."""
+        return [len(ids) for ids in tokenizer(list(prompts), truncation=False, verbose=False)["input_ids"]]
 
     def student_forward(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Tensor:
         """The few-step network's velocity: no guidance."""

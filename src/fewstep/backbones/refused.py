@@ -27,7 +27,7 @@ class Distilled:
 
 SCHNELL = Distilled("FLUX.1-schnell, already distilled to 1 to 4 steps", "black-forest-labs/FLUX.1-dev")
 SPRINT = Distilled(
-    "a SANA-Sprint model, already distilled to 1 to 4 steps", "Efficient-Large-Model/Sana_1600M_1024px_diffusers"
+    "a SANA-Sprint model, already distilled to 1 to 4 steps", "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
 )
 SD35_TURBO = Distilled("SD3.5-Large-Turbo, already distilled to 4 steps", "stabilityai/stable-diffusion-3.5-large")
 SD_TURBO = Distilled(
@@ -84,8 +84,7 @@ def refuse_distilled(checkpoint: Checkpoint) -> None:
 
 def refuse_distilled_name(model: str) -> None:
     """Raise ConfigError when a repository's name alone says that it is already distilled; nothing is fetched."""
-    if not Path(model).exists():
-        _refuse(model, _named(model))
+    _refuse(model, recognise_name(model))
 
 
 def _refuse(model: str, found: Distilled | None) -> None:
@@ -101,6 +100,11 @@ def recognise(checkpoint: Checkpoint) -> Distilled | None:
     if checkpoint.facts is not None and checkpoint.facts.role == "student":
         return OUR_STUDENT
     return _by_configuration(checkpoint) or _by_name(checkpoint)
+
+
+def recognise_name(model: str) -> Distilled | None:
+    """What kind of distilled checkpoint a repository is by its name alone, or None; a folder is read instead."""
+    return None if Path(model).exists() else _named(model)
 
 
 def _by_name(checkpoint: Checkpoint) -> Distilled | None:

@@ -6,9 +6,7 @@ static time shift like that of the other flow models, so a student ships with th
 """
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,15 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.backbones import flow_match
-from fewstep.backbones.pipeline_folder import write_pipeline_folder
-from fewstep.backbones.protocol import BackboneConfig, Conditioning, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
-
-PIPELINE_UNIT = 32
-"""The pipeline takes multiples of this many pixels, whatever its VAE."""
 
 
 class SanaConfig(BackboneConfig):
@@ -38,12 +32,16 @@ class SanaConfig(BackboneConfig):
     )
 
 
-class SanaAdapter(ModelAdapter):
+class SanaAdapter(DiffusersAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``SanaPipeline``."""
 
     kind: ClassVar[str] = "sana"
     config_class: ClassVar[type[BackboneConfig]] = SanaConfig
     pipeline_class: ClassVar[str] = "SanaPipeline"
+    pipeline_unit: ClassVar[int] = 32
+    network_class: ClassVar[str] = "SanaTransformer2DModel"
+    vae_class: ClassVar[str] = "AutoencoderDC"
+    default_latent_side: ClassVar[int] = 32
     block_classes: ClassVar[tuple[str, ...]] = ("SanaTransformerBlock",)
     # the two 1 x 1 convolutions are the feed-forward; the depth-wise one between them has no low-rank form
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "conv_inverted", "conv_point")
@@ -51,8 +49,6 @@ class SanaAdapter(ModelAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        self.network_config = components["transformer"]
-        self.vae_config = components["vae"]
         if self.network_config.get("guidance_embeds"):
             raise ConfigError(
                 f"{config.model} takes its guidance as an input of the network, as SANA-Sprint does, which is already "
@@ -60,14 +56,10 @@ class SanaAdapter(ModelAdapter):
                 "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers."
             )
         self.shift = _static_shift(components["scheduler"], model=config.model)
-        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
 
     @classmethod
-    def default_config(
-        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
-    ) -> BackboneConfig:
-        side = int(components["transformer"].get("sample_size", 32)) * _vae_factor(components["vae"])
-        return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
+    def vae_factor(cls, vae: Mapping[str, Any]) -> int:
+        return int(2 ** (len(vae["encoder_block_out_channels"]) - 1))
 
     # The maths' side.
 
@@ -87,49 +79,14 @@ class SanaAdapter(ModelAdapter):
     def to_sigma(self, level: Tensor) -> Tensor:
         return time_shift(level, self.shift)
 
-    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        factor = _vae_factor(self.vae_config)
-        unit = math.lcm(PIPELINE_UNIT, factor * int(self.network_config.get("patch_size", 1)))
-        if height % unit or width % unit:
-            raise ConfigError(
-                f"{height} x {width} pixels do not fit {self.config.model}: "
-                f"height and width must be multiples of {unit}; the nearest below are {height // unit * unit} x "
-                f"{width // unit * unit} (backbone.height, backbone.width)."
-            )
-        return int(self.network_config["in_channels"]), height // factor, width // factor
-
     # The files' side.
-
-    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return self._load("transformer", "SanaTransformer2DModel", dtype)
-
-    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return self._load("vae", "AutoencoderDC", dtype)
-
-    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
-        with quiet_imports():
-            from diffusers import SanaPipeline
-
-        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
-            pipeline = SanaPipeline.from_pretrained(
-                locate(self.config.model), revision=self.config.revision, dtype=dtype, **components
-            )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         # encode_prompt has no instruction by default, but the call has: it must be given
         return self._encode(pipeline, prompts, _instruction(pipeline) if self.config.instruction else None)
 
-    def encode_null(self, pipeline: Any) -> Conditioning:
-        return self._encode(pipeline, [""], None)  # the pipeline never puts the instruction before a negative prompt
-
-    @torch.no_grad()
-    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
-        latents = x0.float() / self.vae_config["scaling_factor"]
-        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
-        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
-        return scaled
+    def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning:
+        return self._encode(pipeline, [prompt], None)  # the pipeline never puts the instruction before a negative one
 
     def student_scheduler(self) -> Any:
         stock = self.components["scheduler"]
@@ -140,37 +97,13 @@ class SanaAdapter(ModelAdapter):
         return FlowMatchEulerDiscreteScheduler(shift=1.0)
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        call: dict[str, Any] = {
-            "num_inference_steps": len(sigmas),
-            "sigmas": [float(sigma) for sigma in sigmas],
-            "guidance_scale": 1.0,
+        call = {
+            **super().call_kwargs(sigmas),
             "max_sequence_length": self.config.max_sequence_length,
-            "height": self.config.height,
-            "width": self.config.width,
             # a binned picture is drawn at another size and cropped
             "use_resolution_binning": False,
         }
         return call if self.config.instruction else {**call, "complex_human_instruction": None}
-
-    def load_kwargs(self) -> dict[str, Any]:
-        return {}
-
-    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
-        write_pipeline_folder(
-            folder,
-            network,
-            self.student_scheduler(),
-            model=self.config.model,
-            revision=self.config.revision,
-            model_index=self.components["model_index"],
-            network_component=self.network_component,
-        )
-
-    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
-        return [] if pipeline.text_encoder is None else [pipeline.text_encoder]
-
-    def get_tokenizers(self, pipeline: Any) -> list[Any]:
-        return [] if pipeline.tokenizer is None else [pipeline.tokenizer]
 
     def token_limits(self, pipeline: Any) -> list[int]:
         # behind the instruction the pipeline leaves a prompt one token less
@@ -185,9 +118,6 @@ class SanaAdapter(ModelAdapter):
             complex_human_instruction=instruction,
         )
         return Conditioning({"prompt_embeds": embeds, "prompt_attention_mask": mask})
-
-    def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
-        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
 
 
 def _instruction(pipeline: Any) -> list[str]:
@@ -214,7 +144,3 @@ def _static_shift(scheduler: Mapping[str, Any], *, model: str) -> float:
         "needs a DPMSolverMultistepScheduler with use_flow_sigmas and prediction_type=flow_prediction, or a "
         "FlowMatchEulerDiscreteScheduler with a static shift. Use the original checkpoint's scheduler_config.json."
     )
-
-
-def _vae_factor(vae: Mapping[str, Any]) -> int:
-    return int(2 ** (len(vae["encoder_block_out_channels"]) - 1))

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 
+NOT_LOADED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+"""The exported folder keeps its copies; our own drawing looks at latents and pixels only."""
+
 
 class SD15Config(BackboneConfig):
     """The ``backbone`` section of a recipe for Stable Diffusion 1 and 2."""
@@ -41,6 +44,5 @@ class SD15Adapter(VariancePreservingAdapter):
         )
         return Conditioning({"prompt_embeds": embeds})
 
-    def not_loaded(self) -> dict[str, Any]:
-        # the exported folder keeps its copies; our own drawing looks at latents and pixels only
-        return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        return super().load_pipeline(dtype=dtype, **{**NOT_LOADED, **components})

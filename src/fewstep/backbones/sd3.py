@@ -5,7 +5,6 @@ and query-key normalisation of the 3.5 models live inside the network and ask no
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,10 +12,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones import flow_match
-from fewstep.backbones.pipeline_folder import write_pipeline_folder
-from fewstep.backbones.protocol import BackboneConfig, Conditioning, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.backbones.flow_match import FlowMatchAdapter
+from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
@@ -34,30 +31,20 @@ class SD3Config(BackboneConfig):
     )
 
 
-class SD3Adapter(ModelAdapter):
+class SD3Adapter(FlowMatchAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``StableDiffusion3Pipeline``."""
 
     kind: ClassVar[str] = "sd3"
     config_class: ClassVar[type[BackboneConfig]] = SD3Config
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
+    network_class: ClassVar[str] = "SD3Transformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
     config: SD3Config
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        flow_match.require_plain_shift(components["scheduler"], model=config.model)
-        self.network_config = components["transformer"]
-        self.vae_config = components["vae"]
         self.lora_targets = _lora_targets(dual_attention=bool(self.network_config.get("dual_attention_layers")))
         self.never_trained = _never_trained(self.network_config)
-        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
-
-    @classmethod
-    def default_config(
-        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
-    ) -> BackboneConfig:
-        side = int(components["transformer"].get("sample_size", 128)) * _vae_factor(components["vae"])
-        return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
 
     # The maths' side.
 
@@ -73,51 +60,23 @@ class SD3Adapter(ModelAdapter):
         velocity: Tensor = output.float()
         return velocity
 
-    def to_sigma(self, level: Tensor) -> Tensor:
-        _, height, width = self.latent_shape(self.config.height, self.config.width)
-        patch = self._patch_size
-        return flow_match.shift_level(
-            level, self.components["scheduler"], num_tokens=(height // patch) * (width // patch)
-        )
-
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
-        factor, patch = _vae_factor(self.vae_config), self._patch_size
-        unit = factor * patch
-        if height % unit or width % unit:
-            raise ConfigError(
-                f"{height} x {width} pixels do not fit {self.config.model}: "
-                f"height and width must be multiples of {unit}; the nearest below are {height // unit * unit} x "
-                f"{width // unit * unit} (backbone.height, backbone.width)."
-            )
+        shape = super().latent_shape(height, width)
+        unit = self.vae_factor(self.vae_config) * self.patch_size
         largest = int(self.network_config.get("pos_embed_max_size") or max(height, width) // unit) * unit
         if max(height, width) > largest:
             raise ConfigError(
                 f"{height} x {width} pixels are too large for {self.config.model}: its position table ends at "
                 f"{largest} pixels a side (backbone.height, backbone.width)."
             )
-        return int(self.network_config["in_channels"]), height // factor, width // factor
+        return shape
 
     # The files' side.
 
-    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return self._load("transformer", "SD3Transformer2DModel", dtype)
-
-    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return self._load("vae", "AutoencoderKL", dtype)
-
     def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
-        with quiet_imports():
-            from diffusers import StableDiffusion3Pipeline
-
-        arguments = {**self.load_kwargs(), **components}
-        if not self._has_t5 and arguments.get("transformer", self) is None:
-            arguments["transformer"] = _text_width_stand_in(int(self.network_config["joint_attention_dim"]))
-        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
-            pipeline = StableDiffusion3Pipeline.from_pretrained(
-                locate(self.config.model), revision=self.config.revision, dtype=dtype, **arguments
-            )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+        if not self._has_t5 and components.get("transformer", self) is None:
+            components["transformer"] = _text_width_stand_in(int(self.network_config["joint_attention_dim"]))
+        return super().load_pipeline(dtype=dtype, **components)
 
     @torch.no_grad()
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
@@ -130,48 +89,11 @@ class SD3Adapter(ModelAdapter):
         )
         return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
 
-    @torch.no_grad()
-    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
-        shift = self.vae_config.get("shift_factor") or 0.0
-        latents = x0.float() / self.vae_config["scaling_factor"] + shift
-        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
-        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
-        return scaled
-
-    def student_scheduler(self) -> Any:
-        return flow_match.scheduler_of_given_sigmas(self.components["scheduler"])
-
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {
-            "num_inference_steps": len(sigmas),
-            "sigmas": [float(sigma) for sigma in sigmas],
-            "guidance_scale": 1.0,
-            "max_sequence_length": self.config.max_sequence_length,
-            "height": self.config.height,
-            "width": self.config.width,
-        }
+        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
 
     def load_kwargs(self) -> dict[str, Any]:
         return {} if self._has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
-
-    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
-        write_pipeline_folder(
-            folder,
-            network,
-            self.student_scheduler(),
-            model=self.config.model,
-            revision=self.config.revision,
-            model_index=self.components["model_index"],
-            network_component=self.network_component,
-        )
-
-    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
-        encoders = [pipeline.text_encoder, pipeline.text_encoder_2, pipeline.text_encoder_3]
-        return [encoder for encoder in encoders if encoder is not None]
-
-    def get_tokenizers(self, pipeline: Any) -> list[Any]:
-        tokenizers = [pipeline.tokenizer, pipeline.tokenizer_2, pipeline.tokenizer_3]
-        return [tokenizer for tokenizer in tokenizers if tokenizer is not None]
 
     def token_limits(self, pipeline: Any) -> list[int]:
         t5 = pipeline.tokenizer_3
@@ -183,17 +105,6 @@ class SD3Adapter(ModelAdapter):
     @property
     def _has_t5(self) -> bool:
         return (self.components["model_index"].get("text_encoder_3") or [None])[0] is not None
-
-    @property
-    def _patch_size(self) -> int:
-        return int(self.network_config.get("patch_size", 2))
-
-    def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
-        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
-
-
-def _vae_factor(vae: Mapping[str, Any]) -> int:
-    return int(2 ** (len(vae["block_out_channels"]) - 1))
 
 
 def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:

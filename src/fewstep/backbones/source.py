@@ -208,10 +208,20 @@ def hub_errors(source: str, revision: str | None) -> Iterator[None]:
             "Check the spelling; for a private repository set HF_TOKEN."
         ) from error
     except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError) as error:
+        if _status(error) in (401, 403):
+            raise ConfigError(
+                f"The Hugging Face hub refuses your token for {source} (HTTP {_status(error)}): set HF_TOKEN to a "
+                f"valid token of an account that may read it (or run `hf auth login`); {page} says who may."
+            ) from error
         raise ConfigError(
             f"{source} is not a local folder, not in the download cache, and the Hugging Face hub cannot be reached. "
             "Check the spelling of a local path, go online (unset HF_HUB_OFFLINE), or download the model first."
         ) from error
+
+
+def _status(error: Exception) -> int | None:
+    """The hub's answer, where it gave one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def load_component(model: str, revision: str | None, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:

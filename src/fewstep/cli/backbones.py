@@ -7,8 +7,6 @@ import typer
 if TYPE_CHECKING:
     from fewstep.backbones.protocol import ModelAdapter
 
-LEVELS = (1.0, 0.75, 0.5, 0.25)
-
 
 def backbones(
     as_json: Annotated[bool, typer.Option("--json", help="Print every target as JSON.")] = False,
@@ -28,44 +26,62 @@ def backbones(
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A diffusers folder or a repository id.")],
 ) -> None:
-    """Say which adapter serves a model, what the schedule becomes, and whether it is already distilled."""
-    from fewstep.backbones.refused import recognise
-    from fewstep.backbones.registry import create_model_adapter
+    """Say which adapter serves a model, what the schedule becomes, and whether it is already distilled.
+
+    Exit code 0 says that the question is answered, also when the answer is that the model is already distilled; 2 says
+    that the model cannot be read or that nothing serves it.
+    """
+    from fewstep.backbones.refused import recognise, recognise_name
     from fewstep.backbones.source import open_checkpoint
     from fewstep.errors import ConfigError
 
-    checkpoint = open_checkpoint(model)
-    found = recognise(checkpoint)
-    print(f"pipeline   {checkpoint.pipeline_class}")
+    found = recognise_name(model)
+    try:
+        checkpoint = open_checkpoint(model)
+    except ConfigError as error:
+        if found is None:
+            raise
+        print(f"files      not read: {error}")
+    else:
+        found = recognise(checkpoint)
+        print(f"pipeline   {checkpoint.pipeline_class}")
+        _print_adapter_of(model, may_have_none=found is not None)
+    if found is None:
+        print("distilled  not that its name or its configuration tells (a renamed copy cannot be told)")
+    else:
+        print(
+            f"distilled  yes: {found.what}; it cannot be a teacher. Use {found.instead} instead; "
+            "if it only looks like one, set backbone.allow_distilled=true."
+        )
+
+
+def _print_adapter_of(model: str, *, may_have_none: bool) -> None:
+    from fewstep.backbones.registry import create_model_adapter
+    from fewstep.errors import ConfigError
+
     try:
         adapter = create_model_adapter(model, as_teacher=False)
     except ConfigError:
-        if found is None:
+        if not may_have_none:
             raise
         print("adapter    none")
     else:
         _print_adapter(adapter)
-    if found is None:
-        print("distilled  not that its name or its configuration tells (a renamed copy cannot be told)")
-    else:
-        print(f"distilled  yes: {found.what}; it cannot be a teacher. Use {found.instead} instead.")
 
 
 def _print_adapter(adapter: "ModelAdapter") -> None:
-    import torch
+    from fewstep.backbones.describe import lora_targets, schedule
+    from fewstep.core.schedules import FOUR_STEPS
 
     config = adapter.config
-    sigmas = adapter.to_sigma(torch.tensor(LEVELS)).tolist()
     print(f"adapter    {adapter.kind} ({type(adapter).__module__}.{type(adapter).__qualname__})")
     latent = adapter.latent_shape(config.height, config.width)
     print(f"size       {config.height} x {config.width} pixels, latents {latent}")
-    print(f"schedule   {_numbers(LEVELS)} becomes sigma {_numbers(sigmas)}")
+    print(f"schedule   {schedule(adapter, FOUR_STEPS)}")
+    print(f"blocks     {', '.join(adapter.block_classes)}")
+    print(f"lora       {', '.join(lora_targets(adapter))}")
     recipes = _recipes_of(adapter.kind)
     print(f"recipes    {', '.join(recipes) or 'none of this kind; docs/adding-a-backbone.md shows one'}")
-
-
-def _numbers(values: tuple[float, ...] | list[float]) -> str:
-    return f"[{', '.join(f'{value:.4g}' for value in values)}]"
 
 
 def _recipes_of(kind: str) -> list[str]:

@@ -9,10 +9,9 @@ folder appears under its name only when it is complete.
 import gc
 import hashlib
 import json
-import logging
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.data.encoders import encoder_identity
 from fewstep.errors import CheckpointError
 from fewstep.runs.writing import explain_write_errors
 
-logger = logging.getLogger(__name__)
 PROMPTS_PER_SHARD = 1024
 PROMPTS_PER_CALL = 32
 INDEX = "index.json"
@@ -154,7 +153,7 @@ def _embed(
     """Write every shard; the pipeline is known to this function only, so it is free when this returns."""
     pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": None})
     pipeline.to(device)
-    _warn_of_cut_prompts(adapter, pipeline, prompts)
+    warn_of_cut_prompts(adapter, pipeline, prompts)
     _write(folder / NULL, [adapter.encode_null(pipeline)], dtype)
     for number, start in enumerate(range(0, len(prompts), PROMPTS_PER_SHARD)):
         parts = []
@@ -165,26 +164,6 @@ def _embed(
             if on_progress is not None:
                 on_progress(last, len(prompts))
         _write(folder / _shard_name(number), parts, dtype)
-
-
-def _warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence[str]) -> None:
-    """Say once per tokenizer how many prompts are longer than what reaches its encoder."""
-    told: set[tuple[int, int]] = set()
-    for tokenizer, limit in zip(adapter.get_tokenizers(pipeline), adapter.token_limits(pipeline), strict=True):
-        cut = sum(length > limit for length in _token_counts(tokenizer, prompts))
-        if cut and (cut, limit) not in told:  # two encoders behind equal tokenizers cut the same prompts
-            told.add((cut, limit))
-            verb = "is" if cut == 1 else "are"
-            logger.warning(
-                f"{cut} of {len(prompts)} prompts {verb} longer than {limit} tokens and {verb} cut "
-                f"({type(tokenizer).__name__} of {adapter.config.model})."
-            )
-
-
-def _token_counts(tokenizer: Any, prompts: Sequence[str]) -> Iterator[int]:
-    for start in range(0, len(prompts), PROMPTS_PER_SHARD):
-        some = list(prompts[start : start + PROMPTS_PER_SHARD])
-        yield from (len(ids) for ids in tokenizer(some, truncation=False, verbose=False)["input_ids"])
 
 
 def _write(path: Path, parts: Sequence[Conditioning], dtype: torch.dtype) -> None:

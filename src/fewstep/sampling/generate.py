@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
@@ -71,6 +72,7 @@ class TextToImage:
     def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
         """Embed prompts, one row each; a repeated prompt is embedded once."""
         unique = list(dict.fromkeys(prompts))
+        warn_of_cut_prompts(self.adapter, self.pipeline, unique)
         chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
         rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
         position = {prompt: index for index, prompt in enumerate(unique)}
@@ -85,6 +87,7 @@ class TextToImage:
         steps: int = 4,
         sigmas: Sequence[float] | Tensor | None = None,
         guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
         noise: Float[Tensor, "n *latent"] | None = None,
         batch: int = 16,
     ) -> Float[Tensor, "n *latent"]:
@@ -96,15 +99,20 @@ class TextToImage:
             steps: Network calls per picture (twice as many with guidance); ignored when ``sigmas`` is given.
             sigmas: Noise levels as the network sees them, after any time shift, without the final 0.
             guidance_scale: 1 is off where the backbone has an unconditional branch; None is the model's own.
+            negative_prompt: What every picture is guided away from; None is the model's unconditional branch.
             noise: Initial noise instead of the seeds' own.
             batch: Pictures per network call; changes nothing but memory and speed.
+
+        Raises:
+            ConfigError: There is a negative prompt, and nothing that it could change.
         """
         grid = self.sigmas(steps) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
+        if negative_prompt is not None:
+            require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
         cond = self.conditioning(prompts)
-        unguided = guidance == self.adapter.student_guidance_scale
-        null = None if unguided else self.adapter.encode_null(self.pipeline)
+        null = self._unconditional(negative_prompt, guidance)
         drawn = []
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
@@ -112,6 +120,14 @@ class TextToImage:
             start_noise = noise[rows].to(self.device)
             drawn.append(sample_latents(field, start_noise, grid, initial_scale=self.adapter.initial_scale).cpu())
         return torch.cat(drawn)
+
+    def _unconditional(self, negative_prompt: str | None, guidance_scale: float) -> Conditioning | None:
+        if guidance_scale == self.adapter.student_guidance_scale:
+            return None
+        if negative_prompt is None:
+            return self.adapter.encode_null(self.pipeline)
+        warn_of_cut_prompts(self.adapter, self.pipeline, [negative_prompt])
+        return self.adapter.encode_negative(self.pipeline, negative_prompt)
 
     def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 h w"]:
         """Decode clean latents to 8-bit pictures, on the CPU."""
@@ -129,10 +145,19 @@ class TextToImage:
         steps: int = 4,
         sigmas: Sequence[float] | Tensor | None = None,
         guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
         batch: int = 16,
     ) -> list[Image.Image]:
         """Draw pictures; the arguments are those of :meth:`latents`."""
-        latents = self.latents(prompts, seeds, steps=steps, sigmas=sigmas, guidance_scale=guidance_scale, batch=batch)
+        latents = self.latents(
+            prompts,
+            seeds,
+            steps=steps,
+            sigmas=sigmas,
+            guidance_scale=guidance_scale,
+            negative_prompt=negative_prompt,
+            batch=batch,
+        )
         return to_pil(self.pixels(latents, batch=batch))
 
 
@@ -156,6 +181,25 @@ def load_generator(
     return TextToImage(adapter, network, pipeline, facts=facts, device=fastest_device() if device == "auto" else device)
 
 
+def require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
+    """Raise ConfigError when a negative prompt would change nothing: no other branch, or guidance that is off.
+
+    Args:
+        guidance_scale: As the pictures are drawn; None when it is not known yet.
+    """
+    model = adapter.config.model
+    if not adapter.has_unconditional_branch:
+        raise ConfigError(
+            f"{model} takes its guidance scale as an input of the network and has no unconditional branch, so a "
+            "negative prompt has nothing to take the place of; leave it out."
+        )
+    if guidance_scale == adapter.student_guidance_scale:
+        raise ConfigError(
+            f"{model} is drawn at guidance scale {guidance_scale:g}, which is off, so a negative prompt would change "
+            "nothing; set a guidance scale above 1 or leave the negative prompt out."
+        )
+
+
 def fastest_device() -> str:
     """The device that ``auto`` means on this machine."""
     if torch.cuda.is_available():
@@ -170,6 +214,7 @@ def sample(
     steps: int = 4,
     seed: int = 0,
     guidance_scale: float | None = None,
+    negative_prompt: str | None = None,
     output: str | Path | None = None,
     device: torch.device | str = "auto",
 ) -> list[Image.Image]:
@@ -180,13 +225,15 @@ def sample(
         steps: Network calls per picture; a student's own number uses exactly the grid it was trained for.
         seed: Names the noise together with the prompt: the same prompt and seed give the same picture in any batch.
         guidance_scale: 1 is off; None is the model's own.
+        negative_prompt: What every picture is guided away from.
         output: A ``.png`` file to write; with several prompts, ``name-0000.png`` and so on beside it.
 
     Returns:
         The pictures, in the order of the prompts.
 
     Raises:
-        ConfigError: The model cannot be opened, there is no prompt, or ``output`` cannot be written.
+        ConfigError: The model cannot be opened, there is no prompt, a negative prompt would change nothing, or
+            ``output`` cannot be written.
     """
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not texts:
@@ -195,8 +242,12 @@ def sample(
         raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
     paths = picture_paths(output, len(texts)) if output is not None else []
     require_writable(paths)
+    if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards
+        require_use_of_negative_prompt(create_model_adapter(model, as_teacher=False), guidance_scale)
     drawer = load_generator(model, device)
-    images = drawer.images(texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale)
+    images = drawer.images(
+        texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
+    )
     for path, image in zip(paths, images, strict=bool(paths)):
         save_picture(image, path)
     return images

@@ -1,0 +1,134 @@
+"""What every backbone around a diffusers pipeline has in common: loading, sizes, decoding, export.
+
+A family adds its clock, how its network is asked and how its pipeline embeds prompts.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from fewstep.backbones.pipeline_folder import write_pipeline_folder
+from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
+from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.errors import ConfigError
+
+
+class DiffusersAdapter(ModelAdapter):
+    """The questions of :class:`ModelAdapter` whose answer is the same for most pipelines."""
+
+    network_class: ClassVar[str]
+    vae_class: ClassVar[str] = "AutoencoderKL"
+    pipeline_unit: ClassVar[int] = 1
+    """The pipeline takes multiples of this many pixels, whatever its VAE."""
+    default_latent_side: ClassVar[int] = 128
+    """Of the pipeline's own default picture, in latents, where the network's configuration does not say it."""
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        self.network_config = components[self.network_component]
+        self.vae_config = components["vae"]
+        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
+
+    @classmethod
+    def default_config(
+        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
+    ) -> BackboneConfig:
+        latents = int(components[cls.network_component].get("sample_size") or cls.default_latent_side)
+        side = latents * cls.vae_factor(components["vae"])
+        return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
+
+    @classmethod
+    def vae_factor(cls, vae: Mapping[str, Any]) -> int:
+        """Pixels along one side of a latent."""
+        return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+    @property
+    def patch_size(self) -> int:
+        """Latents along one side of an image token."""
+        return int(self.network_config.get("patch_size") or 1)
+
+    @property
+    def latent_channels(self) -> int:
+        return int(self.network_config["in_channels"])
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        factor = self.vae_factor(self.vae_config)
+        unit = math.lcm(self.pipeline_unit, factor * self.patch_size)
+        if height % unit or width % unit:
+            raise ConfigError(
+                f"{height} x {width} pixels do not fit {self.config.model}: "
+                f"height and width must be multiples of {unit}; the nearest below are {height // unit * unit} x "
+                f"{width // unit * unit} (backbone.height, backbone.width)."
+            )
+        return self.latent_channels, height // factor, width // factor
+
+    def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load(self.network_component, self.network_class, dtype)
+
+    def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
+        return self._load("vae", self.vae_class, dtype)
+
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        with quiet_imports():
+            import diffusers
+
+            pipeline_class = getattr(diffusers, self.pipeline_class)
+        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
+            pipeline = pipeline_class.from_pretrained(
+                locate(self.config.model),
+                revision=self.config.revision,
+                dtype=dtype,
+                **{**self.load_kwargs(), **components},
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @torch.no_grad()
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+        latents = x0.float() / self.vae_config["scaling_factor"] + (self.vae_config.get("shift_factor") or 0.0)
+        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
+        scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
+        return scaled
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {
+            "num_inference_steps": len(sigmas),
+            "sigmas": [float(sigma) for sigma in sigmas],
+            "guidance_scale": self.student_guidance_scale,
+            "height": self.config.height,
+            "width": self.config.width,
+        }
+
+    def load_kwargs(self) -> dict[str, Any]:
+        return {}
+
+    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
+        write_pipeline_folder(
+            folder,
+            network,
+            self.student_scheduler(),
+            model=self.config.model,
+            revision=self.config.revision,
+            model_index=self.components["model_index"],
+            network_component=self.network_component,
+        )
+
+    def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
+        return _present(pipeline, "text_encoder")
+
+    def get_tokenizers(self, pipeline: Any) -> list[Any]:
+        return _present(pipeline, "tokenizer")
+
+    def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
+
+
+def _present(pipeline: Any, name: str) -> list[Any]:
+    """The pipeline's components ``name``, ``name_2``, ``name_3`` that there are."""
+    parts = (pipeline.components.get(key) for key in (name, f"{name}_2", f"{name}_3"))
+    return [part for part in parts if part is not None]

@@ -1,0 +1,48 @@
+"""Any diffusers pipeline as its own folder describes it: the class it names, its scheduler, LoRA factors on top."""
+
+from typing import Any
+
+import torch
+
+from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.source import Checkpoint, loading, locate
+from fewstep.errors import ConfigError
+
+
+def pipeline_class(checkpoint: Checkpoint) -> type[Any]:
+    """The diffusers class that a checkpoint names.
+
+    Raises:
+        ConfigError: The installed diffusers has no such class.
+    """
+    import diffusers
+
+    found: type[Any] | None = getattr(diffusers, checkpoint.pipeline_class, None)
+    if found is None:
+        raise ConfigError(
+            f"{checkpoint.model} is a {checkpoint.pipeline_class}, which the installed diffusers "
+            f"{diffusers.__version__} does not have; install a newer one: pip install --upgrade diffusers."
+        )
+    return found
+
+
+def load_stock(checkpoint: Checkpoint, *, dtype: torch.dtype, lora: str | None, lora_scale: float) -> Any:
+    """Load a pipeline as its own card says, with LoRA factors on top when asked."""
+    try:
+        # an adapter knows what its family needs to load, such as components that are left out
+        pipeline = create_model_adapter(checkpoint.model, as_teacher=False).load_pipeline(dtype=dtype)
+    except ConfigError:
+        with loading(checkpoint.model, checkpoint.revision, checkpoint.model):
+            pipeline = pipeline_class(checkpoint).from_pretrained(locate(checkpoint.model), dtype=dtype)
+    if lora is not None:
+        _attach(pipeline, checkpoint, lora, lora_scale)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _attach(pipeline: Any, checkpoint: Checkpoint, lora: str, scale: float) -> None:
+    if not hasattr(pipeline, "load_lora_weights"):
+        raise ConfigError(f"{checkpoint.model} is a {checkpoint.pipeline_class}, whose pipeline loads no LoRA factors.")
+    with loading(lora, None, f"the LoRA {lora}"):
+        pipeline.load_lora_weights(lora, adapter_name="evaluated")
+    pipeline.set_adapters(["evaluated"], [scale])

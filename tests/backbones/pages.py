@@ -1,0 +1,41 @@
+"""The tables of settings in docs/backbones, made from the recipes and the released configurations.
+
+Write them again with ``python -m tests.backbones.pages``.
+"""
+
+from pathlib import Path
+
+from fewstep.backbones import ModelAdapter, adapter_class
+from fewstep.backbones.matrix import PORTED
+from fewstep.config import load_recipe
+from fewstep.planning.settings import settings_table
+from tests.backbones.families import REAL_CONFIGURATIONS
+
+FOLDER = Path(__file__).parents[2] / "docs" / "backbones"
+PAGES = {
+    **{"flux": "flux.md", "longcat": "longcat.md", "pixart": "pixart-sigma.md"},
+    **{"sana": "sana.md", "sd3": "sd3.md", "sd15": "sd15.md", "sdxl": "sdxl.md"},
+}
+BEGIN, END = "<!-- settings -->\n", "<!-- end -->"
+
+
+def adapters(family: str) -> dict[str, ModelAdapter]:
+    """The adapter of every recipe of a family, by the recipe's name."""
+    made = {}
+    for target in PORTED:
+        if target.family == family:
+            config = load_recipe(target.name).config.backbone
+            made[target.name] = adapter_class(family)(config, REAL_CONFIGURATIONS[target.name].components)
+    return made
+
+
+def filled(family: str, page: str) -> str:
+    """The page with its table of settings as it should be."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + settings_table(adapters(family)) + END + rest.partition(END)[2]
+
+
+if __name__ == "__main__":
+    for family, name in PAGES.items():
+        path = FOLDER / name
+        path.write_text(filled(family, path.read_text(encoding="utf-8")), encoding="utf-8")
