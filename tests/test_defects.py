@@ -21,12 +21,13 @@ from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.core.sigmas import UniformBelowQuery
 from fewstep.data.embeddings import open_or_build
 from fewstep.data.prompts import load_prompts
+from fewstep.distributed.world import alone
 from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
 from fewstep.sampling.generate import load_generator
 from fewstep.training.checkpoint import checkpoints
-from fewstep.training.run import COMPUTE
+from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny
 from tests.training.test_run import metrics
@@ -40,12 +41,7 @@ def trainer_of(made: Recipe, folder: Path) -> Trainer:
     config = made.config
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     embeddings = open_or_build(folder / "embeddings", adapter, load_prompts(config.prompts))
-    roles = build_roles(
-        adapter,
-        device=torch.device("cpu"),
-        compute=COMPUTE[config.precision.compute],
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
+    roles = build_roles(adapter, role_settings(config), alone(torch.device("cpu")))
     return Trainer(config, adapter, roles, embeddings, torch.device("cpu"))
 
 

@@ -10,6 +10,8 @@ class FewstepError(Exception):
     """Base of every error that is told to the user as one sentence, without a traceback."""
 
     exit_code = EXIT_USER
+    told = False
+    """Whether another process of the run tells it, so that this one keeps quiet."""
 
 
 class ConfigError(FewstepError, ValueError):

@@ -20,8 +20,8 @@ def signal_after(step: int, number: signal.Signals, patch: pytest.MonkeyPatch) -
     """Send this process a signal while it is at a step."""
     run_step = Trainer.run_step
 
-    def signalled(trainer: Trainer) -> StepReport:
-        report = run_step(trainer)
+    def signalled(trainer: Trainer, **asked: bool) -> StepReport:
+        report = run_step(trainer, **asked)
         if trainer.step == step:
             os.kill(os.getpid(), number)
         return report

@@ -54,7 +54,7 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         ("batch=true", "batch is true, from the command line; it must be a whole number."),
         (
             "gradient_checkpointing=yes",
-            "gradient_checkpointing is 'yes', from the command line; it must be true or false.",
+            "gradient_checkpointing is 'yes'; it must be true, false or selective (from the command line).",
         ),
         ("student=3", "student is 3, from the command line; it must be a mapping of settings."),
         ("schedule=[]", "schedule is [], from the command line; it must be a mapping of settings."),

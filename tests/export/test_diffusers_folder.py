@@ -219,7 +219,7 @@ def network_and_weights() -> tuple[nn.Module, dict[str, Tensor]]:
 
 def test_weights_overwrite_every_parameter() -> None:
     network, weights = network_and_weights()
-    put_weights(network, weights, origin="run")
+    put_weights(network, weights, [weights], origin="run")
     assert all(bool((parameter == 0.5).all()) for parameter in network.parameters())
 
 
@@ -227,7 +227,7 @@ def test_missing_weight_is_refused() -> None:
     network, weights = network_and_weights()
     del weights["proj_out.bias"]
     with pytest.raises(CheckpointError, match=r"student of runs/a does not fit.*1 weights are missing.*proj_out\.bias"):
-        put_weights(network, weights, origin="runs/a")
+        put_weights(network, weights, [weights], origin="runs/a")
 
 
 def test_unknown_weight_is_refused_and_nothing_is_changed() -> None:
@@ -235,7 +235,7 @@ def test_unknown_weight_is_refused_and_nothing_is_changed() -> None:
     before = network.proj_out.weight.clone()
     weights["base.proj_out.bias"] = weights["proj_out.bias"]
     with pytest.raises(CheckpointError, match=r"1 unknown.*base\.proj_out\.bias"):
-        put_weights(network, weights, origin="runs/a")
+        put_weights(network, weights, [weights], origin="runs/a")
     assert torch.equal(network.proj_out.weight, before)
 
 
@@ -243,7 +243,7 @@ def test_weight_of_another_shape_is_refused() -> None:
     network, weights = network_and_weights()
     weights["proj_out.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointError, match=r"1 of another shape.*proj_out\.bias"):
-        put_weights(network, weights, origin="runs/a")
+        put_weights(network, weights, [weights], origin="runs/a")
 
 
 def test_sigmas_are_written_as_short_numbers_of_the_same_float32() -> None:

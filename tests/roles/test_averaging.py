@@ -32,9 +32,9 @@ def test_the_published_averages_are_reproduced() -> None:
 def test_the_published_alignment_is_reproduced() -> None:
     stored = {name: torch.from_numpy(value) for name, value in functions().items()}
     fake, student = nn.Parameter(stored["merge.ft_before"].clone()), nn.Parameter(stored["merge.student"].clone())
-    align([fake], [student], decay=0.999)
+    align({"w": fake}, {"w": student}, decay=0.999)
     torch.testing.assert_close(fake.detach(), stored["merge.ft_after_0.999"])
-    align([fake], [student], decay=0.9)
+    align({"w": fake}, {"w": student}, decay=0.9)
     torch.testing.assert_close(fake.detach(), stored["merge.ft_after_then_0.9"])
     assert torch.equal(student.detach(), stored["merge.student"])
 

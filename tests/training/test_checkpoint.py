@@ -7,7 +7,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from fewstep.errors import CheckpointError
-from fewstep.training.checkpoint import checkpoints, load_checkpoint, load_tensors, save_checkpoint
+from fewstep.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, stored_tensors
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -23,22 +23,23 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
 
 def test_one_section_is_read_without_a_network(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, state(2.0), step=2, keep_last=2)
-    assert torch.equal(load_tensors(path, "student")["weight"], torch.full((4, 3), 2.0))
-    assert load_tensors(path, "ema") == {}
+    assert torch.equal(stored_tensors(path, "student").all()["weight"], torch.full((4, 3), 2.0))
+    assert stored_tensors(path, "ema").empty == {}
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         save_checkpoint(tmp_path, state(float(step)), step=step, keep_last=2)
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000006"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000004", "step-00000006"]
+    assert (tmp_path / "latest").read_text() == "step-00000006\n"
 
 
 def test_what_a_killed_save_left_is_not_a_checkpoint_and_is_swept_up(tmp_path: Path) -> None:
     (tmp_path / ".saving-step-00000009-abc").mkdir(parents=True)
     assert checkpoints(tmp_path) == []
     save_checkpoint(tmp_path, state(), step=1, keep_last=2)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
 
 
 def test_a_truncated_file_is_named_with_its_sizes(tmp_path: Path) -> None:
@@ -85,5 +86,30 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(dcp, "save", full)
     with pytest.raises(CheckpointError, match=r"could not be written \(OSError: .*No space left"):
         save_checkpoint(tmp_path, state(2.0), step=2, keep_last=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
-    assert load_tensors(tmp_path / "step-00000001", "student")["weight"].eq(1.0).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000001"]
+    assert stored_tensors(tmp_path / "step-00000001", "student").all()["weight"].eq(1.0).all()
+
+
+def test_tensors_are_read_in_parts_of_a_bounded_size(tmp_path: Path) -> None:
+    weights = {f"w{i}": torch.full((100,), float(i)) for i in range(5)} | {"large": torch.ones(1_000)}
+    path = save_checkpoint(tmp_path, {"ema": weights, "student": {"w0": torch.zeros(9)}}, step=1, keep_last=1)
+    parts = list(stored_tensors(path, "ema").parts(max_bytes=900))
+    assert max(sum(t.nbytes for t in part.values()) for part in parts if "large" not in part) <= 900
+    assert [sorted(part) for part in parts if "large" in part] == [["large"]]
+    read = {name: value for part in parts for name, value in part.items()}
+    assert read.keys() == weights.keys() and all(torch.equal(read[name], value) for name, value in weights.items())
+
+
+def test_a_stop_of_the_checkpoint_library_that_is_no_exception_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    assert not issubclass(CheckpointException, Exception)  # so that `except Exception` would let it pass
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise CheckpointException("write", {0: (OSError(28, "No space left on device"), None)})
+
+    monkeypatch.setattr(dcp, "save", broken)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        save_checkpoint(tmp_path, state(), step=1, keep_last=1)

@@ -24,7 +24,7 @@ def test_a_schedule_that_ends_stays_at_its_end(schedule: str, half: float) -> No
 
 def test_clipping_reports_the_norm_before_it() -> None:
     weight = nn.Parameter(torch.zeros(2))
-    optimiser = RoleOptimiser([weight], OptimiserConfig(lr=0.1, clip=1.0), total_updates=1)
+    optimiser = RoleOptimiser({"weight": weight}, OptimiserConfig(lr=0.1, clip=1.0), total_updates=1)
     weight.grad = torch.tensor([3.0, 4.0])
     assert optimiser.clip().item() == pytest.approx(5.0)
     torch.testing.assert_close(weight.grad, torch.tensor([0.6, 0.8]))
@@ -32,7 +32,7 @@ def test_clipping_reports_the_norm_before_it() -> None:
 
 def test_without_a_clipping_norm_gradients_stay() -> None:
     weight = nn.Parameter(torch.zeros(2))
-    optimiser = RoleOptimiser([weight], OptimiserConfig(lr=0.1, clip=None), total_updates=1)
+    optimiser = RoleOptimiser({"weight": weight}, OptimiserConfig(lr=0.1, clip=None), total_updates=1)
     weight.grad = torch.tensor([3.0, 4.0])
     optimiser.clip()
     torch.testing.assert_close(weight.grad, torch.tensor([3.0, 4.0]))
@@ -40,7 +40,9 @@ def test_without_a_clipping_norm_gradients_stay() -> None:
 
 def test_an_update_moves_by_the_scheduled_rate_and_drops_the_gradient() -> None:
     weight = nn.Parameter(torch.zeros(1))
-    optimiser = RoleOptimiser([weight], OptimiserConfig(lr=0.1, warmup=10, weight_decay=0.0), total_updates=100)
+    optimiser = RoleOptimiser(
+        {"weight": weight}, OptimiserConfig(lr=0.1, warmup=10, weight_decay=0.0), total_updates=100
+    )
     weight.grad = torch.ones(1)
     optimiser.update()
     assert weight.item() == pytest.approx(-0.01, rel=1e-3)  # AdamW's first step has the size of its rate

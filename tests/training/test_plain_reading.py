@@ -8,7 +8,7 @@ import torch
 
 from fewstep.errors import CheckpointError
 from fewstep.training import checkpoint as module
-from fewstep.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from fewstep.training.checkpoint import load_checkpoint, save_checkpoint, stored_tensors
 
 
 class Trap:
@@ -28,8 +28,9 @@ def state() -> dict[str, Any]:
 def altered_index(checkpoint: Path, content: bytes) -> None:
     """Put another index into a checkpoint whose manifest agrees with it."""
     (checkpoint / ".metadata").write_bytes(content)
-    (checkpoint / module.MANIFEST).unlink()
-    module._write_manifest(checkpoint)
+    manifest = json.loads((checkpoint / module.MANIFEST).read_text())
+    manifest["files"][".metadata"] = module._sealed(checkpoint / ".metadata")
+    (checkpoint / module.MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_plain_values_come_back_as_they_were(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_plain_values_come_back_as_they_were(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "read", [lambda path: load_checkpoint(path, state()), lambda path: load_tensors(path, "student")]
+    "read", [lambda path: load_checkpoint(path, state()), lambda path: stored_tensors(path, "student")]
 )
 def test_an_index_that_runs_code_is_refused_and_does_not_run(read: Any, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "run", state(), step=1, keep_last=1)
@@ -55,7 +56,7 @@ def test_an_index_that_is_something_else_is_refused(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, state(), step=1, keep_last=1)
     altered_index(path, pickle.dumps({"state_dict_metadata": {}}))
     with pytest.raises(CheckpointError, match="it holds no index"):
-        load_tensors(path, "student")
+        stored_tensors(path, "student")
 
 
 def test_a_value_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:

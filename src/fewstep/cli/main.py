@@ -33,7 +33,8 @@ def execute(arguments: Sequence[str]) -> int:
     except SystemExit as exit_request:
         code = exit_request.code if isinstance(exit_request.code, int) else EXIT_OK
     except FewstepError as error:
-        _tell(str(error))
+        if not error.told:
+            _tell(str(error))
         code = error.exit_code
     except OSError as error:
         code = _tell_disk(error) if error.errno in _USERS_DISK else _tell_defect(error)

@@ -8,7 +8,7 @@ from typing import Any
 from fewstep.config.layers import DISCRIMINATORS
 from fewstep.config.run_config import RunConfig
 
-CHANGEABLE = frozenset({"budget", "report", "checkpoint", "parallel"})
+CHANGEABLE = frozenset({"budget", "report", "evaluation", "checkpoint", "parallel"})
 """Sections that a resume may change: they decide how long a run is and what is told about it, not what it computes."""
 
 

@@ -3,12 +3,14 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.methods.terms import CfgAugmentation, Terms
+from fewstep.roles.weights import FullWeights, Weights, alignment_problem
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -47,6 +49,17 @@ class HubPrompts(Section):
 
 Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
 Schedule = Annotated[FixedSchedule | RandomLengthSchedule, Field(discriminator="kind")]
+
+
+def _checkpointing(value: Any) -> bool | Literal["selective"]:
+    if isinstance(value, bool):
+        return value
+    if value == "selective":
+        return "selective"
+    raise ValueError(f"gradient_checkpointing is {value!r}; it must be true, false or selective")
+
+
+Checkpointing = Annotated[bool | Literal["selective"], PlainValidator(_checkpointing)]
 # the fake score is trained where no query stands, so laws that need one are no choice here
 FakeScoreSigma = Annotated[Uniform | LogitNormal, Field(discriminator="law")]
 
@@ -54,6 +67,7 @@ FakeScoreSigma = Annotated[Uniform | LogitNormal, Field(discriminator="law")]
 class OptimiserConfig(Section):
     """AdamW of one role, with a warm-up that does not start at zero: lr * min(1, (k + 1) / warmup) at its update k."""
 
+    weights: Weights = Field(default=FullWeights(), description="what is trained: full, or lora factors")
     lr: Rate
     warmup: int = Field(default=100, ge=0, description="updates of this role")
     lr_schedule: Literal["constant", "cosine", "linear"] = Field(
@@ -144,12 +158,27 @@ class CheckpointConfig(Section):
     keep_last: PositiveInt = 2
 
 
+class Offload(Section):
+    """What stays in the memory of the CPU while a GPU computes; saves its memory and costs time."""
+
+    teacher: bool = Field(default=False, description="the frozen network, brought over block by block")
+    trained: bool = Field(default=False, description="trained weights, gradients and the optimiser's state")
+
+
 class ParallelConfig(Section):
     """Where the run computes; changes nothing but rounding."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: PositiveInt | None = Field(default=None, description="of the CPU; None leaves torch's choice")
-    microbatch: PositiveInt | None = Field(default=None, description="samples per forward; None is the whole batch")
+    microbatch: PositiveInt | None = Field(
+        default=None, description="samples per process and forward; None is the whole batch over the processes"
+    )
+    shard: PositiveInt | None = Field(
+        default=None, description="processes that share one copy of the weights; None is all, or what replicate leaves"
+    )
+    replicate: PositiveInt | None = Field(default=None, description="copies of the weights (HSDP); None is one")
+    offload: Offload = Offload()
+    timeout_minutes: Rate = Field(default=10.0, description="until a process gives up waiting for the others in a step")
 
 
 class RunConfig(Section):
@@ -166,10 +195,13 @@ class RunConfig(Section):
     budget: Budget
     seed: int = Field(default=42, ge=0)
     precision: Precision = Precision()
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: Checkpointing = Field(
+        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
+    )
     savings: Savings = Savings()
     sampling: SamplingConfig = SamplingConfig()
     report: ReportConfig = ReportConfig()
+    evaluation: EvaluationConfig | None = Field(default=None, description="metrics while the student trains")
     checkpoint: CheckpointConfig = CheckpointConfig()
     parallel: ParallelConfig = ParallelConfig()
 
@@ -188,6 +220,13 @@ class RunConfig(Section):
                 f"parallel.microbatch is {self.parallel.microbatch}, more than batch, which is {self.batch}; "
                 "it splits the batch, so it must be at most that"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_aligned(self) -> "RunConfig":
+        problem = alignment_problem(self.student.weights, self.fake_score.weights)
+        if problem is not None and self.fake_score.align is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.export.diffusers_folder import Exported, export_student, require_dtype, require_free
-from fewstep.export.weights import put_weights, read_student
+from fewstep.export.weights import merge_factors, put_weights, read_student
+from fewstep.roles.weights import LoraWeights
 
 
 def export(run: str | Path, output: str | Path, *, dtype: str = "fp32") -> Exported:
@@ -28,7 +29,11 @@ def export(run: str | Path, output: str | Path, *, dtype: str = "fp32") -> Expor
     config = student.config
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     network = adapter.load_network()
-    put_weights(network, student.weights, origin=str(run))
+    trained = config.student.weights
+    if isinstance(trained, LoraWeights):
+        merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=str(run))
+    else:
+        put_weights(network, student.weights.empty, student.weights.parts(), origin=str(run))
     return export_student(
         adapter, network, output, levels=config.sampling.levels, dtype=dtype, provenance=student.provenance
     )

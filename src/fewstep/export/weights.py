@@ -1,6 +1,6 @@
 """A run's student: which checkpoint, which weights, and putting them into a network without a single name left over."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,17 @@ from torch import Tensor, nn
 
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.roles.lora import product
 from fewstep.runs.folder import RunFolder
-from fewstep.training.checkpoint import checkpoints, completed_steps, load_tensors
+from fewstep.training.checkpoint import (
+    BEST,
+    LATEST,
+    StoredTensors,
+    checkpoints,
+    completed_steps,
+    pointed_to,
+    stored_tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -20,12 +29,12 @@ class TrainedStudent:
 
     Attributes:
         config: The run's settings.
-        weights: The student's average where the run kept one, else its weights, float32, by parameter name.
+        weights: The student's average where the run kept one, else its weights, float32, on disk.
         provenance: Plain data that says which run and which code made them.
     """
 
     config: RunConfig
-    weights: dict[str, Tensor]
+    weights: StoredTensors
     provenance: dict[str, Any]
 
 
@@ -37,21 +46,52 @@ def read_student(run: str | Path) -> TrainedStudent:
         CheckpointError: The checkpoint is damaged; the message names the file.
     """
     path = Path(run)
+    if path.name in (LATEST, BEST) and path.parent.name == "checkpoints":
+        path = pointed_to(path) or path
     is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
     folder = RunFolder.open(path.parent.parent if is_checkpoint else path)
     published = [path] if is_checkpoint else checkpoints(folder.checkpoints)
     if not published:
         raise ConfigError(f"The run {path} has no checkpoint to export yet; go on with it with --resume.")
     newest = published[-1]
-    weights = load_tensors(newest, "ema") or load_tensors(newest, "student")
+    section = "student" if folder.config.student.ema is None else "ema"
+    weights = stored_tensors(newest, section)
     return TrainedStudent(folder.config, weights, _provenance(folder, newest))
 
 
-def put_weights(network: nn.Module, weights: Mapping[str, Tensor], *, origin: str) -> None:
+@torch.no_grad()
+def merge_factors(network: nn.Module, factors: Mapping[str, Tensor], *, scaling: float, origin: str) -> None:
+    """Add low-rank factors to the weights of ``network``, in place: ``W + scaling B A``.
+
+    Args:
+        factors: By name: ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``.
+        scaling: The factor on B A.
+        origin: Named by the error.
+
+    Raises:
+        CheckpointError: A factor has no layer or no partner, or a shape differs.
+    """
+    places = dict(network.named_parameters())
+    layers = sorted({name.partition(".lora_")[0] for name in factors})
+    for layer in layers:
+        weight = places.get(f"{layer}.weight")
+        pair = [factors.get(f"{layer}.lora_{letter}.weight") for letter in "BA"]
+        if weight is None or pair[0] is None or pair[1] is None or len(pair[0]) != len(weight):
+            raise CheckpointError(
+                f"The student of {origin} does not fit its network: the factors of {layer} have no layer of their size "
+                "there. Export with the recipe and the version of fewstep that trained it."
+            )
+        weight.add_(product(pair[0], pair[1], scaling=scaling, shape=weight.shape))
+
+
+def put_weights(
+    network: nn.Module, shapes: Mapping[str, Tensor], parts: Iterable[Mapping[str, Tensor]], *, origin: str
+) -> None:
     """Overwrite every parameter of ``network``, in place.
 
     Args:
-        weights: Every parameter by name; buffers may be among them.
+        shapes: Every parameter by name, empty or not; buffers may be among them.
+        parts: Their values, some at a time, so that they are never all in memory beside the network.
         origin: Named by the error.
 
     Raises:
@@ -59,8 +99,8 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], *, origin: st
     """
     parameters = dict(network.named_parameters())
     places = {**parameters, **dict(network.named_buffers())}
-    missing, unknown = sorted(parameters.keys() - weights.keys()), sorted(weights.keys() - places.keys())
-    reshaped = sorted(name for name in places.keys() & weights.keys() if places[name].shape != weights[name].shape)
+    missing, unknown = sorted(parameters.keys() - shapes.keys()), sorted(shapes.keys() - places.keys())
+    reshaped = sorted(name for name in places.keys() & shapes.keys() if places[name].shape != shapes[name].shape)
     if missing or unknown or reshaped:
         raise CheckpointError(
             f"The student of {origin} does not fit its network: {len(missing)} weights are missing, {len(unknown)} "
@@ -68,8 +108,9 @@ def put_weights(network: nn.Module, weights: Mapping[str, Tensor], *, origin: st
             "Export with the recipe and the version of fewstep that trained it."
         )
     with torch.no_grad():
-        for name, value in weights.items():
-            places[name].copy_(value)
+        for part in parts:
+            for name, value in part.items():
+                places[name].copy_(value)
 
 
 def _public_name(model: str) -> str:

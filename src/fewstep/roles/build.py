@@ -1,40 +1,154 @@
-"""Make student, teacher and fake score from one checkpoint."""
+"""Make student, teacher and fake score from one checkpoint, spread over the processes of the run.
 
-import copy
+Process 0 loads the checkpoint once. Every process builds the networks it needs without weights, spreads them, and gets
+its parts:
+
+    full student, full fake score      three networks: teacher in the compute precision, the others in float32
+    factors for one or both            they sit on the teacher's network, frozen in the compute precision
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from fewstep.backbones.protocol import ModelAdapter
+from fewstep.distributed.sharding import Policy, fill, shard, skeleton
+from fewstep.distributed.world import World
+from fewstep.errors import ConfigError
+from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
+from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.role import Role, Roles
+from fewstep.roles.weights import FullWeights, LoraWeights
+
+STUDENT, FAKE_SCORE = "student", "fake_score"
 
 
-def build_roles(
-    adapter: ModelAdapter, *, device: torch.device, compute: torch.dtype, gradient_checkpointing: bool
-) -> Roles:
-    """Load the checkpoint once and give each role its own copy, all in eval mode (dropout off).
+@dataclass(frozen=True)
+class RoleSettings:
+    """What decides how the networks are held.
 
-    Student and fake score keep float32 master weights whatever the compute precision: in bfloat16 an update of
-    size lr rounds to nothing. The teacher is never updated and is held in the compute precision.
+    Attributes:
+        student, fake_score: Which of their weights are trained.
+        compute: Precision of every forward and backward; trained weights stay float32 whatever it is, because an
+            update of size lr rounds to nothing in bfloat16.
+        checkpointing: Of the activations.
+        offload_teacher: Keep the frozen network in the memory of the CPU between its calls.
+        offload_trained: Keep trained weights and the optimiser's state there.
+        seed: Names the initial low-rank factors.
     """
-    network = adapter.load_network(dtype=torch.float32).eval()
-    student, fake_score = network, copy.deepcopy(network)
-    teacher = copy.deepcopy(network).requires_grad_(False)
-    if compute != torch.float32:
-        teacher = teacher.to(compute)
-    for trained in (student, fake_score):
-        trained.requires_grad_(True)
-        if gradient_checkpointing:
-            _enable_checkpointing(trained)
-    adapter.compute_dtype = compute
-    return Roles(
-        student=Role(student.to(device), adapter, compute),
-        teacher=Role(teacher.to(device), adapter, compute),
-        fake_score=Role(fake_score.to(device), adapter, compute),
-    )
+
+    student: FullWeights | LoraWeights = field(default_factory=FullWeights)
+    fake_score: FullWeights | LoraWeights = field(default_factory=FullWeights)
+    compute: torch.dtype = torch.float32
+    checkpointing: Checkpointing = False
+    offload_teacher: bool = False
+    offload_trained: bool = False
+    seed: int = 0
+
+    @property
+    def factors(self) -> dict[str, LoraWeights]:
+        """The roles that train low-rank factors."""
+        chosen = {STUDENT: self.student, FAKE_SCORE: self.fake_score}
+        return {role: weights for role, weights in chosen.items() if isinstance(weights, LoraWeights)}
 
 
-def _enable_checkpointing(network: nn.Module) -> None:
-    enable = network.enable_gradient_checkpointing  # every diffusers network has it
-    assert callable(enable)
-    enable()
+def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mesh: DeviceMesh | None = None) -> Roles:
+    """Load the checkpoint once and give each role its network, all in eval mode (dropout off).
+
+    Args:
+        adapter: The backbone; its ``compute_dtype`` is set.
+        settings: How the networks are held.
+        world: The processes of the run.
+        mesh: Over which networks are spread; None keeps them whole, for a process by itself.
+
+    Raises:
+        ConfigError: A target of the low-rank factors names no layer of the network.
+    """
+    source = _Source(adapter, settings, world, mesh)
+    adapter.compute_dtype = settings.compute
+    base, switch = source.base()
+    # unspread float32 weights are cast at each use; spread ones are cast when they are gathered
+    autocast = None if mesh is not None or settings.compute == torch.float32 else settings.compute
+
+    def trained(role: str) -> Role:
+        if role in settings.factors:
+            return Role(base, adapter, switch=switch, factors=role)
+        return Role(source.trained(), adapter, autocast=autocast)
+
+    return Roles(student=trained(STUDENT), teacher=Role(base, adapter, switch=switch), fake_score=trained(FAKE_SCORE))
+
+
+class _Source:
+    """The loaded checkpoint, from which networks are made; whole at process 0, a skeleton elsewhere."""
+
+    def __init__(self, adapter: ModelAdapter, settings: RoleSettings, world: World, mesh: DeviceMesh | None) -> None:
+        self.adapter, self.settings, self.world, self.mesh = adapter, settings, world, mesh
+        self.weights: Mapping[str, Tensor] = {}
+
+        def load() -> nn.Module:
+            network = adapter.load_network(dtype=torch.float32).eval().requires_grad_(False)
+            self.weights = dict(network.named_parameters())
+            return skeleton(network)
+
+        self.skeleton = world.from_main(load)
+
+    def base(self) -> tuple[nn.Module, LoraSwitch | None]:
+        """The frozen network: the teacher, and the base of every role with factors."""
+        settings = self.settings
+        # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
+        network = nn.Module.to(skeleton(self.skeleton), settings.compute)
+        for role, weights in settings.factors.items():
+            self._attach(network, weights, role)
+        switch = LoraSwitch(network) if settings.factors else None
+        enable_checkpointing(network, settings.checkpointing if settings.factors else False, switch)
+        offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
+        return self._placed(network, Policy(offload=offload)), switch
+
+    def trained(self) -> nn.Module:
+        """A network of which every weight is trained."""
+        settings = self.settings
+        network = skeleton(self.skeleton).requires_grad_(True)
+        enable_checkpointing(network, settings.checkpointing, None)
+        compute = None if settings.compute == torch.float32 else settings.compute
+        return self._placed(network, Policy(compute, offload=settings.offload_trained))
+
+    def _attach(self, network: nn.Module, weights: LoraWeights, role: str) -> None:
+        try:
+            attach(network, weights, role, targets=self.adapter.get_lora_target_modules())
+        except ValueError as error:
+            raise ConfigError(
+                f"{role}.weights.targets is {', '.join(weights.targets or ())}, but no layer of "
+                f"{self.adapter.config.model} has such a name ({error}); the backbone's own targets are "
+                f"{', '.join(self.adapter.get_lora_target_modules())}."
+            ) from error
+
+    def _placed(self, network: nn.Module, policy: Policy) -> nn.Module:
+        if self.mesh is not None:
+            shard(network, self.adapter.block_classes, self.mesh, policy)
+        main = self.world.is_main
+        values = _Values(self.weights, network, seed=self.settings.seed) if main else {}
+        return fill(network, values, device=self.world.device, main=main)
+
+
+class _Values(Mapping[str, Tensor]):
+    """A network's weights by name: the checkpoint's, and fresh factors, each made when it is asked for."""
+
+    def __init__(self, weights: Mapping[str, Tensor], network: nn.Module, *, seed: int) -> None:
+        self._weights = weights
+        self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
+        self._seed = seed
+
+    def __getitem__(self, name: str) -> Tensor:
+        for role in (STUDENT, FAKE_SCORE):
+            if is_factor(name, role):
+                return initial_factor(plain_name(name, role), self._shapes[name], seed=self._seed)
+        return self._weights[base_name(name)]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)

@@ -1,6 +1,6 @@
 """Checkpoints of a run: whole or absent, checked before they are read.
 
-    .saving-NAME-UUID  --files, manifest, fsync-->  rename to step-00000400  -->  older ones removed
+    .saving-NAME-UUID  --files, manifest, fsync-->  rename to step-00000400  -->  latest  -->  older ones removed
 
 A checkpoint is a ``torch.distributed.checkpoint`` folder beside a ``manifest.json`` with the size and SHA-256 of each
 file. The rename is what publishes it, so a killed process leaves nothing that a resume takes for whole.
@@ -13,8 +13,9 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -25,58 +26,154 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError
 from fewstep.training.plain_reading import PlainPlanner, PlainReader
 
 MANIFEST = "manifest.json"
+LATEST, BEST = "latest", "best"
+INDEX = ".metadata"
+PART_BYTES = 1 << 30  # read at once where a whole section would be too much
 _PUBLISHED = re.compile(r"step-\d{8}")
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any], *, step: int, keep_last: int) -> Path:
-    """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last``.
+def save_checkpoint(
+    folder: Path,
+    state: Mapping[str, Any],
+    *,
+    step: int,
+    keep_last: int,
+    is_best: bool = False,
+    world: World | None = None,
+) -> Path:
+    """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last`` and the best.
+
+    Every process of the run calls it and writes its own parts; the main one publishes.
 
     Args:
         folder: The run's checkpoint folder; made when missing.
-        state: Nested mapping of tensors and plain values.
+        state: Nested mapping of tensors, spread over the processes or not, and plain values.
         step: Completed steps; names the checkpoint.
         keep_last: Checkpoints to keep, this one included.
+        is_best: Keep this one beyond that, until a later one is the best.
+        world: The processes of the run; this one alone unless given.
 
     Raises:
         CheckpointError: The disk is full or the folder cannot be written; earlier checkpoints are untouched.
     """
+    world = world or alone(torch.device("cpu"))
     published = folder / f"step-{step:08d}"
-    if published.exists():
+    unfinished = world.from_main(lambda: _begin(folder, published))
+    if unfinished is None:
         return published
-    _sweep(folder)
-    unfinished = folder / f".saving-{published.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        unfinished.mkdir(parents=True)
-        with _one_process():
-            dcp.save(dict(state), checkpoint_id=unfinished, no_dist=True)
-        _write_manifest(unfinished)
-        os.rename(unfinished, published)
-        _fsync(folder)
-    except (OSError, CheckpointException, RuntimeError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise CheckpointError(
-            f"The checkpoint {published} could not be written ({_first_cause(error)}); earlier checkpoints are "
-            f"untouched. Free some space or fix the permissions, then go on with --resume."
-        ) from error
-    for old in checkpoints(folder)[:-keep_last]:
-        _remove(old)
+    written = world.gather_to_main(_write_parts(unfinished, state, world))
+    world.from_main(lambda: _publish(unfinished, published, written))
+    world.from_main(lambda: _prune(folder, published.name, keep_last=keep_last, is_best=is_best))
     return published
 
 
-def load_checkpoint(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Fill ``state`` in place from a checkpoint after checking its files.
+@dataclass(frozen=True)
+class _Written:
+    """What one process wrote: its files with their sizes and hashes, or why it could not."""
+
+    files: dict[str, dict[str, Any]]
+    problem: str | None = None
+
+
+def _begin(folder: Path, published: Path) -> Path | None:
+    """Make the folder of an unfinished checkpoint; None when this step was published before."""
+    if published.exists():
+        return None
+    unfinished = folder / f".saving-{published.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        _sweep(folder)
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise _not_written(published, _first_cause(error)) from error
+    return unfinished
+
+
+def _write_parts(unfinished: Path, state: Mapping[str, Any], world: World) -> _Written:
+    try:
+        with _one_process():
+            dcp.save(dict(state), checkpoint_id=unfinished, process_group=world.patient, no_dist=world.size == 1)
+        names = [path.name for path in unfinished.glob(f"__{world.rank}_*.distcp")]
+        return _Written({name: _sealed(unfinished / name) for name in [*names, *(INDEX,) * world.is_main]})
+    except (OSError, CheckpointException, RuntimeError) as error:
+        if world.size > 1 and not isinstance(error, (OSError, CheckpointException)):
+            raise  # the exchange with the others broke; they cannot be told
+        return _Written({}, problem=_first_cause(error))
+
+
+def _publish(unfinished: Path, published: Path, written: list[_Written]) -> None:
+    folder = published.parent
+    try:
+        problem = next((part.problem for part in written if part.problem is not None), None)
+        if problem is not None:
+            raise _not_written(published, problem)
+        manifest = unfinished / MANIFEST
+        files = {name: seal for part in written for name, seal in part.files.items()}
+        manifest.write_text(json.dumps({"files": files}, indent=1))
+        _fsync(manifest)
+        _fsync(unfinished)
+        os.rename(unfinished, published)
+        _fsync(folder)
+        _point(folder / LATEST, published.name)
+    except OSError as error:
+        raise _not_written(published, _first_cause(error)) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _prune(folder: Path, newest: str, *, keep_last: int, is_best: bool) -> None:
+    if is_best:
+        _point(folder / BEST, newest)
+    best = pointed_to(folder / BEST)
+    for old in checkpoints(folder)[:-keep_last]:
+        if old != best:
+            _remove(old)
+
+
+def _point(pointer: Path, name: str) -> None:
+    """Say in a small file which checkpoint is meant, for people, scripts and exports; a resume looks at the folders."""
+    unfinished = pointer.with_name(f".{pointer.name}")
+    unfinished.write_text(f"{name}\n")
+    unfinished.replace(pointer)
+
+
+def pointed_to(pointer: Path) -> Path | None:
+    """The checkpoint that ``latest`` or ``best`` names; None when there is none yet."""
+    return pointer.parent / pointer.read_text().strip() if pointer.is_file() else None
+
+
+def _not_written(published: Path, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {published} could not be written ({reason}); earlier checkpoints are untouched. "
+        "Free some space or fix the permissions, then go on with --resume."
+    )
+
+
+def load_checkpoint(checkpoint: Path, state: dict[str, Any], world: World | None = None) -> None:
+    """Fill ``state`` in place from a checkpoint after checking its files; every process of the run calls it.
 
     Raises:
         CheckpointError: A file is missing, truncated or altered, or the checkpoint lacks a field of ``state``.
     """
-    verify_checkpoint(checkpoint)
+    world = world or alone(torch.device("cpu"))
+    world.all_or_none(lambda: verify_checkpoint(checkpoint, rank=world.rank, size=world.size))
+    _read(checkpoint, state, world)
+
+
+def _read(checkpoint: Path, state: dict[str, Any], world: World) -> None:
     try:
         with _one_process():
-            dcp.load(state, storage_reader=PlainReader(checkpoint), planner=PlainPlanner(), no_dist=True)
+            dcp.load(
+                state,
+                storage_reader=PlainReader(checkpoint),
+                planner=PlainPlanner(),
+                process_group=world.patient,
+                no_dist=world.size == 1,
+            )
     except (CheckpointException, UnpicklingError, RuntimeError, ValueError) as error:
         raise CheckpointError(
             f"The checkpoint {checkpoint} does not fit this run ({_first_cause(error)}); "
@@ -84,8 +181,45 @@ def load_checkpoint(checkpoint: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load_tensors(checkpoint: Path, section: str) -> dict[str, Tensor]:
-    """Read one section's tensors, by name, without a network to put them into; empty when there is none.
+@dataclass(frozen=True)
+class StoredTensors:
+    """One section's tensors of a checkpoint, on disk, whole whatever number of processes wrote them.
+
+    Attributes:
+        checkpoint: The checkpoint; its files were checked.
+        section: For example ``ema``.
+        empty: Tensors by name, on the meta device.
+    """
+
+    checkpoint: Path
+    section: str
+    empty: dict[str, Tensor]
+
+    def parts(self, max_bytes: int = PART_BYTES) -> Iterator[dict[str, Tensor]]:
+        """Read them a part at a time, so that no more than ``max_bytes`` (or one tensor) is in memory at once."""
+        names: list[str] = []
+        size = 0
+        for name, tensor in self.empty.items():
+            if names and size + tensor.nbytes > max_bytes:
+                yield self._read(names)
+                names, size = [], 0
+            names.append(name)
+            size += tensor.nbytes
+        if names:
+            yield self._read(names)
+
+    def all(self) -> dict[str, Tensor]:
+        """Read all of them at once."""
+        return self._read(list(self.empty))
+
+    def _read(self, names: Sequence[str]) -> dict[str, Tensor]:
+        tensors = {name: torch.empty_like(self.empty[name], device="cpu") for name in names}
+        _read(self.checkpoint, {self.section: tensors}, alone(torch.device("cpu")))
+        return tensors
+
+
+def stored_tensors(checkpoint: Path, section: str) -> StoredTensors:
+    """Find one section's tensors, without a network to put them into; none when the section is not there.
 
     Raises:
         CheckpointError: A file is missing, truncated or altered.
@@ -96,14 +230,12 @@ def load_tensors(checkpoint: Path, section: str) -> dict[str, Tensor]:
     except UnpicklingError as error:
         raise CheckpointError(f"The index of the checkpoint {checkpoint} cannot be read ({error}).") from error
     prefix = f"{section}."
-    tensors = {
-        key.removeprefix(prefix): torch.empty(stored.size, dtype=stored.properties.dtype)
+    empty = {
+        key.removeprefix(prefix): torch.empty(stored.size, dtype=stored.properties.dtype, device="meta")
         for key, stored in metadata.items()
         if key.startswith(prefix) and isinstance(stored, TensorStorageMetadata)
     }
-    if tensors:
-        load_checkpoint(checkpoint, {section: tensors})
-    return tensors
+    return StoredTensors(checkpoint, section, empty)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -118,8 +250,8 @@ def completed_steps(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def verify_checkpoint(checkpoint: Path) -> None:
-    """Compare every file with the manifest.
+def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> None:
+    """Compare every file with the manifest, or this process's share of them.
 
     Raises:
         CheckpointError: Naming the file, and what to do.
@@ -129,7 +261,7 @@ def verify_checkpoint(checkpoint: Path) -> None:
         manifest = json.loads((checkpoint / MANIFEST).read_text())
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The checkpoint {checkpoint} has no readable {MANIFEST}. {remedy}.") from error
-    for name, expected in manifest["files"].items():
+    for name, expected in list(manifest["files"].items())[rank::size]:
         file = checkpoint / name
         if not file.is_file():
             raise CheckpointError(f"The checkpoint file {file} is missing. {remedy}.")
@@ -150,15 +282,10 @@ def _one_process() -> Iterator[None]:
         yield
 
 
-def _write_manifest(folder: Path) -> None:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-        _fsync(path)
-    manifest = folder / MANIFEST
-    manifest.write_text(json.dumps({"files": files}, indent=1))
-    _fsync(manifest)
-    _fsync(folder)
+def _sealed(file: Path) -> dict[str, Any]:
+    """Bring a file to the disk; what the manifest says about it."""
+    _fsync(file)
+    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
 
 
 def _sha256(path: Path) -> str:

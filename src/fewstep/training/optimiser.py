@@ -1,12 +1,17 @@
 """One role's optimiser: AdamW, learning-rate schedule, gradient clipping."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from fewstep.config.run_config import OptimiserConfig
+from fewstep.distributed.sharding import local, shard_group
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def lr_factor(update: int, *, warmup: int, schedule: str, total: int) -> float:
@@ -31,32 +36,36 @@ def lr_factor(update: int, *, warmup: int, schedule: str, total: int) -> float:
 class RoleOptimiser:
     """AdamW over one role's parameters with float32 state.
 
+    AdamW works element by element, so every process moves its own part of each parameter as a plain tensor: through
+    distributed tensors the same update takes twice as long for small networks.
+
     Args:
-        parameters: The role's trainable parameters.
+        parameters: The role's trainable parameters by name, spread over the processes or not.
         config: Learning rate, betas, warm-up and the like.
         total_updates: Updates of this role in the run's whole budget, for schedules that end.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], config: OptimiserConfig, *, total_updates: int) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: OptimiserConfig, *, total_updates: int) -> None:
+        self.parameters = dict(parameters)
         self.config = config
         self.total_updates = total_updates
         self.updates = 0
+        # the same memory as the parameters: moving these moves them
+        self._parts = {name: nn.Parameter(local(p.detach())) for name, p in self.parameters.items()}
         self.adamw = torch.optim.AdamW(
-            self.parameters,
+            self._parts.values(),
             lr=config.lr,
             betas=config.betas,
             eps=config.eps,
             weight_decay=config.weight_decay,
             fused=True,
         )
-        # torch's state-dict functions would make missing state with a dummy step and count it: a run saved before
-        # its first update would resume with another bias correction
-        for parameter in self.parameters:
-            self.adamw.state[parameter] = {
-                "step": torch.zeros((), device=parameter.device),
-                "exp_avg": torch.zeros_like(parameter),
-                "exp_avg_sq": torch.zeros_like(parameter),
+        # from the start, so that a checkpoint always has the same fields: loading fills only what is there
+        for part in self._parts.values():
+            self.adamw.state[part] = {
+                "step": torch.zeros((), device=part.device),
+                "exp_avg": torch.zeros_like(part),
+                "exp_avg_sq": torch.zeros_like(part),
             }
 
     @property
@@ -68,14 +77,57 @@ class RoleOptimiser:
         )
 
     def clip(self) -> Tensor:
-        """Scale the gradients to the clipping norm, if there is one; returns their norm before that, on the device."""
+        """Scale the gradients to the clipping norm, if there is one.
+
+        Returns:
+            The norm of the whole gradient before that, on the device, the same at every process.
+        """
         limit = math.inf if self.config.clip is None else self.config.clip
-        return nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        parts = [local(gradient) for gradient in gradients]
+        norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))
+        group = shard_group(gradients[0])
+        if group is not None:
+            squared = norm.square()
+            dist.all_reduce(squared, group=group)
+            norm = squared.sqrt()
+        torch._foreach_mul_(parts, (limit / (norm + 1e-6)).clamp(max=1.0))
+        return norm
 
     def update(self) -> None:
         """Move the weights and drop the gradients."""
         for group in self.adamw.param_groups:
             group["lr"] = self.lr
+        for name, part in self._parts.items():
+            gradient = self.parameters[name].grad
+            part.grad = None if gradient is None else local(gradient)
         self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for name, part in self._parts.items():
+            part.grad = self.parameters[name].grad = None
         self.updates += 1
+
+    def moments(self) -> dict[str, dict[str, Tensor]]:
+        """AdamW's two moments by parameter name, spread as the parameters; writing to them changes the optimiser."""
+        return {
+            moment: {name: _like(self.parameters[name], self.adamw.state[p][moment]) for name, p in self._parts.items()}
+            for moment in _MOMENTS
+        }
+
+    def steps(self) -> Tensor:
+        """AdamW's own count for each parameter: one that never received a gradient stays at zero."""
+        return torch.stack([self.adamw.state[part]["step"].cpu() for part in self._parts.values()])
+
+    def resume_at(self, updates: int, steps: Tensor) -> None:
+        """Continue as after ``updates`` updates, with what :meth:`steps` gave then."""
+        self.updates = updates
+        for part, step in zip(self._parts.values(), steps, strict=True):
+            self.adamw.state[part]["step"].copy_(step)
+
+
+def _like(parameter: Tensor, part: Tensor) -> Tensor:
+    """A process's part of something, as the whole that is spread like ``parameter``."""
+    if not isinstance(parameter, DTensor):
+        return part
+    mesh, placements = parameter.device_mesh, parameter.placements
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(part, mesh, placements, run_check=False, shape=shape, stride=stride)

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -90,6 +90,14 @@ class Reporter(AbstractContextManager["Reporter"]):
         if report.step % self.log_every == 0:
             self._write(report, seconds)
         self._show(report)
+
+    def note(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write further figures of a step that was already told."""
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        self._file.flush()
+        if self._events is not None:
+            for name, value in figures.items():
+                self._events.add_scalar(name, value, step)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -1,32 +1,37 @@
 """A whole training run: build everything, step until the budget is spent or a signal comes, leave a run folder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
+from torch.distributed.device_mesh import DeviceMesh
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.config.run_config import ParallelConfig, RunConfig
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.distributed.sharding import build_mesh, settle
+from fewstep.distributed.world import World, join, launched_alone
+from fewstep.errors import ConfigError
 from fewstep.roles.averaging import swapped
-from fewstep.roles.build import build_roles
+from fewstep.roles.build import RoleSettings, build_roles
+from fewstep.roles.role import Role
 from fewstep.runs.folder import RunFolder
 from fewstep.training.checkpoint import (
     checkpoints,
     completed_steps,
     load_checkpoint,
-    load_tensors,
     save_checkpoint,
 )
+from fewstep.training.evaluation import StudentEvaluation
 from fewstep.training.fit import require_fitting_levels
 from fewstep.training.report import Reporter
-from fewstep.training.sheets import SheetPainter
+from fewstep.training.sheets import Drawer, SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trainer import Trainer
 
@@ -64,23 +69,45 @@ def train(
     """
     config = recipe.config
     console = console or Console(stderr=True)
-    prompts = load_prompts(config.prompts)
-    adapter = create_model_adapter(config.backbone.model, config.backbone)
-    require_fitting_levels(config, adapter)
-    device = choose_device(config.parallel)
+    alone_by_mistake = launched_alone()
+    if alone_by_mistake:
+        console.print(f"Warning: {alone_by_mistake}", style="yellow")
     with (
         stop_on_signals() as stop,
         _cpu_threads(config.parallel),
-        RunFolder.create(root, recipe.name, config, resume=resume, path=output) as folder,
+        join(choose_device(config.parallel), timeout_minutes=config.parallel.timeout_minutes) as world,
     ):
-        embeddings = _embed(folder, adapter, prompts, config, device, stop, console)
-        trainer = _build_trainer(config, adapter, embeddings, device)
-        _restore(trainer, folder)
-        painter = _painter(config, adapter, prompts, embeddings, device)
-        _loop(trainer, folder, painter, stop, console)
+        if not world.is_main:
+            console = Console(quiet=True)
+        mesh = build_mesh(world, shard=config.parallel.shard, replicate=config.parallel.replicate)
+        prompts = load_prompts(config.prompts)
+        adapter = create_model_adapter(config.backbone.model, config.backbone)
+        require_fitting_levels(config, adapter)
+        with _run_folder(world, recipe, root=root, output=output, resume=resume) as folder:
+            embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
+            watchers = _watchers(config, adapter, prompts, embeddings, folder)
+            trainer = _build_trainer(config, adapter, embeddings, world, mesh)
+            _restore(trainer, folder)
+            _loop(trainer, folder, watchers(world), stop, console)
     if stop.interrupted:
         raise KeyboardInterrupt
     return folder
+
+
+@contextmanager
+def _run_folder(
+    world: World, recipe: "Recipe", *, root: str | Path, output: str | Path | None, resume: bool
+) -> Iterator[RunFolder]:
+    """The run's folder: made and locked by the main process, known to all."""
+    own: list[RunFolder] = []
+
+    def create() -> Path:
+        own.append(RunFolder.create(root, recipe.name, recipe.config, resume=resume, path=output))
+        return own[0].path
+
+    path = world.from_main(create)
+    with own[0] if own else nullcontext(RunFolder(path, recipe.config)) as folder:
+        yield folder
 
 
 def choose_device(parallel: ParallelConfig) -> torch.device:
@@ -113,14 +140,16 @@ def _cpu_threads(parallel: ParallelConfig) -> Iterator[None]:
 
 
 def _embed(
+    world: World,
     folder: RunFolder,
     adapter: ModelAdapter,
     prompts: tuple[str, ...],
     config: RunConfig,
-    device: torch.device,
     stop: StopRequest,
     console: Console,
 ) -> EmbeddingCache:
+    """The prompts' embeddings, built by the main process while the others wait."""
+
     def progress(done: int, total: int) -> None:
         status.update(f"Embedding prompts: {done} of {total}")
         if stop:
@@ -129,59 +158,94 @@ def _embed(
             )
             raise KeyboardInterrupt if stop.interrupted else SystemExit(0)
 
-    with console.status("Embedding prompts") as status:
+    def cache() -> EmbeddingCache:
         return open_or_build(
             folder.path.parent / ".cache" / "embeddings",
             adapter,
             prompts,
-            device=device,
+            device=world.device,
             dtype=COMPUTE[config.precision.compute],
             on_progress=progress,
         )
 
+    own: list[EmbeddingCache] = []
+    with console.status("Embedding prompts") as status:
+        world.from_main(lambda: own.append(cache()))
+        return own[0] if own else cache()
+
+
+def role_settings(config: RunConfig) -> RoleSettings:
+    """How a recipe holds its networks."""
+    return RoleSettings(
+        student=config.student.weights,
+        fake_score=config.fake_score.weights,
+        compute=COMPUTE[config.precision.compute],
+        checkpointing=config.gradient_checkpointing,
+        offload_teacher=config.parallel.offload.teacher,
+        offload_trained=config.parallel.offload.trained,
+        seed=config.seed,
+    )
+
 
 def _build_trainer(
-    config: RunConfig, adapter: ModelAdapter, embeddings: EmbeddingCache, device: torch.device
+    config: RunConfig,
+    adapter: ModelAdapter,
+    embeddings: EmbeddingCache,
+    world: World,
+    mesh: DeviceMesh | None,
 ) -> Trainer:
-    roles = build_roles(
-        adapter,
-        device=device,
-        compute=COMPUTE[config.precision.compute],
-        gradient_checkpointing=config.gradient_checkpointing,
-    )
-    return Trainer(config, adapter, roles, embeddings, device)
+    roles = build_roles(adapter, role_settings(config), world, mesh)
+    return Trainer(config, adapter, roles, embeddings, world.device, world=world)
 
 
 def _restore(trainer: Trainer, folder: RunFolder) -> None:
-    found = checkpoints(folder.checkpoints)
+    found = trainer.world.from_main(lambda: checkpoints(folder.checkpoints))
     if found:
         state = trainer.state_dict()
-        load_checkpoint(found[-1], state)
+        load_checkpoint(found[-1], state, trainer.world)
         trainer.load_state_dict(state)
 
 
-def _painter(
-    config: RunConfig,
-    adapter: ModelAdapter,
-    prompts: tuple[str, ...],
-    embeddings: EmbeddingCache,
-    device: torch.device,
-) -> SheetPainter | None:
-    if config.report.sheet_every is None:
-        return None
-    count = min(config.report.sheet_prompts, len(prompts))
-    vae = adapter.load_vae(dtype=torch.float32).to(device)
-    chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
-    return SheetPainter(
-        config, adapter, vae, [prompts[i] for i in chosen], embeddings.batch(list(chosen)), embeddings.null
-    )
+def _watchers(
+    config: RunConfig, adapter: ModelAdapter, prompts: tuple[str, ...], embeddings: EmbeddingCache, folder: RunFolder
+) -> Callable[[World], "_Watchers"]:
+    """What looks at the student now and then. Metrics are checked at once, before a network is loaded."""
+    evaluation = None
+    if config.evaluation is not None:
+        from fewstep.evaluation.during_training import TrainingEvaluation
+
+        evaluation = TrainingEvaluation(config.evaluation, prompts, folder.path / "evaluation")
+
+    def with_decoder(world: World) -> _Watchers:
+        if config.report.sheet_every is None and evaluation is None:
+            return _Watchers(None, None)
+        vae = adapter.load_vae(dtype=torch.float32).to(world.device) if world.is_main else None
+        drawer = Drawer(adapter, vae, embeddings.null, world.device)
+        painter = None
+        if config.report.sheet_every is not None:
+            count = min(config.report.sheet_prompts, len(prompts))
+            chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
+            painter = SheetPainter(config, drawer, [prompts[i] for i in chosen], embeddings.batch(list(chosen)))
+        if evaluation is None:
+            return _Watchers(painter, None)
+        return _Watchers(painter, StudentEvaluation(config, drawer, evaluation, prompts, embeddings))
+
+    return with_decoder
 
 
-def _loop(
-    trainer: Trainer, folder: RunFolder, painter: SheetPainter | None, stop: StopRequest, console: Console
-) -> None:
+@dataclass(frozen=True)
+class _Watchers:
+    """What looks at the student now and then."""
+
+    painter: SheetPainter | None
+    evaluation: StudentEvaluation | None
+
+
+def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter | None:
     config = trainer.config
-    reporter = Reporter(
+    if not trainer.world.is_main:
+        return None
+    return Reporter(
         folder.metrics,
         first_step=trainer.step,
         total_steps=trainer.total_steps,
@@ -190,36 +254,66 @@ def _loop(
         tensorboard=folder.tensorboard if config.report.tensorboard else None,
         console=console,
     )
-    with reporter:
-        while trainer.step < trainer.total_steps and not stop:
-            report = trainer.run_step()
-            reporter.step(report)
-            with reporter.paused():
-                if report.student_updated and painter is not None:
-                    _paint(trainer, painter, folder)
-                if report.student_updated and _due(trainer, config.checkpoint.every):
-                    _save(trainer, folder)
+
+
+def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRequest, console: Console) -> None:
+    reporter = _reporter(trainer, folder, console)
+    stopped = False
+    with reporter or nullcontext():
+        while trainer.step < trainer.total_steps and not stopped:
+            report = trainer.run_step(stop=bool(stop))
+            stopped = report.stop or (trainer.world.size == 1 and bool(stop))
+            if reporter is not None:
+                reporter.step(report)
+            if report.student_updated:
+                with nullcontext() if reporter is None else reporter.paused():
+                    _look_and_save(trainer, folder, watchers, reporter)
         _save(trainer, folder)
-    if stop and trainer.step < trainer.total_steps:
+    if stopped and trainer.step < trainer.total_steps:
         console.print(f"Stopped at step {trainer.step} of {trainer.total_steps} and saved; go on with --resume.")
 
 
-def _due(trainer: Trainer, every: int | None) -> bool:
-    return every is not None and trainer.student_updates % every == 0
+def _look_and_save(trainer: Trainer, folder: RunFolder, watchers: _Watchers, reporter: Reporter | None) -> None:
+    """After a student update: the sheet, the metrics and the checkpoint that are due."""
+    config, updates = trainer.config, trainer.student_updates
+    is_best = False
+    if watchers.painter is not None and _due(updates, config.report.sheet_every):
+        path = folder.sheets / f"update-{updates:06d}.png"
+        with _averaged(trainer) as student:
+            watchers.painter.paint(path, student=student, teacher=trainer.roles.teacher)
+    if watchers.evaluation is not None and _due(updates, watchers.evaluation.every):
+        with _averaged(trainer) as student:
+            found = watchers.evaluation.measure(student, trainer.world, update=updates)
+        is_best = found.improved
+        if reporter is not None:
+            reporter.note(trainer.step - 1, found.figures)
+    if is_best or _due(updates, config.checkpoint.every):
+        _save(trainer, folder, is_best=is_best)
 
 
-def _save(trainer: Trainer, folder: RunFolder) -> None:
+def _due(updates: int, every: int | None) -> bool:
+    return every is not None and updates % every == 0
+
+
+def _save(trainer: Trainer, folder: RunFolder, *, is_best: bool = False) -> None:
     save_checkpoint(
-        folder.checkpoints, trainer.state_dict(), step=trainer.step, keep_last=trainer.config.checkpoint.keep_last
+        folder.checkpoints,
+        trainer.state_dict(),
+        step=trainer.step,
+        keep_last=trainer.config.checkpoint.keep_last,
+        is_best=is_best,
+        world=trainer.world,
     )
 
 
-def _paint(trainer: Trainer, painter: SheetPainter, folder: RunFolder) -> None:
-    if _due(trainer, trainer.config.report.sheet_every):
-        path = folder.sheets / f"update-{trainer.student_updates:06d}.png"
-        student = trainer.roles.student
-        with swapped(trainer.student_weights(), trainer.export_weights()):
-            painter.paint(path, student=student, teacher=trainer.roles.teacher)
+@contextmanager
+def _averaged(trainer: Trainer) -> Iterator[Role]:
+    """The student with the weights that are exported."""
+    student = trainer.roles.student
+    settle(student.network)
+    with swapped(trainer.student_weights(), trainer.export_weights()):
+        yield student
+        settle(student.network)
 
 
 def steps_left(folder: RunFolder) -> int:
@@ -227,20 +321,3 @@ def steps_left(folder: RunFolder) -> int:
     found = checkpoints(folder.checkpoints)
     budget = folder.config.budget.student_updates * folder.config.student.every
     return max(0, budget - (completed_steps(found[-1]) if found else 0))
-
-
-def load_student(run: str | Path) -> tuple[RunFolder, dict[str, torch.Tensor]]:
-    """Read what a run's newest checkpoint holds for export: the student's average, or its weights without one.
-
-    Raises:
-        ConfigError: The folder holds no run.
-        CheckpointError: It has no checkpoint yet, or the newest is damaged.
-    """
-    folder = RunFolder.open(run)
-    found = checkpoints(folder.checkpoints)
-    if not found:
-        raise CheckpointError(
-            f"The run {folder.path} has no checkpoint yet; train it first: fewstep train RECIPE --resume."
-        )
-    section = "student" if folder.config.student.ema is None else "ema"
-    return folder, load_tensors(found[-1], section)

@@ -13,59 +13,73 @@ from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
 
 
+class Drawer:
+    """Draws with a role's network as it is, spread or not; every process of the run has to draw along.
+
+    Args:
+        adapter: The backbone.
+        vae: Its decoder, on ``device``; None at a process that only helps to draw.
+        null_cond: The unconditional embedding, one row.
+        device: Where the networks compute.
+    """
+
+    def __init__(
+        self, adapter: ModelAdapter, vae: nn.Module | None, null_cond: Conditioning, device: torch.device
+    ) -> None:
+        self.adapter = adapter
+        self.vae = vae
+        self.null_cond = null_cond
+        self.device = device
+
+    def noise(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
+        """The initial noise of some pictures."""
+        size = self.adapter.config
+        return noise_batch(prompts, seeds, self.adapter.latent_shape(size.height, size.width))
+
+    @torch.no_grad()
+    def draw(
+        self, role: Role, cond: Conditioning, noise: Tensor, sigmas: Tensor, guidance_scale: float | None = None
+    ) -> Tensor:
+        """Draw pictures in [0, 1], ``(b, 3, h, w)`` on the CPU; empty where there is no decoder."""
+        null_cond = self.null_cond.to(self.device)
+        field = velocity_field(
+            self.adapter, role.network, cond.to(self.device), null_cond, guidance_scale=guidance_scale
+        )
+        with role.acting(self.device):
+            x0 = sample_latents(field, noise.to(self.device), sigmas, initial_scale=self.adapter.initial_scale)
+        if self.vae is None:
+            return torch.empty(0)
+        # one picture at a time: a decoder at full size needs more memory than the network
+        return torch.cat([self.adapter.decode(self.vae, latent[None]).cpu() for latent in x0])
+
+
 class SheetPainter:
     """Draws one PNG per call: a column per prompt, the teacher's row over the student's.
 
     Args:
         config: The resolved recipe.
-        adapter: The backbone.
-        vae: Its decoder, on the device of the networks.
+        drawer: Draws the pictures.
         prompts: Prompts of the columns.
         cond: Their embeddings.
-        null_cond: The unconditional embedding, one row.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        adapter: ModelAdapter,
-        vae: nn.Module,
-        prompts: Sequence[str],
-        cond: Conditioning,
-        null_cond: Conditioning,
-    ) -> None:
+    def __init__(self, config: RunConfig, drawer: Drawer, prompts: Sequence[str], cond: Conditioning) -> None:
         self.config = config
-        self.adapter = adapter
-        self.vae = vae
+        self.drawer = drawer
         self.cond = cond
-        self.null_cond = null_cond
-        shape = adapter.latent_shape(config.backbone.height, config.backbone.width)
-        self.noise = noise_batch(prompts, [config.report.sheet_seed] * len(prompts), shape)
+        self.noise = drawer.noise(prompts, [config.report.sheet_seed] * len(prompts))
         self._teacher_row: Tensor | None = None
 
     def paint(self, path: Path, *, student: Role, teacher: Role) -> None:
-        """Draw a sheet; the teacher's row is drawn once."""
-        device = next(student.network.parameters()).device
-        sampling = self.config.sampling
+        """Draw a sheet; the teacher's row is drawn once. Every process of the run has to call it; one writes."""
+        sampling, adapter = self.config.sampling, self.drawer.adapter
         if self._teacher_row is None:
-            sigmas = teacher_sigmas(self.adapter, sampling.teacher_steps)
-            self._teacher_row = self._draw(teacher, sigmas, sampling.teacher_guidance_scale, device)
-        drawn = self._draw(student, self.adapter.to_sigma(torch.tensor(sampling.levels)), None, device)
-        sheet = torch.cat([_row(self._teacher_row), _row(drawn)], dim=1)
-        write_png(path, sheet)
-
-    def _draw(self, role: Role, sigmas: Tensor, guidance_scale: float | None, device: torch.device) -> Tensor:
-        field = velocity_field(
-            self.adapter,
-            role.network,
-            self.cond.to(device),
-            self.null_cond.to(device),
-            guidance_scale=guidance_scale,
-        )
-        with torch.autocast(device.type, dtype=role.compute, enabled=role.compute != torch.float32):
-            x0 = sample_latents(field, self.noise.to(device), sigmas, initial_scale=self.adapter.initial_scale)
-        # one picture at a time: a decoder at full size needs more memory than the network
-        return torch.cat([self.adapter.decode(self.vae, latent[None]).cpu() for latent in x0])
+            sigmas = teacher_sigmas(adapter, sampling.teacher_steps)
+            guidance_scale = sampling.teacher_guidance_scale
+            self._teacher_row = self.drawer.draw(teacher, self.cond, self.noise, sigmas, guidance_scale)
+        drawn = self.drawer.draw(student, self.cond, self.noise, adapter.to_sigma(torch.tensor(sampling.levels)))
+        if len(drawn):
+            write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
 
 
 def _row(images: Tensor) -> Tensor:

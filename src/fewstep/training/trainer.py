@@ -3,7 +3,7 @@
 draws -> simulate -> fake-score update (AdamW, IDA) -> every few steps: student update (AdamW, EMA)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,17 +15,21 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.order import prompt_index
+from fewstep.distributed.rows import Round, rounds
+from fewstep.distributed.sharding import settle
+from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
 from fewstep.methods.terms import FreshNoise
-from fewstep.roles.averaging import ExponentialMovingAverage, align
+from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Roles
+from fewstep.roles.weights import FullWeights, LoraWeights
 from fewstep.training.finite import read_finite
 from fewstep.training.optimiser import RoleOptimiser
 
-DrawSource = Callable[[int, range, bool], Draws]
+DrawSource = Callable[[int, Round, bool], Draws]
 """Step, rows of the global batch, whether the student is updated -> the random numbers."""
 
 
@@ -49,18 +53,21 @@ class StepReport:
         num_anchors: Length of its schedule.
         figures: ``loss/NAME``, ``grad_norm/ROLE`` and ``lr/ROLE``.
         student_updated: Whether the student moved.
+        stop: Whether any process was asked to stop.
     """
 
     step: int
     num_anchors: int
     figures: dict[str, float]
     student_updated: bool
+    stop: bool = False
 
 
 @dataclass(frozen=True)
 class _Microbatch:
-    """Rows of the global batch that go through the networks together."""
+    """Rows of the global batch that go through the networks together; losses count ``weight``."""
 
+    weight: float
     prompts: PromptBatch
     draws: Draws
     simulated: Simulated
@@ -95,6 +102,7 @@ class Trainer:
         roles: Student, teacher and fake score on the device.
         embeddings: Prompt embeddings.
         device: Where the networks are.
+        world: The processes of the run; this one alone unless given.
         draw: Random numbers of a step for some rows of the batch; the run's named streams unless given.
     """
 
@@ -106,8 +114,10 @@ class Trainer:
         embeddings: Embeddings,
         device: torch.device,
         *,
+        world: World | None = None,
         draw: DrawSource | None = None,
     ) -> None:
+        self.world = world or alone(device)
         self.config = config
         self.adapter = adapter
         self.method = build_method(config, adapter)
@@ -118,9 +128,9 @@ class Trainer:
         self.draw = draw or self._draw_from_streams
         self.step = 0
         updates = config.budget.student_updates
-        self.student_optimiser = RoleOptimiser(roles.student.parameters(), config.student, total_updates=updates)
+        self.student_optimiser = RoleOptimiser(roles.student.weights(), config.student, total_updates=updates)
         self.fake_optimiser = RoleOptimiser(
-            roles.fake_score.parameters(), config.fake_score, total_updates=updates * config.student.every
+            roles.fake_score.weights(), config.fake_score, total_updates=updates * config.student.every
         )
         decay = config.student.ema
         self.ema = None if decay is None else ExponentialMovingAverage(self.student_weights(), decay=decay)
@@ -135,40 +145,46 @@ class Trainer:
         """Student updates so far."""
         return self.student_optimiser.updates
 
-    def student_weights(self) -> dict[str, Tensor]:
-        """The student's trainable parameters by name."""
-        return {name: p for name, p in self.roles.student.network.named_parameters() if p.requires_grad}
+    def student_weights(self) -> Mapping[str, Tensor]:
+        """The student's trained parameters by name."""
+        return self.student_optimiser.parameters
 
-    def export_weights(self) -> dict[str, Tensor]:
+    def export_weights(self) -> Mapping[str, Tensor]:
         """What sampling and export use: the student's average, or its weights where no average is kept."""
         return self.student_weights() if self.ema is None else self.ema.shadow
 
-    def run_step(self) -> StepReport:
-        """One fake-score update and, every ``student.every`` steps, one student update."""
+    def run_step(self, *, stop: bool = False) -> StepReport:
+        """One fake-score update and, every ``student.every`` steps, one student update.
+
+        Args:
+            stop: This process was asked to stop; the report of every process says so.
+        """
         updates_student = (self.step + 1) % self.config.student.every == 0
         figures: dict[str, float] = {}
-        microbatches = self._update_fake_score(figures, updates_student=updates_student)
+        microbatches = self._update_fake_score(figures, updates_student=updates_student, stop=stop)
         if updates_student:
             self._update_student(microbatches, figures)
         num_anchors = microbatches[0].draws.num_anchors
-        report = StepReport(self.step, num_anchors, figures, student_updated=updates_student)
+        asked = figures.pop("stop") > 0
+        report = StepReport(self.step, num_anchors, figures, student_updated=updates_student, stop=asked)
         self.step += 1
         return report
 
-    def _update_fake_score(self, figures: dict[str, float], *, updates_student: bool) -> list[_Microbatch]:
+    def _update_fake_score(self, figures: dict[str, float], *, updates_student: bool, stop: bool) -> list[_Microbatch]:
         loss = torch.zeros((), device=self.device)
         microbatches = []
-        splits = self._splits()
+        splits = self._rounds()
         # a graph kept for every microbatch would hold the memory that splitting saves
         keep_graph = updates_student and self.config.savings.keep_anchor_graph and len(splits) == 1
-        for positions in splits:
-            micro = self._simulate(positions, with_terms=updates_student, anchor_gradient=keep_graph)
+        for rows in splits:
+            micro = self._simulate(rows, with_terms=updates_student, anchor_gradient=keep_graph)
             losses = fake_score_losses(self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
-            share = weighted_mean(losses, self.config.batch)
-            share.backward()  # type: ignore[no-untyped-call]
+            share = micro.weight * weighted_mean(losses, self.config.batch)
+            self._backward(share)
             loss += share.detach()
             microbatches.append(micro)
-        self._apply("fake_score", self.fake_optimiser, {"fake_score": loss}, figures)
+        asked = torch.tensor(float(stop), device=self.device)
+        self._apply("fake_score", self.fake_optimiser, {"loss/fake_score": loss, "stop": asked}, figures)
         self._align("fake_score", self.fake_optimiser.updates)
         return microbatches
 
@@ -186,83 +202,92 @@ class Trainer:
                 prompts=micro.prompts,
                 draws=micro.draws,
             )
-            means = {name: weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
-            torch.stack([weights[name] * mean for name, mean in means.items()]).sum().backward()  # type: ignore[no-untyped-call]
+            means = {name: micro.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
+            self._backward(torch.stack([weights[name] * mean for name, mean in means.items()]).sum())
             for name, mean in means.items():
                 shares[name] += mean.detach()
-        self._apply("student", self.student_optimiser, shares, figures)
+        measured = {f"loss/{name}": share for name, share in shares.items()}
+        self._apply("student", self.student_optimiser, measured, figures)
         self._align("student", self.student_optimiser.updates)
         if self.ema is not None:
             self.ema.update(self.student_weights(), update=self.student_optimiser.updates)
 
-    def _splits(self) -> list[range]:
-        size = self.config.parallel.microbatch or self.config.batch
-        return [range(start, min(start + size, self.config.batch)) for start in range(0, self.config.batch, size)]
+    def _backward(self, share: Tensor) -> None:
+        # spread networks average gradients over the processes; each process has its share of a sum
+        (self.world.size * share).backward()  # type: ignore[no-untyped-call]
 
-    def _draw_from_streams(self, step: int, positions: range, with_terms: bool) -> Draws:
+    def _rounds(self) -> list[Round]:
+        world, microbatch = self.world, self.config.parallel.microbatch
+        return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch)
+
+    def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
         terms = self.config.terms.active() if with_terms else {}
         return Draws.for_step(
             Streams(self.config.seed),
             step,
             schedule=self.config.schedule,
             latent_shape=self.latent_shape,
-            positions=positions,
-            concurrent=positions,
+            positions=rows.own,
+            concurrent=rows.concurrent,
             terms=list(terms),
             noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
             num_segments=len(isg.levels) if with_terms and (isg := self.config.terms.isg) is not None else None,
         )
 
-    def _simulate(self, positions: range, *, with_terms: bool, anchor_gradient: bool) -> _Microbatch:
-        draws = self.draw(self.step, positions, with_terms).to(self.device)
+    def _simulate(self, rows: Round, *, with_terms: bool, anchor_gradient: bool) -> _Microbatch:
+        draws = self.draw(self.step, rows, with_terms).to(self.device)
         start = self.step * self.config.batch
-        indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in positions]
+        indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
         cond = self.embeddings.batch(indices).to(self.device)
         null_cond = self.embeddings.null.to(self.device).expand(len(indices))
         prompts = self.adapter.prompt_batch(cond, null_cond)
         simulated = simulate(self.method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
-        return _Microbatch(prompts, draws, simulated)
+        return _Microbatch(rows.weight, prompts, draws, simulated)
 
-    def _apply(self, role: str, optimiser: RoleOptimiser, losses: dict[str, Tensor], figures: dict[str, float]) -> None:
-        """Clip, check and move one role; the only host read of its update."""
-        measured = {f"loss/{name}": loss for name, loss in losses.items()}
+    def _apply(
+        self, role: str, optimiser: RoleOptimiser, shares: Mapping[str, Tensor], figures: dict[str, float]
+    ) -> None:
+        """Clip, check and move one role; the only host read of its update, and the only sum over the processes."""
+        totals = self.world.total(torch.stack(list(shares.values())))
+        measured = dict(zip(shares, totals.unbind(), strict=True))
         measured[f"grad_norm/{role}"] = optimiser.clip()
+        settle(getattr(self.roles, role).network)
         figures |= read_finite(measured, role=role.replace("_", " "), step=self.step)
         figures[f"lr/{role}"] = optimiser.lr
         optimiser.update()
 
     def _align(self, after: str, updates: int) -> None:
         alignment = self.config.fake_score.align
-        if alignment is not None and alignment.after == after and updates % alignment.every == 0:
-            align(self.roles.fake_score.parameters(), self.roles.student.parameters(), decay=alignment.decay)
+        if alignment is None or alignment.after != after or updates % alignment.every:
+            return
+        settle(self.roles.fake_score.network)
+        settle(self.roles.student.network)
+        fake, student = self.config.fake_score.weights, self.config.student.weights
+        if isinstance(fake, FullWeights) and isinstance(student, LoraWeights):
+            align_to_merged(self.fake_optimiser.parameters, self.roles.student, student, decay=alignment.decay)
+        else:
+            align(self.fake_optimiser.parameters, self.student_weights(), decay=alignment.decay)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything a resumed run needs besides its configuration: weights, averages, optimisers, counters."""
-        from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_optimizer_state_dict
+        """Everything a resumed run needs besides its configuration: trained weights, averages, optimisers, counters.
 
+        The tensors are the run's own, spread over the processes; loading into them is most of a resume.
+        """
         state: dict[str, Any] = {"progress": {"step": self.step}}
         for role, optimiser in self._trained().items():
-            network = getattr(self.roles, role).network
-            state[role] = get_model_state_dict(network)
-            state[f"{role}_optimiser"] = get_optimizer_state_dict(network, optimiser.adamw)
+            state[role] = {name: parameter.detach() for name, parameter in optimiser.parameters.items()}
+            state[f"{role}_optimiser"] = {**optimiser.moments(), "steps": optimiser.steps()}
             state["progress"][f"{role}_updates"] = optimiser.updates
         if self.ema is not None:
             state["ema"] = dict(self.ema.shadow)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state that :meth:`state_dict` made."""
-        from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_optimizer_state_dict
-
+        """Continue from a state that :meth:`state_dict` made and that was loaded in place."""
+        progress = state["progress"]
         for role, optimiser in self._trained().items():
-            network = getattr(self.roles, role).network
-            set_model_state_dict(network, state[role])
-            set_optimizer_state_dict(network, optimiser.adamw, optim_state_dict=state[f"{role}_optimiser"])
-            optimiser.updates = state["progress"][f"{role}_updates"]
-        if self.ema is not None:
-            for name, value in state["ema"].items():
-                self.ema.shadow[name].copy_(value)
-        self.step = state["progress"]["step"]
+            optimiser.resume_at(progress[f"{role}_updates"], state[f"{role}_optimiser"]["steps"])
+        self.step = progress["step"]
 
     def _trained(self) -> dict[str, RoleOptimiser]:
         return {"student": self.student_optimiser, "fake_score": self.fake_optimiser}

@@ -1,0 +1,25 @@
+"""The ``evaluation`` section of a recipe: metrics that run now and then while a student trains."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+
+class EvaluationConfig(BaseModel):
+    """Which metrics measure the student during training, how often and on how many pictures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    every: PositiveInt = Field(description="student updates between measurements")
+    metrics: tuple[str, ...] = Field(min_length=1, description="names, as `fewstep evaluate metrics` lists them")
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict, description="of the metrics, by name")
+    num_prompts: PositiveInt = Field(default=16, description="the first of the run's prompts")
+    num_seeds: PositiveInt = Field(default=1, description="pictures per prompt")
+    keep_best: str | None = Field(default=None, description="the figure by which the best student is kept")
+
+    @model_validator(mode="after")
+    def _settings_have_their_metric(self) -> "EvaluationConfig":
+        for name in self.settings:
+            if name not in self.metrics:
+                raise ValueError(f"evaluation.settings has the metric {name}, which evaluation.metrics does not name")
+        return self

@@ -1,0 +1,1 @@
+"""Several processes as one run: joining them, sharding networks over them, agreeing on what one of them knows."""

@@ -1,0 +1,159 @@
+"""Networks spread over the processes: FSDP2 by the backbone's blocks, and filling them from one whole copy.
+
+The policy never casts what a network is called with (``cast_forward_inputs``): times of 0..1000, guidance and
+position ids do not survive bfloat16. The adapter casts latents and text by hand.
+
+Every group of blocks, the root included, is freed after its forward. A network too small for groups stays whole
+between forwards, because gathering it would take longer than using it; a write to its weights is lost unless
+:func:`settle` frees it first.
+"""
+
+import copy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from fewstep.distributed.world import World
+from fewstep.errors import ConfigError
+
+# parameters below which a block gets no group of its own: the exchange would cost more than its memory is worth
+SMALLEST_GROUP = 1_000_000
+
+
+def build_mesh(world: World, *, shard: int | None = None, replicate: int | None = None) -> DeviceMesh | None:
+    """Arrange the processes: each group of ``shard`` holds one copy of the weights, ``replicate`` groups are equal.
+
+    Args:
+        world: The processes of the run.
+        shard: Processes that share one copy; None takes what ``replicate`` leaves.
+        replicate: Copies; None takes what ``shard`` leaves, or one when both are None.
+
+    Returns:
+        A mesh of one axis, or of two with copies; None for a device that cannot shard (MPS) or a process outside of
+        any group.
+
+    Raises:
+        ConfigError: ``shard`` times ``replicate`` is not the number of processes.
+    """
+    if world.device.type == "mps" or not dist.is_initialized():
+        return None
+    per_copy = shard if shard is not None else max(1, world.size // (replicate or 1))
+    copies = replicate if replicate is not None else max(1, world.size // per_copy)
+    if per_copy * copies != world.size:
+        stated = {"parallel.shard": shard, "parallel.replicate": replicate}
+        said = " and ".join(f"{name} is {value}" for name, value in stated.items() if value is not None)
+        raise ConfigError(
+            f"{said}, but {world.size} processes were started; shard times replicate has to be their number."
+        )
+    kind = world.device.type
+    if copies == 1:
+        return init_device_mesh(kind, (per_copy,), mesh_dim_names=("shard",))
+    return init_device_mesh(kind, (copies, per_copy), mesh_dim_names=("replicate", "shard"))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How one network computes while it is spread.
+
+    Attributes:
+        compute: Precision to which trained float32 weights are cast for a forward; None leaves weights as they are,
+            for a frozen network held in its own precision and for one with LoRA factors.
+        offload: Keep the spread weights (and what the optimiser holds of them) in the memory of the CPU.
+    """
+
+    compute: torch.dtype | None = None
+    offload: bool = False
+
+
+def shard(network: nn.Module, block_classes: Collection[str], mesh: DeviceMesh, policy: Policy) -> nn.Module:
+    """Spread a network in place, block by block and then the rest; small blocks belong to the rest."""
+    precision = MixedPrecisionPolicy(
+        param_dtype=policy.compute,
+        reduce_dtype=None if policy.compute is None else torch.float32,
+        cast_forward_inputs=False,
+    )
+    offload = CPUOffloadPolicy(pin_memory=torch.cuda.is_available()) if policy.offload else OffloadPolicy()
+    blocks = [
+        module
+        for module in network.modules()
+        if type(module).__name__ in block_classes and _num_parameters(module) >= SMALLEST_GROUP
+    ]
+    for block in blocks:
+        fully_shard(block, mesh=mesh, mp_policy=precision, offload_policy=offload, reshard_after_forward=True)
+    # by default the root would stay whole after a forward, however large it is
+    fully_shard(network, mesh=mesh, mp_policy=precision, offload_policy=offload, reshard_after_forward=bool(blocks))
+    return network
+
+
+def settle(network: nn.Module) -> None:
+    """Free what the last forward left whole, so that the next one sees what is written to the weights now."""
+    if isinstance(network, FSDPModule):
+        network.reshard()
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def skeleton(network: nn.Module) -> nn.Module:
+    """A copy whose parameters are on the meta device; its buffers, which may be large, are the original's own."""
+    kept: dict[int, Tensor] = {id(buffer): buffer for buffer in network.buffers()}
+    for parameter in network.parameters():
+        empty = torch.empty_like(parameter, device="meta")
+        kept[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    return copy.deepcopy(network, memo=dict(kept))
+
+
+@torch.no_grad()
+def fill(network: nn.Module, weights: Mapping[str, Tensor], *, device: torch.device, main: bool) -> nn.Module:
+    """Give a skeleton, sharded or not, its weights; in place.
+
+    One tensor at a time travels from process 0 to those that hold a part of it.
+
+    Args:
+        network: Its parameters on the meta device.
+        weights: Whole parameters by name at process 0; not read elsewhere.
+        device: Where the network computes.
+        main: Whether this is process 0.
+    """
+    buffers = {name: value.to(device) for name, value in network.named_buffers()}
+    places = dict(network.named_parameters())
+    offloaded = any(isinstance(p, DTensor) and p.device.type == "cpu" for p in places.values())
+    network.to_empty(device="cpu" if offloaded else device)
+    for name, value in buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        network.get_submodule(owner)._buffers[leaf] = value
+    for name, parameter in network.named_parameters():
+        whole = weights[name].to(device, parameter.dtype) if main else None
+        if not isinstance(parameter, DTensor):
+            assert whole is not None
+            parameter.copy_(whole)
+            continue
+        if whole is None:
+            whole = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
+        parameter.to_local().copy_(distribute_tensor(whole, parameter.device_mesh, parameter.placements).to_local())
+    return network
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor that may be spread, gathered; every process that holds a part has to call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def local(value: Tensor) -> Tensor:
+    """This process's part of a tensor that may be spread; writing to it changes the tensor."""
+    return value.to_local() if isinstance(value, DTensor) else value
+
+
+def shard_group(value: Tensor) -> dist.ProcessGroup | None:
+    """The processes among which a tensor is cut up; None when this process has all of it."""
+    if not isinstance(value, DTensor):
+        return None
+    group = value.device_mesh.get_group("shard")
+    return group if dist.get_world_size(group) > 1 else None

@@ -1,0 +1,62 @@
+"""Which weights a role trains: all of them, or low-rank factors on a frozen base."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FullWeights(BaseModel):
+    """Every weight of the network, kept in float32."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["full"] = "full"
+
+
+class LoraWeights(BaseModel):
+    """Low-rank factors in float32 on a base that is frozen: ``W + alpha / rank B A``. B starts at zero.
+
+    The base is held once, in the compute precision, and is the teacher at the same time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=64, gt=0)
+    alpha: float | None = Field(default=None, gt=0, description="None is the rank, so that the factor on B A is 1")
+    targets: tuple[str, ...] | None = Field(
+        default=None, description="ends of module names that take factors; None is the backbone's own list"
+    )
+
+    @property
+    def scaling(self) -> float:
+        """The factor on B A."""
+        return (self.rank if self.alpha is None else self.alpha) / self.rank
+
+
+Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
+
+
+def alignment_problem(student: FullWeights | LoraWeights, fake_score: FullWeights | LoraWeights) -> str | None:
+    """Why implicit distribution alignment cannot average these two kinds of weights; None when it can.
+
+    Factors are averaged one by one, so both need the same rank, scale and targets. A full fake score follows a
+    student with factors through base + B A. The other way round there is nothing to average into.
+    """
+    match student, fake_score:
+        case FullWeights(), LoraWeights():
+            return (
+                "student.weights is full and fake_score.weights is lora: alignment cannot put the student's weights "
+                "into factors; train both alike, or set fake_score.align=null"
+            )
+        case LoraWeights(), LoraWeights() if student != fake_score:
+            return (
+                f"student.weights ({_told(student)}) and fake_score.weights ({_told(fake_score)}) differ: alignment "
+                "averages their factors one by one; make them equal, or set fake_score.align=null"
+            )
+    return None
+
+
+def _told(weights: LoraWeights) -> str:
+    targets = "the backbone's targets" if weights.targets is None else ", ".join(weights.targets)
+    return f"rank {weights.rank}, scaling {weights.scaling:g}, {targets}"

@@ -1,0 +1,124 @@
+"""What several processes run for the tests: one launch per number of processes, one folder per scenario.
+
+python -m torch.distributed.run --nproc-per-node 2 -m tests.distributed.scenarios FOLDER
+"""
+
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from fewstep.distributed import sharding
+from fewstep.distributed.sharding import build_mesh
+from fewstep.distributed.world import join
+from tests.distributed import families
+from tests.training.tiny_run import recipe, run
+
+# a batch that four processes cannot share evenly; eps keeps AdamW from turning rounding into whole steps
+COMMON = ("batch=6", "student.eps=1e-3", "fake_score.eps=1e-3", "budget.student_updates=2")
+LORA = "{kind: lora, rank: 2}"
+BOTH_LORA = (f"student.weights={LORA}", f"fake_score.weights={LORA}")
+MIXED = (f"student.weights={LORA}",)
+SELECTIVE = ("gradient_checkpointing=selective",)
+CHECKPOINTED = ("gradient_checkpointing=true",)
+
+MODES: dict[str, tuple[str, ...]] = {
+    "full": (),
+    "full-checkpointed": CHECKPOINTED,
+    "lora": BOTH_LORA,
+    "lora-checkpointed": (*BOTH_LORA, *CHECKPOINTED),
+    "lora-student": MIXED,
+    "full-student": (f"fake_score.weights={LORA}", "fake_score.align=null"),
+}
+"""Kinds of weights, by the name of their scenario; each also runs in the test's own process."""
+
+SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
+    2: {
+        **{mode: (mode, ()) for mode in MODES},
+        "full-accumulated": ("full", ("parallel.microbatch=2",)),
+        "lora-accumulated": ("lora", ("parallel.microbatch=1",)),
+        "full-selective": ("full", SELECTIVE),
+        "lora-replicated": ("lora", ("parallel.replicate=2",)),
+        "full-small": ("full", ()),
+        "lora-small": ("lora", ()),
+        "lora-student-small": ("lora-student", ()),
+    },
+    4: {
+        "full": ("full", ()),
+        "full-hybrid": ("full", ("parallel.replicate=2",)),
+        "full-dummies": ("full", ("parallel.microbatch=1",)),
+        "lora": ("lora", ()),
+    },
+}
+"""Per number of processes: a scenario's mode and where it computes."""
+
+
+def spread(folder: Path, size: int) -> dict[str, Callable[[], object]]:
+    """The scenarios that compare several processes with one."""
+
+    def made(name: str) -> Callable[[], object]:
+        mode, place = SPREAD[size][name]
+
+        def scenario() -> None:
+            # tiny blocks get groups of their own, as large ones do, unless the network is to be a small one
+            sharding.SMALLEST_GROUP = 1_000_000 if name.endswith("-small") else 0
+            run(recipe(folder, *COMMON, *MODES[mode], *place), folder / f"{name}-{size}")
+            sharding.SMALLEST_GROUP = 0
+
+        return scenario
+
+    return {name: made(name) for name in SPREAD[size]}
+
+
+def elastic(folder: Path, size: int) -> dict[str, Callable[[], object]]:
+    """Saved on one number of processes, resumed on another."""
+    if size == 2:
+        half = (*COMMON, "budget.student_updates=1")
+        return {
+            "again": lambda: stopped_and_resumed(folder),
+            "half": lambda: run(recipe(folder, *half), folder / "half-2"),
+            "half-lora": lambda: run(recipe(folder, *half, *BOTH_LORA), folder / "half-lora-2"),
+        }
+    return {
+        "resumed": lambda: resumed(folder, "half-2", "resumed-4", ()),
+        "resumed-lora": lambda: resumed(folder, "half-lora-2", "resumed-lora-4", BOTH_LORA),
+    }
+
+
+def stopped_and_resumed(folder: Path) -> None:
+    """Half of the budget, then the whole, on the same processes."""
+    run(recipe(folder, *COMMON, "budget.student_updates=1"), folder / "again-2")
+    run(recipe(folder, *COMMON), folder / "again-2", resume=True)
+
+
+def resumed(folder: Path, saved: str, name: str, mode: tuple[str, ...]) -> None:
+    """Go on with a copy of what another number of processes saved."""
+    if dist.get_rank() == 0:
+        shutil.copytree(folder / saved, folder / name)
+    dist.barrier()
+    run(recipe(folder, *COMMON, *mode), folder / name, resume=True)
+
+
+def main(folder: Path) -> None:
+    """Run every scenario for this number of processes; what fails leaves its traceback in FOLDER."""
+    sharding.SMALLEST_GROUP = 0
+    torch.set_num_threads(1)
+    with join(torch.device("cpu"), timeout_minutes=5) as world:
+        chosen = {**spread(folder, world.size), **elastic(folder, world.size)}
+        if world.size == 2:
+            mesh = build_mesh(world)
+            chosen |= families.scenarios(folder, world, mesh)
+        for name, scenario in chosen.items():
+            try:
+                scenario()
+            except Exception:
+                (folder / f"{name}-{world.size}.rank{world.rank}.error").write_text(traceback.format_exc())
+            dist.barrier()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,65 @@
+"""What happens to the others when one process of a run stops, and how the run goes on."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fewstep.training.checkpoint import checkpoints
+from tests.distributed.conftest import start
+from tests.distributed.test_spread import assert_same_run
+from tests.training.tiny_run import recipe, run, write_inputs
+
+BUDGET = "budget.student_updates=2"
+
+
+def train(folder: Path, *options: str) -> list[str]:
+    """The command of the tiny run in ``folder``."""
+    return ["train", str(folder / "tiny.yaml"), BUDGET, "--output", str(folder / "run"), *options]
+
+
+def misbehaving(folder: Path, action: str, *, rank: int, step: int) -> subprocess.CompletedProcess[str]:
+    write_inputs(folder)
+    return start(2, "-m", "tests.distributed.misbehave", action, str(rank), str(step), *train(folder))
+
+
+def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if line.startswith("fewstep: ")]
+
+
+def test_the_others_name_the_process_that_was_killed(tmp_path: Path) -> None:
+    done = misbehaving(tmp_path, "kill", rank=1, step=2)
+    assert done.returncode != 0
+    assert len(sentences(done)) == 1
+    assert "Process 1 is gone without a word" in sentences(done)[0]
+    assert "start the same command with --resume" in sentences(done)[0]
+
+
+def test_the_error_of_one_process_is_told_by_it_and_ends_all(tmp_path: Path) -> None:
+    done = misbehaving(tmp_path, "fail", rank=1, step=1)
+    assert done.returncode != 0
+    assert "fewstep: The disk of this process is broken; replace it." in sentences(done)
+    others = [line for line in sentences(done) if "The disk" not in line.partition("CheckpointError")[0]]
+    assert all("Process 1 stopped with CheckpointError: The disk" in line for line in others)
+
+
+def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
+    write_inputs(tmp_path)
+    done = start(2, "-m", "fewstep", *train(tmp_path), "student.lr=fast")
+    assert len(sentences(done)) >= 1
+    done = start(2, "-m", "fewstep", *train(tmp_path), "prompts.path=nowhere.txt")
+    assert len(sentences(done)) == 1 and "nowhere.txt" in sentences(done)[0]
+    assert "fewstep/cli/main.py" not in done.stderr  # the tracebacks are the launcher's own
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("action", ["terminate", "preempt"])
+def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(action: str, tmp_path: Path) -> None:
+    done = misbehaving(tmp_path, action, rank=1, step=1)
+    assert done.returncode == 0, done.stderr
+    saved = checkpoints(tmp_path / "run" / "checkpoints")[-1].name
+    assert saved == "step-00000003"  # it came in the second step; the third told all processes
+    again = start(2, "-m", "fewstep", *train(tmp_path, "--resume"))
+    assert again.returncode == 0, again.stderr
+    run(recipe(tmp_path, BUDGET), tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")

@@ -1,0 +1,62 @@
+"""Metrics that run while a student trains, and the checkpoint they keep."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.config.recipe import load_recipe
+from fewstep.errors import ConfigError
+from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
+from fewstep.export.weights import read_student
+from fewstep.training.checkpoint import checkpoints, completed_steps, pointed_to
+from tests.training.test_run import metrics
+from tests.training.tiny_run import run
+
+SHORT = ("batch=2", "budget.student_updates=3", "checkpoint.keep_last=1", "report.sheet_every=null")
+EVALUATION = "evaluation={every: 1, metrics: [digits], num_prompts: 2, num_seeds: 2, keep_best: digits}"
+
+
+@pytest.fixture
+def scores(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Which measurements count as better than all before; the metric itself runs all the same."""
+    wanted = [True, False, False]
+    measure = TrainingEvaluation.measure
+
+    def measured(evaluation: TrainingEvaluation, *arguments: object, **named: object) -> Measurement:
+        found = measure(evaluation, *arguments, **named)  # type: ignore[arg-type]
+        return Measurement(found.figures, wanted.pop(0))
+
+    monkeypatch.setattr(TrainingEvaluation, "measure", measured)
+    return wanted
+
+
+def test_metrics_are_measured_and_the_best_student_is_kept(tmp_path: Path, scores: list[bool]) -> None:
+    folder = run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path / "run")
+    told = [line for line in metrics(folder.path) if "evaluation/digits" in line]
+    assert [line["step"] for line in told] == [1, 3, 5]
+    assert all(0.0 <= line["evaluation/digits"] <= 1.0 for line in told)
+    assert len(list((folder.path / "evaluation" / "update-000001").glob("*.png"))) == 4
+    assert [completed_steps(path) for path in checkpoints(folder.checkpoints)] == [2, 6]
+    assert pointed_to(folder.checkpoints / "best") == folder.checkpoints / "step-00000002"
+
+
+def test_the_best_checkpoint_can_be_exported_by_its_name(tmp_path: Path, scores: list[bool]) -> None:
+    folder = run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path / "run")
+    assert read_student(folder.checkpoints / "best").provenance["steps"] == 2
+    assert read_student(folder.checkpoints / "latest").provenance["steps"] == 6
+    assert read_student(folder.path).provenance["steps"] == 6
+
+
+def test_a_metric_that_cannot_run_stops_the_run_before_it_trains(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no metric 'beauty'"):
+        run(load_recipe("digits", [*SHORT, "evaluation={every: 1, metrics: [beauty]}"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_own_judgement_of_the_best_is_written(tmp_path: Path) -> None:
+    folder = run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path / "run")
+    best = json.loads((folder.path / "evaluation" / "best.json").read_text())
+    kept = pointed_to(folder.checkpoints / "best")
+    assert kept is not None and kept.is_dir()
+    assert best["figure"] == "digits" and completed_steps(kept) == 2 * best["update"]
