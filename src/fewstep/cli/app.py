@@ -10,6 +10,7 @@ from rich.table import Table
 
 import fewstep
 from fewstep.cli.backbones import backbones, check
+from fewstep.cli.evaluate import evaluate_app
 from fewstep.errors import EXIT_INTERNAL, ConfigError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 recipe_app = typer.Typer(help="Look at one recipe.")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(evaluate_app, name="evaluate")
 app.command()(backbones)
 app.command()(check)
 
@@ -83,11 +85,14 @@ def export(
     dtype: Annotated[
         Literal["fp32", "bf16"], typer.Option(help="Of the written weights: exact, or half the size.")
     ] = "fp32",
+    factors: Annotated[
+        bool, typer.Option("--factors", help="Only the low-rank factors, which diffusers puts on the teacher.")
+    ] = False,
 ) -> None:
     """Write a run's student as a diffusers folder."""
     from fewstep.export.export import export as export_run
 
-    print(export_run(run, output, dtype=dtype))
+    print(export_run(run, output, dtype=dtype, factors_only=factors))
 
 
 @app.command()
@@ -99,29 +104,26 @@ def sample(
     steps: Annotated[int, typer.Option(min=1, help="Per picture.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Names the noise, together with the prompt.")] = 0,
     guidance_scale: Annotated[float | None, typer.Option(min=0.0, help="1 is off. [default: the model's own]")] = None,
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="What every picture is guided away from; needs guidance.")
+    ] = None,
 ) -> None:
     """Draw pictures."""
     from fewstep.sampling.generate import sample as draw
     from fewstep.sampling.pictures import picture_paths
 
     prompts = _prompts(prompt, prompts_file)
-    draw(model, prompts, steps=steps, seed=seed, guidance_scale=guidance_scale, output=output)
+    draw(
+        model,
+        prompts,
+        steps=steps,
+        seed=seed,
+        guidance_scale=guidance_scale,
+        negative_prompt=negative_prompt,
+        output=output,
+    )
     for path, text in zip(picture_paths(output, len(prompts)), prompts, strict=True):
         print(f"{path}: {text}")
-
-
-@app.command()
-def evaluate(
-    model: Annotated[str, typer.Argument(help="An exported student of the demo, or fewstep:digits, its teacher.")],
-    steps: Annotated[int | None, typer.Option(min=1, help="Per picture. [default: the model's own]")] = None,
-    guidance_scale: Annotated[float | None, typer.Option(min=0.0, help="1 is off. [default: the model's own]")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the row as JSON on the last line.")] = False,
-) -> None:
-    """Measure a model that draws the demo's digits."""
-    from fewstep.evaluation.run import evaluate_command
-
-    evaluate_command(model, steps=steps, guidance_scale=guidance_scale, threads=threads, as_json=as_json)
 
 
 @app.command()
@@ -154,8 +156,16 @@ def demo(
 
 def _rebuild_demo(output: Path, *, seed: int, threads: int) -> None:
     from fewstep.demo.rebuild import rebuild
+    from fewstep.demo.verify import compare_rebuilt
 
-    print(f"The rebuilt files are in {rebuild(output, seed=seed, threads=threads)}.")
+    folder = rebuild(output, seed=seed, threads=threads)
+    differences = compare_rebuilt(folder)
+    print(f"The rebuilt files are in {folder}.")
+    if differences:
+        for difference in differences:
+            print(difference)
+        raise typer.Exit(EXIT_INTERNAL)
+    print("Their rows are those of the package, within what another training may differ by.")
 
 
 def _verify_demo(*, threads: int) -> None:

@@ -63,7 +63,7 @@ def export_student(
     target = Path(folder)
     require_free(target)
     require_dtype(dtype)
-    facts = _facts(adapter, levels, provenance or {})
+    facts = student_facts(adapter, levels, provenance or {})
     unfinished = target.parent / f".exporting-{target.name}-{uuid.uuid4().hex[:8]}"
     try:
         with explain_write_errors(target):
@@ -102,7 +102,8 @@ def _forget_places(folder: Path) -> None:
             path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
+def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
+    """What ``fewstep.json`` says of an exported student."""
     sigmas: Tensor = adapter.to_sigma(torch.tensor(list(levels), dtype=torch.float32))
     return ModelFacts(
         role="student",

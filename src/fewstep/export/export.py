@@ -3,18 +3,22 @@
 from pathlib import Path
 
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.export.diffusers_folder import Exported, export_student, require_dtype, require_free
+from fewstep.errors import ConfigError
+from fewstep.export.diffusers_folder import Exported, export_student, require_dtype, require_free, student_facts
+from fewstep.export.factors import export_factors, require_loader
 from fewstep.export.weights import merge_factors, put_weights, read_student
 from fewstep.roles.weights import LoraWeights
 
 
-def export(run: str | Path, output: str | Path, *, dtype: str = "fp32") -> Exported:
+def export(run: str | Path, output: str | Path, *, dtype: str = "fp32", factors_only: bool = False) -> Exported:
     """Write a run's student as a diffusers folder that stock diffusers loads.
 
     Args:
         run: A run's folder, or one of its checkpoint folders.
         output: Where the pipeline goes; refused when something is there.
         dtype: ``fp32`` (the exact weights) or ``bf16`` (half the size).
+        factors_only: Write the low-rank factors of a run that trained some, to be put on the teacher by diffusers,
+            instead of the student merged with it.
 
     Returns:
         The folder, and the exact stock call that draws with it.
@@ -30,6 +34,13 @@ def export(run: str | Path, output: str | Path, *, dtype: str = "fp32") -> Expor
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     network = adapter.load_network()
     trained = config.student.weights
+    if factors_only:
+        if not isinstance(trained, LoraWeights):
+            raise ConfigError(f"The run {run} trained all weights, so it has no factors; export it without --factors.")
+        require_loader(network, config.backbone.model)
+        facts = student_facts(adapter, config.sampling.levels, student.provenance)
+        factors = student.weights.all()
+        return export_factors(adapter, factors, output, scaling=trained.scaling, facts=facts, dtype=dtype)
     if isinstance(trained, LoraWeights):
         merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=str(run))
     else:
