@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "distributed": {"torch"},
     "roles": {
-        *("torch", "jaxtyping", "peft", "pydantic"),
+        *("torch", "jaxtyping", "peft", "bitsandbytes", "pydantic"),
         *("fewstep.core", "fewstep.backbones.protocol", "fewstep.distributed"),
     },
     "config": {
@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": {"fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"},
     "evaluation": {
         *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
-        *("rapidocr", "rapidfuzz", "fewstep.demo.assets", "fewstep.demo.digits"),
+        *("rapidocr", "rapidfuzz", "fewstep.demo.assets", "fewstep.demo.classifier", "fewstep.demo.digits"),
         *("fewstep", "fewstep.backbones", "fewstep.config.evaluation_config", "fewstep.runs", "fewstep.sampling"),
         *("rich", "datasets"),
     },

@@ -113,6 +113,14 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
         assert (folder.path / "config.json").is_file()
 
 
+def test_a_start_that_was_killed_before_its_settings_were_whole_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".config.json.unfinished"):
+        (tmp_path / "run" / name).write_text("{")
+    with make(tmp_path, path=tmp_path / "run", resume=True) as folder:
+        assert sorted(path.name for path in folder.path.iterdir()) == [".lock", "config.json", "run.json"]
+
+
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "is not the folder of a run" in refusal(tmp_path, path=tmp_path / "file")

@@ -25,11 +25,13 @@ from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.runs.provenance import provenance
-from fewstep.runs.writing import explain_write_errors, write_json
+from fewstep.runs.writing import explain_write_errors, unfinished_name, write_json
 
 CONFIG = "config.json"
 RUN = "run.json"
 LOCK = ".lock"
+# all that a start leaves which was killed before config.json was whole
+_TRACES = (LOCK, unfinished_name(CONFIG))
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def read_config(folder: Path) -> RunConfig:
 
 def _is_occupied(folder: Path) -> bool:
     with explain_write_errors(folder):
-        return folder.exists() and (not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()))
+        return folder.exists() and (not folder.is_dir() or any(entry.name not in _TRACES for entry in folder.iterdir()))
 
 
 def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:

@@ -50,9 +50,14 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path} cannot be written: {error}. Free some space, or choose another place.") from error
 
 
+def unfinished_name(name: str) -> str:
+    """What :func:`write_json` calls a file until it is whole."""
+    return f".{name}.unfinished"
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write plain data, whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.with_name(unfinished_name(path.name))
     with explain_write_errors(path):
         try:
             with unfinished.open("w", encoding="utf-8") as file:

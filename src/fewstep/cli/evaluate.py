@@ -1,0 +1,244 @@
+"""``fewstep evaluate``: measure models, convert a metric's checkpoint, list the metrics, compare evaluations."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from fewstep.errors import ConfigError
+
+MEASURE = "measure"
+LISTS = ("--metrics", "--ladder")
+"""Options that take every value up to the next option, as in ``--metrics fid ocr``."""
+
+
+def repeat_options(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
+    """Write ``--metrics a b`` as ``--metrics a --metrics b``, which is how options are repeated."""
+    written: list[str] = []
+    option: str | None = None
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in lists else None
+            written.append(argument)
+        elif option is not None and written[-1] != option:
+            written += [option, argument]
+        else:
+            written.append(argument)
+    return written
+
+
+class ListCommand(TyperCommand):
+    """A command some of whose options take several values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, repeat_options(args))
+
+
+class MeasureByDefault(TyperGroup):
+    """A group that measures when no command of it is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else [MEASURE, *args])
+
+
+evaluate_app = typer.Typer(
+    cls=MeasureByDefault,
+    help="Measure models: draw prompts, score the pictures, write a report.",
+    pretty_exceptions_enable=False,
+)
+
+
+@evaluate_app.command(
+    MEASURE,
+    cls=ListCommand,
+    epilog="Further commands: fewstep evaluate convert | metrics | compare, each with --help.",
+)
+def measure(
+    demo_model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Alone: measure a model of the demo's digits with the demo's protocol."),
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder or repository id, with choices: MODEL,steps=4,guidance_scale=1; may be repeated."),
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="As --model. [default: the one that the student's files name]")
+    ] = None,
+    phase: Annotated[
+        Literal["generate", "score", "both"], typer.Option(help="Draw, score what is drawn, or one after the other.")
+    ] = "both",
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(help="Names, one or several. [default: five preference scores; the embedded ones for the digits]"),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A metric's setting; repeatable.")
+    ] = None,
+    prompts: Annotated[
+        str | None, typer.Option(help="A set's name, a file, or NAME=FILE. [default: drawbench]")
+    ] = None,
+    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, help="Where the seeds begin.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="The evaluation's folder.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the models. [default: each model's own]")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0.0, help="Of the models; 1 is off. [default: each model's own]")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures per call of a model.")] = 8,
+    ladder: Annotated[
+        list[int] | None, typer.Option(min=0, help="Numbers of steps to show in the report; 0 for none.")
+    ] = None,
+    save_images: Annotated[bool, typer.Option(help="Keep the pictures when both phases are done.")] = True,
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="A kind of torch device; auto is the fastest one.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
+) -> None:
+    """Measure models against their teacher: draw prompts, score the pictures, write a report."""
+    if demo_model is not None:
+        _measure_demo(
+            demo_model,
+            others={"--model": model, "--metrics": metrics, "--output": output, "--prompts": prompts},
+            steps=steps,
+            guidance_scale=guidance_scale,
+            threads=threads,
+            as_json=as_json,
+        )
+        return
+    if output is None:
+        raise ConfigError(
+            "There is no folder to write to; give --output FOLDER. To measure a model of the demo's digits with the "
+            "demo's protocol, give it alone: fewstep evaluate MODEL."
+        )
+    from fewstep.evaluation.folder import Extras
+    from fewstep.evaluation.session import Order
+
+    extras = Extras() if ladder is None else Extras(ladder=tuple(rung for rung in ladder if rung))
+    order = Order(
+        output=output,
+        models=tuple(model or ()),
+        teacher=teacher,
+        phase=phase,
+        metrics=tuple(metrics or ()),
+        settings=parse_settings(settings or ()),
+        prompts=prompts,
+        num_prompts=num_prompts,
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        batch=batch,
+        extras=extras,
+        save_images=save_images,
+        allow_different=allow_different,
+        device=device,
+    )
+    _run(order, threads=threads, as_json=as_json)
+
+
+def _measure_demo(
+    model: str,
+    *,
+    others: dict[str, Any],
+    steps: int | None,
+    guidance_scale: float | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"{model} alone is measured with the demo's protocol, which takes no {', '.join(given)}; "
+            f"for everything else write --model {model}."
+        )
+    from fewstep.evaluation.run import evaluate_command
+
+    evaluate_command(model, steps=steps, guidance_scale=guidance_scale, threads=threads, as_json=as_json)
+
+
+def _run(order: Any, *, threads: int | None, as_json: bool) -> None:
+    import json
+
+    import torch
+    from rich.console import Console
+
+    from fewstep.evaluation.session import run_evaluation
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    summary = run_evaluation(order, console=Console(stderr=as_json, highlight=False))
+    if as_json and summary is not None:
+        print(json.dumps(summary), flush=True)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read ``METRIC.FIELD=VALUE``; values are read as YAML, so that numbers and lists are what they look like."""
+    import yaml
+
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        metric, dot, field = name.partition(".")
+        if not (separator and dot and metric and field):
+            raise ConfigError(f"--set {text!r} is no METRIC.FIELD=VALUE, such as --set fid.reference=FOLDER.")
+        try:
+            settings.setdefault(metric, {})[field] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(
+                f"The value of --set {text!r} cannot be read ({' '.join(str(error).split())})."
+            ) from error
+    return settings
+
+
+@evaluate_app.command()
+def convert(
+    metric: Annotated[str, typer.Argument(help="Name of the metric whose checkpoint it is.")],
+    source: Annotated[str, typer.Argument(help="A local file or folder, or a repository id.")],
+    output: Annotated[Path, typer.Option(help="Folder to write; give it to the metric: --set METRIC.source=FOLDER.")],
+    revision: Annotated[str | None, typer.Option(help="Of the repository.")] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read a .pt, .pth or .bin file, as weights only.")
+    ] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A further setting of the metric.")
+    ] = None,
+) -> None:
+    """Write a metric's checkpoint as mapped safetensors, once."""
+    from fewstep.evaluation.metrics.convert import convert as convert_checkpoint
+
+    further = parse_settings(settings or ()).get(metric)
+    folder = convert_checkpoint(metric, source, output, revision=revision, allow_pickle=allow_pickle, settings=further)
+    print(f"The checkpoint is in {folder}. Use it: fewstep evaluate --metrics {metric} --set {metric}.source={folder}")
+
+
+@evaluate_app.command()
+def metrics(
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/metrics.md.")] = False,
+) -> None:
+    """List every metric: what its number means and what it may be compared with."""
+    from fewstep.evaluation import metric_cards
+
+    if as_markdown:
+        print(metric_cards.as_markdown(), end="")
+    else:
+        for line in metric_cards.as_lines():
+            print(line)
+
+
+@evaluate_app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of finished evaluations.")],
+    allow_different: Annotated[
+        bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
+    ] = False,
+) -> None:
+    """Put the scores of several evaluations into one table."""
+    from fewstep.evaluation.comparison import compare_folders
+
+    print(compare_folders(folders, allow_different=allow_different), end="")

@@ -1,0 +1,165 @@
+"""Metrics while a student trains: on a few pictures, one metric in memory at a time and none in between."""
+
+import gc
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fewstep.config.evaluation_config import EvaluationConfig
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.evaluation.metrics.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
+from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
+from fewstep.evaluation.scoring import require_finite
+from fewstep.runs.writing import write_json
+from fewstep.sampling.pictures import require_writable, save_picture
+
+BEST_FILE = "best.json"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one measurement found.
+
+    Attributes:
+        figures: By ``evaluation/FIGURE``, as they go into metrics.jsonl.
+        improved: Whether the figure of ``keep_best`` is the best so far.
+    """
+
+    figures: dict[str, float]
+    improved: bool
+
+
+class TrainingEvaluation:
+    """Measures a student every so many updates.
+
+    The trainer asks :meth:`due`, draws :attr:`texts` with :attr:`seeds`, and gives the pictures to :meth:`measure`;
+    when the measurement improved it keeps the student.
+
+    Args:
+        config: The recipe's section.
+        prompts: The run's prompts; the first of them are measured.
+        folder: ``evaluation`` in the run's folder; pictures and ``best.json`` go there.
+
+    Raises:
+        ConfigError: A metric is unknown, lacks a package or a checkpoint, or cannot score these prompts.
+    """
+
+    def __init__(self, config: EvaluationConfig, prompts: Sequence[str], folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self.items = tuple(PromptItem(f"{i:05d}", text) for i, text in enumerate(prompts[: config.num_prompts]))
+        self.metrics = create_metrics(config.metrics, config.settings)
+        check_metrics(self.metrics, self.items, num_seeds=config.num_seeds)
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompt of every picture, prompt by prompt."""
+        return [item.text for item in self.items for _ in range(self.config.num_seeds)]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of every picture."""
+        return [seed for _ in self.items for seed in range(self.config.num_seeds)]
+
+    def due(self, student_updates: int) -> bool:
+        """Whether the student is measured after this update."""
+        return student_updates > 0 and student_updates % self.config.every == 0
+
+    def measure(self, images: Sequence[Image.Image], *, update: int, device: torch.device) -> Measurement:
+        """Score the pictures of :attr:`texts` and :attr:`seeds`.
+
+        Args:
+            images: In that order.
+            update: The student's update, for the pictures' folder and ``best.json``.
+            device: Where the metrics' networks go while they are needed.
+
+        Raises:
+            ConfigError: ``keep_best`` names no figure of these metrics.
+            MetricError: A picture cannot be scored.
+        """
+        pictures = self._save(images, update)
+        figures: dict[str, _Figure] = {}
+        for metric in self.metrics:
+            found = _measure(metric, pictures, device)
+            figures.update({name: _Figure(value, metric.card.higher_is_better) for name, value in found.items()})
+        told = {f"evaluation/{name}": figure.value for name, figure in figures.items()}
+        return Measurement(told, self._keep(figures, update))
+
+    def best(self) -> dict[str, Any] | None:
+        """The best measurement so far (``figure``, ``value``, ``update``), or None; a resumed run reads it back."""
+        path = self.folder / BEST_FILE
+        if not path.is_file():
+            return None
+        try:
+            best: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            float(best["value"]), int(best["update"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); delete it, and the next measurement is best."
+            ) from error
+        return best
+
+    def _save(self, images: Sequence[Image.Image], update: int) -> list[Picture]:
+        folder = self.folder / f"update-{update:06d}"
+        named = [(item, seed) for item in self.items for seed in range(self.config.num_seeds)]
+        pictures = [Picture(folder / f"{item.id}.seed{seed}.png", item, seed) for item, seed in named]
+        require_writable([pictures[0].path])
+        for picture, image in zip(pictures, images, strict=True):
+            save_picture(image, picture.path)
+        return pictures
+
+    def _keep(self, figures: Mapping[str, "_Figure"], update: int) -> bool:
+        """Write best.json when the chosen figure is better than ever."""
+        name = self.config.keep_best
+        if name is None:
+            return False
+        if name not in figures:
+            raise ConfigError(
+                f"evaluation.keep_best is {name!r}, which no metric measures here; there are: {', '.join(figures)}."
+            )
+        new, best = figures[name], self.best()
+        # what names this update or a later one was written by a run that was killed before it kept that student
+        earlier = best is not None and best["figure"] == name and best["update"] < update
+        if best is not None and earlier and not new.beats(float(best["value"])):
+            return False
+        write_json(self.folder / BEST_FILE, {"figure": name, "value": new.value, "update": update})
+        return True
+
+
+@dataclass(frozen=True)
+class _Figure:
+    value: float
+    higher_is_better: bool
+
+    def beats(self, other: float) -> bool:
+        return self.value > other if self.higher_is_better else self.value < other
+
+
+def _measure(metric: Metric, pictures: Sequence[Picture], device: torch.device) -> dict[str, float]:
+    """One metric's figures; its networks are on the device only in here."""
+    size = metric.settings.batch
+    batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
+    try:
+        metric.load(device)
+        with torch.no_grad():
+            return _summarise(metric, pictures, batches)
+    finally:
+        metric.unload()
+        gc.collect()
+
+
+def _summarise(metric: Metric, pictures: Sequence[Picture], batches: Sequence[Sequence[Picture]]) -> dict[str, float]:
+    if isinstance(metric, SetMetric):
+        return metric.summary(pictures, torch.cat([metric.features(batch) for batch in batches]))
+    if not isinstance(metric, ImageMetric):
+        raise TypeError(f"{type(metric).__name__} is neither an ImageMetric nor a SetMetric")
+    findings = [finding for batch in batches for finding in metric.examine(batch)]
+    for picture, finding in zip(pictures, findings, strict=True):
+        require_finite(metric, picture, math.isfinite(finding.score))
+    return metric.conclude(pictures, findings)

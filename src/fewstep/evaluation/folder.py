@@ -1,0 +1,202 @@
+"""The folder of an evaluation: what is where, and whether it belongs to what is asked."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fewstep.errors import CheckpointError, ConfigError
+from fewstep.evaluation.metrics.protocol import Picture, PromptItem
+from fewstep.evaluation.models import ModelEntry
+from fewstep.evaluation.prompt_sets import PromptSet
+from fewstep.evaluation.protocol_id import Drawn
+from fewstep.runs.writing import explain_write_errors, write_json
+
+PLAN_FILE = "evaluation.json"
+MODEL_FILE = "model.json"
+
+
+class Extras(BaseModel):
+    """Pictures that only the report shows.
+
+    Attributes:
+        ladder: Numbers of steps at which the first prompts are drawn.
+        ladder_prompts: How many prompts.
+        strip_seeds: Pictures of one prompt.
+        strip_prompts: How many prompts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ladder: tuple[int, ...] = (1, 2, 4, 8)
+    ladder_prompts: int = 4
+    strip_seeds: int = 8
+    strip_prompts: int = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is drawn for every model.
+
+    Attributes:
+        prompts: The prompt set.
+        seeds: One picture per prompt and seed.
+        extras: Pictures for the report.
+    """
+
+    prompts: PromptSet
+    seeds: tuple[int, ...]
+    extras: Extras
+
+
+class ModelRecord(BaseModel):
+    """``model.json``: an entry, and what drawing it told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    entry: ModelEntry
+    versions: dict[str, str]
+    calls_per_picture: float | None = None
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class EvaluationFolder:
+    """Paths and files of one evaluation."""
+
+    path: Path
+
+    @property
+    def plan_file(self) -> Path:
+        return self.path / PLAN_FILE
+
+    def model_folder(self, name: str) -> Path:
+        return self.path / "models" / name
+
+    def picture_path(self, model: str, item: PromptItem, seed: int, steps: int) -> Path:
+        return self.model_folder(model) / "pictures" / f"{item.id}.seed{seed}.steps{steps}.png"
+
+    def scores_folder(self, model: str, key: str) -> Path:
+        return self.model_folder(model) / "scores" / key
+
+    def pictures(self, plan: Plan, record: ModelRecord) -> list[Picture]:
+        """The pictures that are scored, prompt by prompt."""
+        entry = record.entry
+        return [
+            Picture(self.picture_path(entry.name, item, seed, entry.sampling.steps), item, seed)
+            for item in plan.prompts.items
+            for seed in plan.seeds
+        ]
+
+    def write_plan(self, plan: Plan) -> None:
+        """Record what is drawn; refuse a folder that holds something else."""
+        new = _plain_plan(plan)
+        if self.plan_file.is_file():
+            old = _read_json(self.plan_file)
+            for key in ("digest", "seeds"):
+                if old.get(key) != new[key]:
+                    what = "prompts" if key == "digest" else f"seeds {old.get(key)} instead of {new[key]}"
+                    raise ConfigError(f"{self.path} holds an evaluation of other {what}; choose another --output.")
+        with explain_write_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.plan_file, new)
+
+    def read_plan(self) -> Plan:
+        """Read back what is drawn, prompts included: the score phase needs nothing else."""
+        if not self.plan_file.is_file():
+            raise ConfigError(
+                f"{self.path} holds no evaluation; draw its pictures first: "
+                f"fewstep evaluate --phase generate --model MODEL --prompts FILE --output {self.path}"
+            )
+        plain = _read_json(self.plan_file)
+        try:
+            items = tuple(PromptItem(row["id"], row["text"], row["facts"]) for row in plain["items"])
+            return Plan(
+                PromptSet(plain["prompts"], items), tuple(plain["seeds"]), Extras.model_validate(plain["extras"])
+            )
+        except (KeyError, TypeError, ValidationError) as error:
+            raise CheckpointError(f"{self.plan_file} is damaged ({error}); draw into another --output.") from error
+
+    def write_record(self, record: ModelRecord) -> None:
+        with explain_write_errors(self.path):
+            self.model_folder(record.entry.name).mkdir(parents=True, exist_ok=True)
+        write_json(self.model_folder(record.entry.name) / MODEL_FILE, record.model_dump(mode="json"))
+
+    def record(self, name: str) -> ModelRecord | None:
+        """What is known of a model's pictures, or None when none were drawn."""
+        path = self.model_folder(name) / MODEL_FILE
+        if not path.is_file():
+            return None
+        try:
+            return ModelRecord.model_validate(_read_json(path))
+        except ValidationError as error:
+            raise CheckpointError(f"{path} is damaged ({error.errors()[0]['msg']}); draw that model again.") from error
+
+    def records(self) -> list[ModelRecord]:
+        """Every model that was drawn, students first, in the order of their names."""
+        found = [record for record in self._records() if record is not None]
+        return sorted(found, key=lambda record: (record.entry.role == "teacher", record.entry.name))
+
+    def _records(self) -> Iterator[ModelRecord | None]:
+        models = self.path / "models"
+        if models.is_dir():
+            yield from (self.record(folder.name) for folder in sorted(models.iterdir()) if folder.is_dir())
+
+    def require_same(self, entry: ModelEntry, versions: dict[str, str]) -> ModelRecord | None:
+        """The record of a model that was begun before, or None.
+
+        Raises:
+            ConfigError: Pictures under that name are of another model, or drawn in another way.
+        """
+        record = self.record(entry.name)
+        if record is None:
+            return None
+        old = {**record.entry.model_dump(exclude={"model"}), "versions": record.versions}
+        new = {**entry.model_dump(exclude={"model"}), "versions": versions}
+        for key in new:
+            if old[key] != new[key]:
+                raise ConfigError(
+                    f"{self.model_folder(entry.name)} holds pictures with {key} {_told(old[key], new[key])}; "
+                    f"choose another --output, or another name: --model {entry.model},name=another-name."
+                )
+        return record
+
+
+def drawn(plan: Plan, record: ModelRecord) -> Drawn:
+    """How a model's pictures came about, for its protocol ids."""
+    return Drawn(plan.prompts.name, plan.prompts.digest, plan.seeds, record.entry.sampling, record.versions)
+
+
+def _told(old: Any, new: Any) -> str:
+    """The part of two values in which they differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [f"{key} {old.get(key)} instead of {new[key]}" for key in new if old.get(key) != new[key]]
+        return ", ".join(parts)
+    return f"{old} instead of {new}"
+
+
+def _plain_plan(plan: Plan) -> dict[str, Any]:
+    return {
+        "prompts": plan.prompts.name,
+        "digest": plan.prompts.digest,
+        "seeds": list(plan.seeds),
+        "extras": plan.extras.model_dump(mode="json"),
+        "items": [_plain_item(item) for item in plan.prompts.items],
+    }
+
+
+def _plain_item(item: PromptItem) -> dict[str, Any]:
+    return {"id": item.id, "text": item.text, "facts": dict(item.facts)}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); choose another --output.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no JSON object; choose another --output.")
+    return value

@@ -1,0 +1,132 @@
+"""The generate phase: every model's pictures on disk, each from its own prompt and seed, resumable at any picture."""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from fewstep.evaluation.drawers import Drawer, open_drawer
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.metrics.protocol import PromptItem
+from fewstep.evaluation.models import ModelEntry, ModelSpec
+from fewstep.evaluation.progress import Advance, progress_bar
+from fewstep.evaluation.protocol_id import versions
+from fewstep.evaluation.ranks import Ranks
+from fewstep.sampling.generate import fastest_device
+from fewstep.sampling.pictures import require_writable, save_picture
+
+
+@dataclass(frozen=True)
+class Request:
+    """One picture to be drawn."""
+
+    item: PromptItem
+    seed: int
+    steps: int
+    path: Path
+
+
+def generate(
+    folder: EvaluationFolder,
+    plan: Plan,
+    models: Sequence[tuple[ModelSpec, ModelEntry]],
+    *,
+    batch: int,
+    ranks: Ranks,
+    console: Console,
+    device: str = "auto",
+) -> None:
+    """Draw what is missing of every model's pictures.
+
+    Args:
+        batch: Pictures per call of a model.
+        device: A kind of torch device; ``auto`` is the fastest there is.
+
+    Raises:
+        ConfigError: The folder holds pictures of something else, or a model cannot be drawn as asked.
+    """
+    started = [folder.require_same(entry, versions()) for _, entry in models]
+    if ranks.leads:
+        folder.write_plan(plan)
+        for (_, entry), record in zip(models, started, strict=True):
+            if record is None:
+                folder.write_record(ModelRecord(entry=entry, versions=versions()))
+    ranks.wait()
+    place = ranks.device(fastest_device() if device == "auto" else device)
+    for spec, entry in models:
+        _generate_model(folder, plan, spec, entry, batch=batch, ranks=ranks, console=console, device=place)
+
+
+def requests(folder: EvaluationFolder, plan: Plan, entry: ModelEntry) -> list[Request]:
+    """Every picture of one model: those that are scored, then the report's own; none twice."""
+    items, own = plan.prompts.items, entry.sampling.steps
+    extras = plan.extras
+    wanted = [(item, seed, own) for item in items for seed in plan.seeds]
+    wanted += [(item, plan.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
+    wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(plan)]
+    found = (Request(i, seed, steps, folder.picture_path(entry.name, i, seed, steps)) for i, seed, steps in wanted)
+    return list({request.path: request for request in found}.values())
+
+
+def strip_seeds(plan: Plan) -> tuple[int, ...]:
+    """The seeds of the pictures that show how one prompt varies: the plan's own first."""
+    more = range(plan.seeds[0], plan.seeds[0] + 10_000)
+    distinct = dict.fromkeys((*plan.seeds, *more))
+    return tuple(distinct)[: plan.extras.strip_seeds]
+
+
+def in_batches(pictures: Sequence[Request], size: int) -> list[list[Request]]:
+    """Batches of one number of steps; the same ones whatever is drawn already, and whoever draws."""
+    by_steps: dict[int, list[Request]] = {}
+    for request in pictures:
+        by_steps.setdefault(request.steps, []).append(request)
+    return [group[start : start + size] for group in by_steps.values() for start in range(0, len(group), size)]
+
+
+def _generate_model(
+    folder: EvaluationFolder,
+    plan: Plan,
+    spec: ModelSpec,
+    entry: ModelEntry,
+    *,
+    batch: int,
+    ranks: Ranks,
+    console: Console,
+    device: torch.device,
+) -> None:
+    wanted = requests(folder, plan, entry)
+    require_writable([wanted[0].path])
+    units = ranks.share(in_batches(wanted, batch))
+    # a batch that lacks one picture is drawn again as a whole: rounding may depend on who shares a network call
+    missing = [unit for unit in units if not all(request.path.is_file() for request in unit)]
+    total, left = sum(map(len, units)), sum(map(len, missing))
+    calls = 0.0
+    if missing:
+        drawer = open_drawer(spec, entry, device)
+        with progress_bar(console, f"Drawing {entry.name}", total, done=total - left) as advance:
+            calls = _draw_all(drawer, missing, own_steps=entry.sampling.steps, advance=advance)
+        del drawer
+        gc.collect()
+    ranks.wait()
+    if ranks.leads:
+        known = folder.record(entry.name)
+        before = None if known is None else known.calls_per_picture
+        record = ModelRecord(entry=entry, versions=versions(), calls_per_picture=calls or before, complete=True)
+        folder.write_record(record)
+
+
+def _draw_all(drawer: Drawer, units: Sequence[Sequence[Request]], *, own_steps: int, advance: Advance) -> float:
+    """Draw every unit; returns the network calls per picture at the model's own number of steps, 0 if none was."""
+    calls = 0.0
+    for unit in units:
+        steps = unit[0].steps
+        prompts, seeds = [request.item.text for request in unit], [request.seed for request in unit]
+        images, cost = drawer.draw(prompts, seeds, steps=steps)
+        for request, image in zip(unit, images, strict=True):
+            save_picture(image, request.path)
+        calls = cost if steps == own_steps else calls
+        advance(len(unit))
+    return calls

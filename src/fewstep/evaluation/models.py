@@ -1,0 +1,204 @@
+"""Which models an evaluation compares, and how each is drawn: told by the command line, completed by its own files."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
+from fewstep.backbones.stock import pipeline_class
+from fewstep.errors import ConfigError
+from fewstep.evaluation.fingerprint import fingerprint
+
+Role = Literal["student", "teacher"]
+
+
+class ModelSpec(BaseModel):
+    """A model as the user asks for it. What is None follows from the model's own files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(description="a diffusers folder, a repository id, or fewstep:digits")
+    name: str | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
+    steps: int | None = Field(default=None, gt=0)
+    sigmas: tuple[float, ...] | None = Field(default=None, description="noise levels without the final 0")
+    guidance_scale: float | None = Field(default=None, ge=0)
+    height: int | None = Field(default=None, gt=0)
+    width: int | None = Field(default=None, gt=0)
+    lora: str | None = Field(default=None, description="LoRA factors on top: a folder, a file or a repository id")
+    lora_scale: float = 1.0
+    sampler: Literal["auto", "own", "stock"] = Field(
+        default="auto",
+        description="our Euler loop, or the pipeline with its own scheduler; auto is ours for our models",
+    )
+    dtype: Literal["fp32", "bf16"] = "fp32"
+
+
+class Sampling(BaseModel):
+    """How a model's pictures are drawn, every choice made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sampler: Literal["own", "stock"]
+    steps: int
+    sigmas: tuple[float, ...] | None = Field(description="as stated by the user; None is the model's own grid")
+    guidance_scale: float | None = Field(description="None where the pipeline has none")
+    height: int
+    width: int
+    lora: str | None
+    lora_scale: float
+    dtype: Literal["fp32", "bf16"]
+
+
+class ModelEntry(BaseModel):
+    """One model of an evaluation, with everything that its pictures depend on besides prompts and seeds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    role: Role
+    model: str
+    fingerprint: str = Field(description="of a local folder's content; the id itself for a repository")
+    sampling: Sampling
+
+
+def parse_spec(text: str) -> ModelSpec:
+    """Read ``MODEL[,KEY=VALUE...]``; sigmas are separated by slashes, as in ``sigmas=1/0.9/0.75/0.5``.
+
+    Raises:
+        ConfigError: A key is unknown or a value is not what it must be.
+    """
+    model, *rest = text.split(",")
+    fields: dict[str, Any] = {"model": model.strip()}
+    for part in rest:
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ConfigError(f"{part!r} in --model {text!r} is no KEY=VALUE; write MODEL,steps=4,guidance_scale=1.")
+        fields[key.strip()] = value.split("/") if key.strip() == "sigmas" else value.strip()
+    try:
+        spec = ModelSpec.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = ", ".join(name for name in ModelSpec.model_fields if name != "model")
+        raise ConfigError(
+            f"--model {text!r} sets {'.'.join(map(str, first['loc']))} to {first['input']!r}: {first['msg']}. "
+            f"What can be set is {known}."
+        ) from error
+    if spec.sigmas is not None and spec.steps not in (None, len(spec.sigmas)):
+        raise ConfigError(f"--model {text!r} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out.")
+    return spec
+
+
+def resolve(spec: ModelSpec, role: Role) -> ModelEntry:
+    """Complete a spec from the model's JSON files; no weight is loaded.
+
+    Raises:
+        ConfigError: The model cannot be opened, is a run that was not exported, or leaves something open.
+    """
+    if (Path(spec.model) / "run.json").is_file():
+        raise ConfigError(
+            f"{spec.model} is the folder of a run; export its student first: "
+            f"fewstep export {spec.model} --output out/student"
+        )
+    checkpoint = open_checkpoint(spec.model)
+    # LoRA factors and foreign schedules are the stock pipeline's business
+    ours = checkpoint.facts is not None and spec.lora is None
+    sampler = ("own" if ours else "stock") if spec.sampler == "auto" else spec.sampler
+    if sampler == "own" and spec.lora is not None:
+        raise ConfigError(f"{spec.model} is asked for with a LoRA and sampler=own; factors need sampler=stock.")
+    height, width = _size(spec, checkpoint)
+    sampling = Sampling(
+        sampler=sampler,
+        steps=_steps(spec, checkpoint),
+        sigmas=spec.sigmas,
+        guidance_scale=_guidance(spec, checkpoint),
+        height=height,
+        width=width,
+        lora=None if spec.lora is None else fingerprint(spec.lora),
+        lora_scale=spec.lora_scale,
+        dtype=spec.dtype,
+    )
+    return ModelEntry(
+        name=spec.name or _short_name(spec),
+        role=role,
+        model=spec.model,
+        fingerprint=fingerprint(locate(spec.model)),
+        sampling=sampling,
+    )
+
+
+def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
+    """The teacher that a student's own ``fewstep.json`` names, or None when none does."""
+    for spec in specs:
+        facts = open_checkpoint(spec.model).facts
+        named = facts.provenance.get("teacher") if facts is not None and facts.role == "student" else None
+        if isinstance(named, str) and named:
+            return ModelSpec(model=named, name="teacher", dtype=spec.dtype)
+    return None
+
+
+def require_distinct_names(entries: Sequence[ModelEntry]) -> None:
+    """Raise ConfigError when two models would share a row."""
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name in seen:
+            raise ConfigError(
+                f"Two models are called {entry.name}; name one of them: --model {entry.model},name=another-name."
+            )
+        seen.add(entry.name)
+
+
+def _short_name(spec: ModelSpec) -> str:
+    last = re.split(r"[/\\:]", spec.model.rstrip("/\\"))[-1] or "model"
+    if spec.lora is not None:
+        last = f"{last}-{Path(spec.lora).stem}"
+    return re.sub(r"[^A-Za-z0-9._-]", "_", last)
+
+
+def _steps(spec: ModelSpec, checkpoint: Checkpoint) -> int:
+    if spec.sigmas is not None:
+        return len(spec.sigmas)
+    if spec.steps is not None:
+        return spec.steps
+    facts = checkpoint.facts
+    if facts is not None and (facts.sigmas is not None or facts.steps is not None):
+        return len(facts.sigmas) if facts.sigmas is not None else int(facts.steps or 0)
+    return int(_call_default(spec, checkpoint, "num_inference_steps", "steps"))
+
+
+def _guidance(spec: ModelSpec, checkpoint: Checkpoint) -> float | None:
+    if spec.guidance_scale is not None:
+        return spec.guidance_scale
+    if checkpoint.facts is not None:
+        return checkpoint.facts.guidance_scale
+    if "guidance_scale" not in _call_parameters(checkpoint):
+        return None
+    return float(_call_default(spec, checkpoint, "guidance_scale", "guidance_scale"))
+
+
+def _size(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[int, int]:
+    if spec.height is not None and spec.width is not None:
+        return spec.height, spec.width
+    try:
+        config = create_model_adapter(spec.model, as_teacher=False).config
+    except ConfigError as error:
+        raise ConfigError(
+            f"The size of the pictures of {spec.model}, a {checkpoint.pipeline_class}, is not known; "
+            f"say it: --model {spec.model},height=1024,width=1024."
+        ) from error
+    return spec.height or config.height, spec.width or config.width
+
+
+def _call_parameters(checkpoint: Checkpoint) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(pipeline_class(checkpoint).__call__).parameters)
+
+
+def _call_default(spec: ModelSpec, checkpoint: Checkpoint, parameter: str, key: str) -> Any:
+    found = _call_parameters(checkpoint).get(parameter)
+    if found is None or found.default in (None, inspect.Parameter.empty):
+        raise ConfigError(f"{spec.model} does not say its {key}; say it: --model {spec.model},{key}=VALUE.")
+    return found.default

@@ -1,0 +1,262 @@
+"""The prompts of an evaluation: a named set from the hub, or a file.
+
+No set is inside this package but the embedded teacher's own: several have no clear licence. The others are fetched from
+where their authors put them, or read from a file that the user fetched.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import ConfigError
+from fewstep.evaluation.metrics.protocol import PromptItem
+from fewstep.evaluation.prompt_files import Row, read_rows
+
+PROMPT_COLUMNS = ("prompt", "Prompt", "Prompts", "caption", "captions", "text")
+ID_COLUMNS = ("id", "item_id", "image_id")
+DPG_COLUMNS = {"item_id", "text", "proposition_id", "dependency", "question_natural_language"}
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Prompts with names.
+
+    Attributes:
+        name: Of the set, or of the file.
+        items: In the set's order, no text twice.
+    """
+
+    name: str
+    items: tuple[PromptItem, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of ids, texts and facts, in order."""
+        plain = [[item.id, item.text, item.facts] for item in self.items]
+        text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def first(self, count: int | None) -> "PromptSet":
+        """The first ``count`` prompts; all of them for None."""
+        return self if count is None else replace(self, items=self.items[:count])
+
+
+@dataclass(frozen=True)
+class HubTable:
+    """A dataset of the hub that the ``datasets`` package reads."""
+
+    dataset: str
+    split: str
+
+
+@dataclass(frozen=True)
+class HubFiles:
+    """Plain files of a dataset repository."""
+
+    dataset: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NamedSet:
+    """Where a set is, and what is known of it.
+
+    Attributes:
+        what: One line for people.
+        licence: As far as its authors state one.
+        hub: Where it is on the hub; None where it is not there in its authors' form.
+        address: Where its authors put it.
+    """
+
+    what: str
+    licence: str
+    hub: HubTable | HubFiles | None
+    address: str
+
+
+NAMED: dict[str, NamedSet] = {
+    "drawbench": NamedSet(
+        "200 prompts in 11 categories (Imagen)",
+        "stated as Apache-2.0 by a mirror; its authors state none",
+        HubTable("sayakpaul/drawbench", "train"),
+        "https://huggingface.co/datasets/sayakpaul/drawbench",
+    ),
+    "parti": NamedSet(
+        "1,632 PartiPrompts",
+        "Apache-2.0",
+        HubFiles("nateraw/parti-prompts", ("PartiPrompts.tsv",)),
+        "https://github.com/google-research/parti",
+    ),
+    "geneval": NamedSet(
+        "553 prompts about objects, counts, colours and positions, with what must be seen",
+        "MIT",
+        None,
+        "https://github.com/djghosh13/geneval/blob/main/prompts/evaluation_metadata.jsonl",
+    ),
+    "dpgbench": NamedSet(
+        "1,065 long prompts, each with a graph of questions",
+        "that of the ELLA repository, Apache-2.0",
+        None,
+        "https://github.com/TencentQQGYLab/ELLA/blob/main/dpg_bench/dpg_bench.csv",
+    ),
+    "coco": NamedSet(
+        "the first caption of each picture of the 5,000 of MS COCO 2017 val",
+        "captions CC BY 4.0",
+        HubTable("phiyodr/coco2017", "validation"),
+        "https://huggingface.co/datasets/phiyodr/coco2017",
+    ),
+    "pickapic": NamedSet(
+        "the distinct prompts of the test split of Pick-a-Pic v2",
+        "stated as MIT on its page",
+        HubTable("yuvalkirstain/pickapic_v2_no_images", "test"),
+        "https://huggingface.co/datasets/yuvalkirstain/pickapic_v2_no_images",
+    ),
+    "hpd": NamedSet(
+        "3,200 prompts in 4 styles, the benchmark of HPS v2",
+        "Apache-2.0",
+        HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
+        "https://huggingface.co/datasets/zhwang/HPDv2",
+    ),
+    "ocr": NamedSet(
+        "1,018 prompts with the text to be drawn in double quotes (Flow-GRPO)",
+        "MIT, that of its repository",
+        None,
+        "https://github.com/yifan123/flow_grpo/blob/main/dataset/ocr/test.txt",
+    ),
+}
+EMBEDDED = "digits"
+
+
+def prompt_set_names() -> tuple[str, ...]:
+    """Every name that ``--prompts`` takes."""
+    return (EMBEDDED, *NAMED)
+
+
+def load_prompt_set(source: str) -> PromptSet:
+    """Load prompts.
+
+    Args:
+        source: A name, a file, or ``NAME=FILE`` for a copy of a named set.
+
+    Raises:
+        ConfigError: There is no such set or file, it cannot be fetched, or it holds no prompt.
+    """
+    name, _, file = source.partition("=")
+    if file and name in NAMED:
+        return prompt_set(name, read_rows(Path(file)))
+    if source == EMBEDDED:
+        return _embedded()
+    if source in NAMED:
+        return prompt_set(source, _fetch(source, NAMED[source]))
+    if Path(source).is_file() or Path(source).suffix:
+        return prompt_set(Path(source).stem, read_rows(Path(source)))
+    raise ConfigError(f"--prompts is {source!r}, which is no file and none of {', '.join(prompt_set_names())}.")
+
+
+def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
+    """Make a set of a table's rows: one item per distinct prompt, its other columns as facts.
+
+    A table of DPG-Bench, with a row per question, becomes one item per prompt with its questions.
+    """
+    if rows and rows[0].keys() >= DPG_COLUMNS:
+        rows = _grouped(rows)
+    items: dict[str, PromptItem] = {}
+    for number, row in enumerate(rows):
+        text, column = _text(name, row, number)
+        if text and text not in items:
+            facts = {key: value for key, value in row.items() if key != column}
+            # as JSON gives them back: the score phase reads them from the evaluation's folder
+            items[text] = PromptItem(_id(row, number), text, json.loads(json.dumps(facts, default=str)))
+    if not items:
+        raise ConfigError(f"There is no prompt in {name}; give a file with at least one.")
+    _require_distinct_ids(name, tuple(items.values()))
+    return PromptSet(name, tuple(items.values()))
+
+
+def _text(name: str, row: Row, number: int) -> tuple[str, str]:
+    """A row's prompt and the column it stands in; of a list of captions the first."""
+    column = next((column for column in PROMPT_COLUMNS if column in row), None)
+    value = row[column] if column is not None else None
+    if isinstance(value, list) and value:
+        value = value[0]
+    if column is None or not isinstance(value, str):
+        raise ConfigError(
+            f"Row {number + 1} of {name} has no text in a column called {' or '.join(PROMPT_COLUMNS)}; its columns are "
+            f"{', '.join(map(str, row))}. Rename the column of the prompts."
+        )
+    return value.strip(), column
+
+
+def _id(row: Row, number: int) -> str:
+    stated = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
+    return f"{number:05d}" if stated is None else re.sub(r"[^A-Za-z0-9_-]", "_", str(stated))
+
+
+def _require_distinct_ids(name: str, items: Sequence[PromptItem]) -> None:
+    seen: set[str] = set()
+    for item in items:
+        if item.id in seen:
+            raise ConfigError(f"Two prompts of {name} have the id {item.id!r}; make the ids distinct.")
+        seen.add(item.id)
+
+
+def _grouped(rows: Sequence[Row]) -> list[Row]:
+    grouped: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        item = grouped.setdefault(row["item_id"], {"id": row["item_id"], "prompt": row["text"], "questions": []})
+        item["questions"].append(dict(row))
+    return list(grouped.values())
+
+
+def _embedded() -> PromptSet:
+    from fewstep.demo.digits import full_prompts
+
+    texts = full_prompts()
+    return PromptSet(EMBEDDED, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
+
+
+def _fetch(name: str, found: NamedSet) -> list[Row]:
+    instead = f"fetch it from {found.address} and give --prompts {name}=FILE"
+    match found.hub:
+        case None:
+            raise ConfigError(f"The prompt set {name} is not on the hub in its authors' form; {instead}.")
+        case HubFiles():
+            return _fetch_files(name, found.hub, instead)
+        case HubTable():
+            return _fetch_table(name, found.hub, instead)
+
+
+def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[Row]:
+    from huggingface_hub import hf_hub_download
+
+    rows: list[Row] = []
+    for file in hub.files:
+        path = Path(_fetched(name, instead, partial(hf_hub_download, hub.dataset, file, repo_type="dataset")))
+        rows.extend({**row, "file": Path(file).stem} for row in read_rows(path))
+    return rows
+
+
+def _fetch_table(name: str, hub: HubTable, instead: str) -> list[Row]:
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise ConfigError(
+            f"The prompt set {name} is read with the package datasets; install it with: pip install 'fewstep[eval]'."
+        ) from error
+    table = _fetched(name, instead, lambda: load_dataset(hub.dataset, split=hub.split))
+    rows: list[Mapping[str, Any]] = [dict(row) for row in table]
+    return rows
+
+
+def _fetched(name: str, instead: str, fetch: Callable[[], Any]) -> Any:
+    try:
+        return fetch()
+    except Exception as error:
+        # the hub's two libraries raise many unrelated types for no network, a moved and a gated repository
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"The prompt set {name} cannot be fetched ({reason}); {instead}.") from error

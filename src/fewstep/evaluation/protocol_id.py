@@ -1,0 +1,179 @@
+"""Under what conditions a score was measured, as one short id: scores of different ids are not compared.
+
+The id covers prompts, seeds, resolution, steps, guidance, precision, versions and the metric's settings. What changes
+only memory and speed (batch sizes, ranks, devices) is left out, and so is the model: models measured alike share it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import fewstep
+from fewstep.errors import ConfigError
+from fewstep.evaluation.fingerprint import fingerprint
+from fewstep.evaluation.metrics.protocol import Metric
+from fewstep.evaluation.models import Role, Sampling
+
+PACKAGES = ("torch", "diffusers", "transformers")
+NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}
+ID_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How a model's pictures came about.
+
+    Attributes:
+        prompts: Name of the prompt set.
+        prompts_digest: Of its ids, texts and facts.
+        seeds: One picture per prompt and seed.
+        sampling: How the model was drawn.
+        versions: Of the software that drew.
+    """
+
+    prompts: str
+    prompts_digest: str
+    seeds: tuple[int, ...]
+    sampling: Sampling
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ProtocolId:
+    """The id of one score.
+
+    Attributes:
+        whole: Of all conditions.
+        shared: Of those that a student and its teacher share: all but steps, sigmas and guidance, in which they differ
+            by design.
+    """
+
+    whole: str
+    shared: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Whose score it is, and under which id: what a comparison looks at."""
+
+    model: str
+    role: Role
+    metric: str
+    id: ProtocolId
+    conditions: Mapping[str, Any]
+
+
+def versions(extra: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of what numbers depend on."""
+    found = {"fewstep": fewstep.__version__}
+    for name in (*PACKAGES, *extra):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def metric_conditions(metric: Metric) -> dict[str, Any]:
+    """What a metric's number depends on: settings, checkpoint, what it says of itself, versions.
+
+    A path stands for its content, so that the same files give the same id on another machine.
+    """
+    settings = metric.settings
+    chosen = {
+        key: _content(value) for key, value in settings.model_dump(mode="json").items() if key not in NOT_MEASURED
+    }
+    checkpoint = None if metric.source is None else _content(metric.source)
+    return {
+        "name": metric.card.name,
+        "settings": chosen,
+        "checkpoint": checkpoint,
+        "revision": settings.revision,
+        "identity": dict(metric.identity()),
+        "versions": versions(metric.card.packages),
+    }
+
+
+def conditions(drawn: Drawn, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that goes into an id, as plain data."""
+    sampling = drawn.sampling
+    return {
+        "prompts": drawn.prompts_digest,
+        "seeds": list(drawn.seeds),
+        "resolution": [sampling.height, sampling.width],
+        "dtype": sampling.dtype,
+        "versions": dict(drawn.versions),
+        "metric": dict(measured),
+        "steps": sampling.steps,
+        "sigmas": None if sampling.sigmas is None else list(sampling.sigmas),
+        "guidance_scale": sampling.guidance_scale,
+    }
+
+
+def protocol_id(known: Mapping[str, Any]) -> ProtocolId:
+    """Hash conditions."""
+    shared = {key: value for key, value in known.items() if key not in ("steps", "sigmas", "guidance_scale")}
+    return ProtocolId(whole=short_hash(known), shared=short_hash(shared))
+
+
+def short_hash(value: Any) -> str:
+    """Hash plain data, by its canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def require_comparable(scores: Sequence[Measured], *, allow_different: bool = False) -> list[str]:
+    """Refuse to put scores of one metric side by side that were measured differently.
+
+    Models of one role must share the whole id; a student and its teacher all of it but steps, sigmas and guidance.
+
+    Returns:
+        The differences, one sentence each; empty unless ``allow_different``.
+
+    Raises:
+        ConfigError: The scores differ and ``allow_different`` is False; the first difference is named.
+    """
+    found: list[str] = []
+    first: dict[tuple[str, str], Measured] = {}
+    for score in scores:
+        for place, part in ((score.role, "whole"), ("any", "shared")):
+            other = first.setdefault((score.metric, place), score)
+            if getattr(other.id, part) != getattr(score.id, part):
+                found.append(_difference(other, score))
+                break
+    if found and not allow_different:
+        raise ConfigError(
+            f"{found[0]} Measure them alike, or compare them all the same with --allow-different-protocols."
+        )
+    return found
+
+
+def _difference(a: Measured, b: Measured) -> str:
+    parts = [f"{key} {_brief(a.conditions[key])} and {_brief(b.conditions[key])}" for key in _unequal(a, b)]
+    return (
+        f"{a.metric} of {a.model} and of {b.model} were measured under different protocols "
+        f"({a.id.whole} and {b.id.whole}): {'; '.join(parts)}."
+    )
+
+
+def _unequal(a: Measured, b: Measured) -> list[str]:
+    by_design = {"steps", "sigmas", "guidance_scale"} if a.role != b.role else set()
+    return [key for key in a.conditions if key not in by_design and a.conditions[key] != b.conditions.get(key)]
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:40]}... (hash {short_hash(value)})"
+
+
+def _content(value: Any) -> Any:
+    """A path as its content; other settings, also nested ones, as they are."""
+    if isinstance(value, str):
+        return fingerprint(value) if os.path.exists(value) else value
+    if isinstance(value, Mapping):
+        return {key: _content(inner) for key, inner in value.items()}
+    return [_content(inner) for inner in value] if isinstance(value, list) else value

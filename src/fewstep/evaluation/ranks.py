@@ -1,0 +1,63 @@
+"""Which part of the work is this process's: the ranks of ``torchrun``, or the only one."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers.
+
+    Attributes:
+        rank: Its number.
+        world: How many there are.
+        local: Its number on its machine, which chooses its device.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes what belongs to all."""
+        return self.rank == 0
+
+    def share(self, units: Sequence[T]) -> list[T]:
+        """This process's units: whole ones, so that no unit depends on how many processes there are."""
+        return list(units[self.rank :: self.world])
+
+    def wait(self) -> None:
+        """Wait until every process has come here."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+    def device(self, kind: str) -> torch.device:
+        """A device of its own where the machine has several of ``kind``."""
+        several = kind not in ("cpu", "mps")
+        return torch.device(kind, self.local) if several else torch.device(kind)
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` started, or one process alone.
+
+    Pictures are split, not tensors: the processes only wait for each other, for which gloo is enough on any device.
+    """
+    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    torch.distributed.init_process_group("gloo")
+    try:
+        yield Ranks(
+            torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0"))
+        )
+    finally:
+        torch.distributed.destroy_process_group()

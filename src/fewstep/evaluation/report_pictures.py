@@ -1,0 +1,174 @@
+"""The pictures of report.html: side by side, best and worst prompts, many seeds of one prompt, the ladder of steps."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.generate import strip_seeds
+from fewstep.evaluation.scoring import Scored
+from fewstep.evaluation.table import per_prompt
+
+SIDE = 320
+"""Pixels of a picture inside the report; a smaller picture stays as it is."""
+SMALL = 64
+SHOWN_PROMPTS = 8
+EXTREMES = 3
+
+
+def tile(path: Path, caption: str) -> str:
+    """One picture with a line under it, inside the page; a picture that was never drawn says so."""
+    if not path.is_file():
+        return f'<figure class="tile"><figcaption>{escape(caption)}: not drawn</figcaption></figure>'
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    css = ' class="small"' if max(image.size) <= SMALL else ""
+    if max(image.size) > SIDE:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    kind = "png" if css else "jpeg"
+    image.save(buffer, format=kind.upper(), **({"optimize": True} if css else {"quality": 88}))
+    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return (
+        f'<figure class="tile"><img{css} src="{source}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def side_by_side(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+    """The first prompts, every model's picture of the first seed."""
+    rows = []
+    for item in plan.prompts.items[:SHOWN_PROMPTS]:
+        tiles = [_model_tile(folder, record, item.id, plan) for record in records]
+        rows.append(f'<div class="prompt"><b>{escape(item.text)}</b></div>{"".join(tiles)}')
+    return (
+        f"<h2>Side by side</h2>"
+        f'<p class="note">The first prompts of the set, seed {plan.seeds[0]}, nothing picked. All models start from '
+        f"the noise that prompt and seed name.</p>{_grid(len(records), rows)}"
+    )
+
+
+def best_and_worst(folder: EvaluationFolder, plan: Plan, scored: Sequence[Scored]) -> str:
+    """For every student and image metric, the prompts where it gains and loses most against the teacher."""
+    parts: list[str] = []
+    for one in scored:
+        if one.findings is None or one.record.entry.role == "teacher":
+            continue
+        teacher = next(
+            (
+                other
+                for other in scored
+                if other.record.entry.role == "teacher" and other.metric.card.name == one.metric.card.name
+            ),
+            None,
+        )
+        if teacher is not None:
+            parts.append(_extremes(folder, plan, one, teacher, opened=not parts))
+    if not parts:
+        return ""
+    return (
+        "<h2>Best and worst prompts</h2>"
+        '<p class="note">By each metric that scores single pictures: where the student gains most on the teacher, and '
+        f"where it loses most.</p>{''.join(parts)}"
+    )
+
+
+def _extremes(folder: EvaluationFolder, plan: Plan, student: Scored, teacher: Scored, *, opened: bool) -> str:
+    count = len(plan.prompts.items)
+    own, other = per_prompt(student, count), per_prompt(teacher, count)
+    gain = (own - other) if student.metric.card.higher_is_better else (other - own)
+    order = gain.argsort(descending=True, stable=True).tolist()
+    best = order[: min(EXTREMES, count)]
+    worst = [position for position in reversed(order) if position not in best][:EXTREMES]
+    rows = []
+    for label, positions in (("best", best), ("worst", worst)):
+        for position in positions:
+            item = plan.prompts.items[position]
+            pictures = [
+                tile(
+                    folder.picture_path(one.record.entry.name, item, plan.seeds[0], one.record.entry.sampling.steps),
+                    f"{one.record.entry.name}: {float(values[position]):.4g}",
+                )
+                for one, values in ((student, own), (teacher, other))
+            ]
+            rows.append(f'<div class="prompt"><span>{label}</span> <b>{escape(item.text)}</b></div>{"".join(pictures)}')
+    name = f"{student.metric.card.name}: {student.record.entry.name} against {teacher.record.entry.name}"
+    return f"<details{' open' if opened else ''}><summary>{escape(name)}</summary>{_grid(2, rows)}</details>"
+
+
+def diversity_strip(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+    """One prompt, many seeds, a line per model."""
+    seeds = strip_seeds(plan)
+    if len(seeds) < 2 or plan.extras.strip_prompts < 1:
+        return ""
+    rows = []
+    for item in plan.prompts.items[: plan.extras.strip_prompts]:
+        for record in records:
+            entry = record.entry
+            tiles = [
+                tile(folder.picture_path(entry.name, item, seed, entry.sampling.steps), f"seed {seed}")
+                for seed in seeds
+            ]
+            rows.append(
+                f'<div class="prompt"><b>{escape(item.text)}</b> <span>{escape(entry.name)}</span></div>'
+                f"{''.join(tiles)}"
+            )
+    return (
+        "<h2>One prompt, many seeds</h2>"
+        '<p class="note">A student that draws the same few pictures again and again has lost the teacher&rsquo;s '
+        f"variety, whatever its scores say.</p>{_grid(len(seeds), rows)}"
+    )
+
+
+def step_ladder(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+    """The same prompts at several numbers of steps, a line per model."""
+    ladder = plan.extras.ladder
+    if not ladder or plan.extras.ladder_prompts < 1:
+        return ""
+    rows = []
+    for item in plan.prompts.items[: plan.extras.ladder_prompts]:
+        for record in records:
+            tiles = [
+                tile(folder.picture_path(record.entry.name, item, plan.seeds[0], steps), _rung(record, steps))
+                for steps in ladder
+            ]
+            rows.append(
+                f'<div class="prompt"><b>{escape(item.text)}</b> <span>{escape(record.entry.name)}</span></div>'
+                f"{''.join(tiles)}"
+            )
+    return (
+        "<h2>Steps and network calls</h2>"
+        f'<p class="note">The same noise at {", ".join(map(str, ladder))} steps. At its own number a student follows '
+        "the grid it was trained on; at others, the shifted uniform one.</p>"
+        f"{_grid(len(ladder), rows)}"
+    )
+
+
+def _rung(record: ModelRecord, steps: int) -> str:
+    label = "1 step" if steps == 1 else f"{steps} steps"
+    if record.calls_per_picture is None:
+        return label
+    # guidance doubles the calls of every step
+    calls = record.calls_per_picture * steps / record.entry.sampling.steps
+    return f"{label}, {calls:g} {'call' if calls == 1 else 'calls'}"
+
+
+def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, plan: Plan) -> str:
+    item = next(item for item in plan.prompts.items if item.id == item_id)
+    entry = record.entry
+    return tile(
+        folder.picture_path(entry.name, item, plan.seeds[0], entry.sampling.steps),
+        f"{entry.name}, {entry.sampling.steps} steps",
+    )
+
+
+def _grid(columns: int, rows: Sequence[str]) -> str:
+    """Prompts beside each other as far as the page is wide, each with its pictures in one line."""
+    width = 110 if any('class="small"' in row for row in rows) else 230
+    style = f"grid-template-columns: repeat({columns}, minmax(0, {width}px))"
+    cases = "".join(f'<div class="case" style="{style}">{row}</div>' for row in rows)
+    return f'<div class="cases">{cases}</div>'

@@ -1,0 +1,142 @@
+"""What an evaluation leaves behind for programs and papers: scores.json, scores.csv, pictures.csv, scores.md."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.protocol_id import short_hash
+from fewstep.evaluation.scoring import Scored
+from fewstep.evaluation.table import Cell, Table
+from fewstep.runs.writing import explain_write_errors, write_json
+
+
+def write_results(folder: EvaluationFolder, plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
+    """Write the four files; returns what scores.json holds."""
+    summary = as_json(plan, table, scored)
+    write_json(folder.path / "scores.json", summary)
+    _write(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
+    _write(folder.path / "pictures.csv", _csv(picture_rows(scored)))
+    _write(folder.path / "scores.md", as_markdown(plan, table))
+    return summary
+
+
+def as_json(plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
+    """Everything about the scores, as plain data."""
+    conditions = {one.id.whole: dict(one.conditions) for one in scored}
+    return {
+        "protocol": short_hash(sorted(conditions)),
+        "prompts": {"name": plan.prompts.name, "digest": plan.prompts.digest, "count": len(plan.prompts.items)},
+        "seeds": list(plan.seeds),
+        "models": [_model(record) for record in table.records],
+        "scores": [{**asdict(cell), "verdict": cell.verdict} for cell in table.cells],
+        "protocols": conditions,
+        "warnings": list(table.warnings),
+    }
+
+
+def picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+    """A row per picture and image metric."""
+    return [
+        {
+            "model": one.record.entry.name,
+            "metric": one.metric.card.name,
+            "prompt_id": picture.item.id,
+            "prompt": picture.item.text,
+            "seed": picture.seed,
+            "score": repr(finding.score),
+            "protocol": one.id.whole,
+        }
+        for one in scored
+        if one.findings is not None
+        for picture, finding in zip(one.pictures, one.findings, strict=True)
+    ]
+
+
+def as_markdown(plan: Plan, table: Table) -> str:
+    """The table for a model card: a row per model, a column per figure, with half the width of its interval."""
+    columns = table.columns()
+    heads = [f"{figure} {arrow(table, (metric, figure))}" for metric, figure in columns]
+    lines = [
+        f"| model | steps | calls | {' | '.join(heads)} |",
+        f"|---|---:|---:|{'---:|' * len(heads)}",
+    ]
+    for record in table.records:
+        texts = [format_cell(table.cell(record.entry.name, column)) for column in columns]
+        calls = "-" if record.calls_per_picture is None else f"{record.calls_per_picture:g}"
+        name = f"{record.entry.name} (teacher)" if record.entry.role == "teacher" else record.entry.name
+        lines.append(f"| {name} | {record.entry.sampling.steps} | {calls} | {' | '.join(texts)} |")
+    ids = sorted({cell.protocol for cell in table.cells})
+    lines += [
+        "",
+        f"{len(plan.prompts.items)} prompts ({plan.prompts.name}), {len(plan.seeds)} pictures each; brackets: 95 % "
+        f"interval over prompts; bold: the interval of the paired difference to the teacher leaves out zero. "
+        f"Protocol {short_hash(ids)}, fewstep evaluate.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def arrow(table: Table, column: tuple[str, str]) -> str:
+    """Which way is better."""
+    better = next(cell.higher_is_better for cell in table.cells if (cell.metric, cell.figure) == column)
+    return "↑" if better else "↓"
+
+
+def format_cell(cell: Cell | None) -> str:
+    """A figure with its interval, bold where it differs from the teacher's."""
+    if cell is None:
+        return "-"
+    text = format_value(cell.value, cell)
+    if cell.interval is not None:
+        low, high = format_value(cell.interval.low, cell), format_value(cell.interval.high, cell)
+        text = f"{text} [{low}, {high}]"
+    return f"**{text}**" if cell.verdict in ("better", "worse") else text
+
+
+def format_value(value: float, cell: Cell) -> str:
+    """As many digits as its interval can tell apart."""
+    width = 0.0 if cell.interval is None else cell.interval.high - cell.interval.low
+    digits = 2 if abs(cell.value) >= 10 or width >= 1 else 3 if width >= 0.02 or width == 0 else 4
+    return f"{value:.{digits}f}"
+
+
+def _model(record: ModelRecord) -> dict[str, Any]:
+    plain: dict[str, Any] = record.model_dump(mode="json")
+    return {**plain.pop("entry"), **plain}
+
+
+def _flat(cell: Cell) -> dict[str, Any]:
+    interval, paired = cell.interval, cell.difference_interval
+    return {
+        "model": cell.model,
+        "role": cell.role,
+        "metric": cell.metric,
+        "figure": cell.figure,
+        "value": repr(cell.value),
+        "low": "" if interval is None else repr(interval.low),
+        "high": "" if interval is None else repr(interval.high),
+        "difference": "" if cell.difference is None else repr(cell.difference),
+        "difference_low": "" if paired is None else repr(paired.low),
+        "difference_high": "" if paired is None else repr(paired.high),
+        "verdict": cell.verdict or "",
+        "n": cell.n,
+        "protocol": cell.protocol,
+    }
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    buffer = io.StringIO(newline="")
+    if rows:
+        writer = csv.DictWriter(buffer, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    with explain_write_errors(path):
+        path.write_text(text, encoding="utf-8", newline="")

@@ -1,0 +1,197 @@
+"""The engine of ``fewstep evaluate --model``: check, draw, score, report."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from fewstep.errors import ConfigError
+from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan, drawn
+from fewstep.evaluation.generate import generate
+from fewstep.evaluation.metrics.protocol import Metric
+from fewstep.evaluation.metrics.registry import check_metrics, create_metrics, metric_class
+from fewstep.evaluation.models import (
+    ModelEntry,
+    ModelSpec,
+    find_teacher,
+    parse_spec,
+    require_distinct_names,
+    resolve,
+)
+from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
+from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
+from fewstep.evaluation.ranks import Ranks, join_ranks
+from fewstep.evaluation.report import write_report
+from fewstep.evaluation.results import as_markdown, write_results
+from fewstep.evaluation.scoring import score
+from fewstep.evaluation.table import make_table, measured
+
+Phase = Literal["generate", "score", "both"]
+DEFAULT_PROMPTS = "drawbench"
+DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
+EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
+EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in EMBEDDED_METRICS if name != "digits"}
+EMBEDDED_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the user asks for.
+
+    Attributes:
+        output: The evaluation's folder.
+        models: As after ``--model``.
+        teacher: As after ``--teacher``; None is the one that a student's files name.
+        metrics: Names; empty for the default ones.
+        settings: Of the metrics, by name.
+        prompts: A name or a file; None is the default set, the embedded one for models that draw its digits.
+        num_prompts: Only the first so many.
+        steps, guidance_scale: Of every model but the teacher that does not state its own.
+        save_images: Keep the pictures after both phases.
+        allow_different: Compare scores of different protocols.
+    """
+
+    output: Path
+    models: tuple[str, ...] = ()
+    teacher: str | None = None
+    phase: Phase = "both"
+    metrics: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prompts: str | None = None
+    num_prompts: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    steps: int | None = None
+    guidance_scale: float | None = None
+    batch: int = 8
+    extras: Extras = field(default_factory=Extras)
+    save_images: bool = True
+    allow_different: bool = False
+    device: str = "auto"
+
+
+def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
+    """Do what is asked; everything that can be known to be wrong is told before a picture is drawn.
+
+    Returns:
+        What scores.json holds, on the leading rank after the score phase; None otherwise.
+
+    Raises:
+        ConfigError: A model, metric, prompt set or folder cannot be used, or the models' protocols differ.
+        MetricError: A picture could not be scored.
+    """
+    _require_sense(order)
+    folder = EvaluationFolder(order.output)
+    with join_ranks() as ranks:
+        told = console if ranks.leads else Console(quiet=True)
+        if order.phase == "score":
+            plan = folder.read_plan()
+            metrics = _metrics(order, plan)
+        else:
+            models = _models(order)
+            plan = _plan(order, [entry for _, entry in models])
+            metrics = _metrics(order, plan) if order.metrics or order.phase == "both" else ()
+            _require_alike(folder, plan, [entry for _, entry in models], order)
+        check_metrics(metrics, plan.prompts.items, num_seeds=len(plan.seeds))
+        if order.phase != "score":
+            generate(folder, plan, models, batch=order.batch, ranks=ranks, console=told, device=order.device)
+        if order.phase == "generate":
+            return None
+        return _score(folder, plan, metrics, order, ranks=ranks, console=told)
+
+
+def _require_sense(order: Order) -> None:
+    if order.phase != "score" and not order.models:
+        raise ConfigError("There is no model to evaluate; give --model MODEL, or --phase score for drawn pictures.")
+    if order.phase != "both" and not order.save_images:
+        raise ConfigError(
+            f"--no-save-images with --phase {order.phase} would lose the pictures between the phases; leave it out, or "
+            "run both phases at once."
+        )
+    if not order.seeds or len(set(order.seeds)) != len(order.seeds):
+        raise ConfigError(f"The seeds are {list(order.seeds)}; give at least one, and each once.")
+
+
+def _models(order: Order) -> list[tuple[ModelSpec, ModelEntry]]:
+    """Students in the order given, then the teacher."""
+    specs = [_with_defaults(parse_spec(text), order) for text in order.models]
+    teacher = parse_spec(order.teacher) if order.teacher is not None else find_teacher(specs)
+    if teacher is None:
+        raise ConfigError(
+            f"{specs[0].model} does not say which teacher it was distilled from, and every table shows the teacher; "
+            "name it: --teacher MODEL."
+        )
+    if teacher.name is None:
+        teacher = teacher.model_copy(update={"name": "teacher"})
+    entries = [resolve(spec, "student") for spec in specs] + [resolve(teacher, "teacher")]
+    require_distinct_names(entries)
+    return list(zip([*specs, teacher], entries, strict=True))
+
+
+def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
+    given: dict[str, Any] = {}
+    if order.steps is not None and spec.steps is None and spec.sigmas is None:
+        given["steps"] = order.steps
+    if order.guidance_scale is not None and spec.guidance_scale is None:
+        given["guidance_scale"] = order.guidance_scale
+    return spec.model_copy(update=given)
+
+
+def _plan(order: Order, entries: Sequence[ModelEntry]) -> Plan:
+    small = all(entry.sampling.height == EMBEDDED_SIZE for entry in entries)
+    prompts = load_prompt_set(order.prompts or (EMBEDDED if small else DEFAULT_PROMPTS))
+    return Plan(prompts.first(order.num_prompts), order.seeds, order.extras)
+
+
+def _metrics(order: Order, plan: Plan) -> tuple[Metric, ...]:
+    if order.metrics:
+        return create_metrics(order.metrics, order.settings)
+    if plan.prompts.name == EMBEDDED:
+        names = tuple(n for n in EMBEDDED_METRICS if metric_class(n).min_seeds <= len(plan.seeds))
+        own = {name: settings for name, settings in EMBEDDED_SETTINGS.items() if name in names}
+        return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
+    return create_metrics(DEFAULT_METRICS, order.settings)
+
+
+def _require_alike(folder: EvaluationFolder, plan: Plan, entries: Sequence[ModelEntry], order: Order) -> None:
+    """Refuse models that could not be compared afterwards, together with those that the folder holds already."""
+    new = [ModelRecord(entry=entry, versions=versions()) for entry in entries]
+    names = {entry.name for entry in entries}
+    old = [record for record in folder.records() if record.entry.name not in names]
+    seen = []
+    for record in (*old, *new):
+        known = conditions(drawn(plan, record), {})
+        entry = record.entry
+        seen.append(Measured(entry.name, entry.role, "The pictures", protocol_id(known), known))
+    require_comparable(seen, allow_different=order.allow_different)
+
+
+def _score(
+    folder: EvaluationFolder,
+    plan: Plan,
+    metrics: Sequence[Metric],
+    order: Order,
+    *,
+    ranks: Ranks,
+    console: Console,
+) -> dict[str, Any] | None:
+    records = folder.records()
+    if not records:
+        raise ConfigError(f"{folder.path} holds no pictures of any model; draw them with --phase generate.")
+    scored = score(folder, plan, records, metrics, ranks=ranks, console=console, device=order.device)
+    summary = None
+    if ranks.leads:
+        warnings = require_comparable(measured(scored), allow_different=order.allow_different)
+        with console.status("Intervals: every figure on prompts drawn again and again"):
+            table = make_table(scored, num_prompts=len(plan.prompts.items), warnings=warnings)
+        summary = write_results(folder, plan, table, scored)
+        write_report(folder, plan, table, scored, summary)
+        console.print(as_markdown(plan, table), markup=False, soft_wrap=True)
+        console.print(f"The report is {folder.path / 'report.html'}.")
+        if not order.save_images:
+            for record in records:
+                shutil.rmtree(folder.model_folder(record.entry.name) / "pictures")
+    ranks.wait()
+    return summary

@@ -1,0 +1,179 @@
+"""The table of an evaluation: every figure with its interval, and its difference to the teacher's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewstep.evaluation.folder import ModelRecord
+from fewstep.evaluation.intervals import Interval, Replicates, bootstrap, bootstrap_mean, jackknife
+from fewstep.evaluation.metrics.protocol import ImageMetric, SetMetric
+from fewstep.evaluation.protocol_id import Measured
+from fewstep.evaluation.scoring import Scored
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one model.
+
+    Attributes:
+        metric: Name of the metric.
+        figure: Name of the figure; the metric's own has its name.
+        interval: Of the figure, over prompts; None for a single prompt.
+        difference: The figure minus the teacher's, None for the teacher and without one.
+        difference_interval: Paired, over the same prompts.
+        protocol: Id of the conditions.
+        n: Pictures.
+    """
+
+    model: str
+    role: str
+    metric: str
+    figure: str
+    value: float
+    higher_is_better: bool
+    interval: Interval | None
+    difference: float | None
+    difference_interval: Interval | None
+    protocol: str
+    n: int
+
+    @property
+    def verdict(self) -> str | None:
+        """``better``, ``worse`` or ``no clear difference`` than the teacher; None where that is not known."""
+        if self.difference_interval is None:
+            return None
+        low, high = self.difference_interval.low, self.difference_interval.high
+        if low <= 0 <= high:
+            return "no clear difference"
+        return "better" if (low > 0) == self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Table:
+    """All cells, and what was compared across protocols nevertheless."""
+
+    records: tuple[ModelRecord, ...]
+    cells: tuple[Cell, ...]
+    warnings: tuple[str, ...]
+
+    def of(self, model: str) -> list[Cell]:
+        return [cell for cell in self.cells if cell.model == model]
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Metric and figure of every column, in order."""
+        return list(dict.fromkeys((cell.metric, cell.figure) for cell in self.cells))
+
+    def cell(self, model: str, figure: tuple[str, str]) -> Cell | None:
+        return next((cell for cell in self.of(model) if (cell.metric, cell.figure) == figure), None)
+
+
+def measured(scored: Sequence[Scored]) -> list[Measured]:
+    """What a comparison looks at."""
+    return [
+        Measured(one.record.entry.name, one.record.entry.role, one.metric.card.name, one.id, one.conditions)
+        for one in scored
+    ]
+
+
+def make_table(scored: Sequence[Scored], *, num_prompts: int, warnings: Sequence[str] = ()) -> Table:
+    """Put scores and intervals into a table; the teacher is the one with that role."""
+    records = tuple({one.record.entry.name: one.record for one in scored}.values())
+    by_metric: dict[str, list[Scored]] = {}
+    for one in scored:
+        by_metric.setdefault(one.metric.card.name, []).append(one)
+    cells = [cell for group in by_metric.values() for cell in _cells(group, num_prompts)]
+    return Table(records, tuple(cells), tuple(warnings))
+
+
+def per_prompt(one: Scored, num_prompts: int) -> Tensor:
+    """Mean score of every prompt of an image metric."""
+    scores = torch.tensor([finding.score for finding in one.findings or ()], dtype=torch.float64)
+    return scores.reshape(num_prompts, -1).mean(dim=1)
+
+
+def replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
+    """Replicates of each figure, or None where there are too few prompts to tell."""
+    if num_prompts < 2:
+        return None
+    names = list(one.figures)
+    seeds = len(one.pictures) // num_prompts
+
+    def chosen(positions: Sequence[int]) -> list[int]:
+        return [prompt * seeds + seed for prompt in positions for seed in range(seeds)]
+
+    def statistic(positions: Sequence[int]) -> Tensor:
+        return _figures(one, chosen(positions), names)
+
+    if isinstance(one.metric, SetMetric):
+        return _columns(jackknife(statistic, num_prompts))
+    means = per_prompt(one, num_prompts)
+    if len(names) == 1 and abs(float(means.mean()) - one.figures[names[0]]) < 1e-9 * max(1.0, abs(float(means.mean()))):
+        return [bootstrap_mean(means)]
+    return _columns(bootstrap(statistic, num_prompts))
+
+
+def _figures(one: Scored, chosen: Sequence[int], names: Sequence[str]) -> Tensor:
+    pictures = [one.pictures[i] for i in chosen]
+    if isinstance(one.metric, ImageMetric) and one.findings is not None:
+        found: Mapping[str, float] = one.metric.conclude(pictures, [one.findings[i] for i in chosen])
+    elif isinstance(one.metric, SetMetric) and one.features is not None:
+        found = one.metric.summary(pictures, one.features[list(chosen)])
+    else:
+        raise TypeError(f"{one.metric.card.name} has neither findings nor features")
+    # a figure that needs what these prompts lack (a category without a prompt) tells nothing about its spread
+    return torch.tensor([found.get(name, float("nan")) for name in names], dtype=torch.float64)
+
+
+def _columns(found: Replicates) -> list[Replicates]:
+    columns = []
+    for column in range(found.values.shape[1]):
+        values = found.values[:, column]
+        columns.append(Replicates(found.whole[column : column + 1], values.unsqueeze(1), found.kind))
+    return columns
+
+
+def _cells(group: Sequence[Scored], num_prompts: int) -> list[Cell]:
+    teacher = next((one for one in group if one.record.entry.role == "teacher"), None)
+    drawn = {one.record.entry.name: replicates(one, num_prompts) for one in group}
+    cells = []
+    for one in group:
+        name = one.record.entry.name
+        for column, (figure, value) in enumerate(one.figures.items()):
+            own = drawn[name]
+            compared = teacher is not None and one is not teacher and figure in teacher.figures
+            paired = None
+            if compared and teacher is not None:
+                paired = _paired(own, drawn[teacher.record.entry.name], column, list(teacher.figures).index(figure))
+            cells.append(
+                Cell(
+                    model=name,
+                    role=one.record.entry.role,
+                    metric=one.metric.card.name,
+                    figure=figure,
+                    value=value,
+                    higher_is_better=one.metric.card.higher_is_better,
+                    interval=None if own is None else _interval(own[column]),
+                    difference=value - teacher.figures[figure] if compared and teacher is not None else None,
+                    difference_interval=paired,
+                    protocol=one.id.whole,
+                    n=len(one.pictures),
+                )
+            )
+    return cells
+
+
+def _paired(
+    own: list[Replicates] | None, teacher: list[Replicates] | None, column: int, teacher_column: int
+) -> Interval | None:
+    if own is None or teacher is None or len(own[column].values) != len(teacher[teacher_column].values):
+        return None
+    return _interval(own[column].minus(teacher[teacher_column]))
+
+
+def _interval(found: Replicates) -> Interval | None:
+    """One figure's interval; None where some draw did not have the figure."""
+    if not bool(found.values.isfinite().all()):
+        return None
+    return found.intervals()[0]

@@ -1,0 +1,109 @@
+"""``fewstep evaluate`` as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.evaluate import parse_settings, repeat_options
+from fewstep.cli.main import execute
+from fewstep.errors import ConfigError
+from tests.evaluation.tiny_models import write_embedded_student
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_embedded_student(tmp_path_factory.mktemp("models") / "student")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert execute(["evaluate", *arguments]) == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["--metrics", "fid", "ocr", "--json"], ["--metrics", "fid", "--metrics", "ocr", "--json"]),
+        (["--metrics", "fid", "--metrics", "ocr"], ["--metrics", "fid", "--metrics", "ocr"]),
+        (
+            ["--model", "a", "--metrics", "fid", "kid", "ocr"],
+            ["--model", "a", *["--metrics", "fid", "--metrics", "kid"], "--metrics", "ocr"],
+        ),
+        (["--ladder", "1", "2", "--seeds", "3"], ["--ladder", "1", "--ladder", "2", "--seeds", "3"]),
+        (["student", "--steps", "4"], ["student", "--steps", "4"]),
+    ],
+)
+def test_several_values_after_one_option_are_repeated_options(typed: list[str], meant: list[str]) -> None:
+    assert repeat_options(typed) == meant
+
+
+def test_the_two_phases_work_as_they_are_typed(
+    student: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "drawbench.txt"
+    prompts.write_text("a red handwritten three\na blue handwritten six\n")
+    output = str(tmp_path / "eval")
+    common = ["--metrics", "digits", "vendi", "--set", "vendi.extractor=digits", "--output", output]
+    drawn = ["--model", str(student), "--teacher", "fewstep:digits,steps=3", "--prompts", str(prompts)]
+    rest = ["--save-images", "--ladder", "0", "--device", "cpu"]
+    assert execute(["evaluate", "--phase", "generate", *drawn, *common, *rest]) == 0
+    # two prompts at their one seed, and seven further seeds each for the report
+    assert "Drawing student: 16 of 16 images to do" in " ".join(capsys.readouterr().out.split())
+    assert execute(["evaluate", "--phase", "score", *common, "--device", "cpu", "--json"]) == 0
+    told = capsys.readouterr()
+    summary = json.loads(told.out.splitlines()[-1])
+    assert {row["figure"] for row in summary["scores"]} >= {"digits", "vendi"}
+    assert "| teacher (teacher) | 3 |" in told.err
+    assert "The report is" in told.err
+
+
+def test_without_a_folder_the_way_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "--model", "m")
+    assert said.startswith("fewstep: There is no folder to write to; give --output FOLDER.")
+
+
+def test_the_demos_protocol_takes_no_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "fewstep:digits", "--output", "x")
+    assert "is measured with the demo's protocol, which takes no --output; for everything else write --model" in said
+
+
+def test_metrics_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["evaluate", "metrics"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines]
+    issue = ["imagereward", "clipscore", "pickscore", "hpsv2", "hpsv3", "aesthetic", "ocr", "dpgbench", "fid", "kid"]
+    assert {*issue, "cmmd", "prdc", "vendi", "diversity", "geneval", "judge"} <= set(names)
+
+
+def test_an_unknown_metric_cannot_be_converted(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = refused(capsys, "convert", "fidd", "somewhere", "--output", str(tmp_path / "x"))
+    assert "fidd" in said
+    assert "imagereward" in said
+
+
+def test_evaluations_without_scores_cannot_be_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "holds no scores.json; score it first" in refused(capsys, "compare", str(tmp_path))
+
+
+def test_settings_are_numbers_where_they_look_like_it() -> None:
+    found = parse_settings(["fid.reference=real", "prdc.neighbours=3", "prdc.batch=16"])
+    assert found == {"fid": {"reference": "real"}, "prdc": {"neighbours": 3, "batch": 16}}
+
+
+@pytest.mark.parametrize("text", ["fid", "fid=3", "fid.reference", ".reference=x"])
+def test_a_setting_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is no METRIC.FIELD=VALUE, such as --set fid.reference=FOLDER"):
+        parse_settings([text])
+
+
+def test_a_value_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"The value of --set 'fid.reference=\[' cannot be read"):
+        parse_settings(["fid.reference=["])
+
+
+def test_help_names_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["evaluate", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--phase" in told
+    assert "fewstep evaluate convert | metrics | compare" in told

@@ -1,0 +1,154 @@
+"""Evaluations without a model: pictures painted by the test, and metrics whose numbers can be read off them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan
+from fewstep.evaluation.metrics.protocol import (
+    ImageMetric,
+    MetricCard,
+    MetricError,
+    MetricSettings,
+    Picture,
+    PromptItem,
+    SetMetric,
+)
+from fewstep.evaluation.models import ModelEntry, Role, Sampling
+from fewstep.evaluation.prompt_sets import PromptSet
+
+NO_EXTRAS = Extras(ladder=(), ladder_prompts=0, strip_seeds=1, strip_prompts=0)
+VERSIONS = {"fewstep": "1"}
+
+
+def card(name: str, *, higher_is_better: bool = True) -> MetricCard:
+    return MetricCard(
+        name=name,
+        title="A metric of the tests",
+        formula="see its code",
+        scale="0 to 255",
+        higher_is_better=higher_is_better,
+        preprocessing="none",
+        licence="none",
+        comparable="with itself",
+        source=None,
+    )
+
+
+class Brightness(ImageMetric):
+    """The mean of a picture's bytes; counts what it is asked for."""
+
+    card = card("brightness")
+    loaded_now: list[str] = []  # noqa: RUF012 (shared on purpose: which metrics are in memory)
+    most_loaded = 0
+
+    def __init__(self, settings: MetricSettings | None = None, *, unreadable: str | None = None) -> None:
+        super().__init__(settings or MetricSettings(batch=2))
+        self.unreadable = unreadable
+        self.asked: list[str] = []
+
+    def check(self, items: Sequence[PromptItem]) -> None:
+        pass
+
+    def load(self, device: torch.device) -> None:
+        Brightness.loaded_now.append(self.card.name)
+        Brightness.most_loaded = max(Brightness.most_loaded, len(Brightness.loaded_now))
+
+    def unload(self) -> None:
+        if self.card.name in Brightness.loaded_now:
+            Brightness.loaded_now.remove(self.card.name)
+
+    def score(self, pictures: Sequence[Picture]) -> list[float]:
+        scores = []
+        for picture in pictures:
+            if picture.path.name == self.unreadable:
+                raise MetricError(f"brightness cannot read {picture.path}: it is torn.")
+            self.asked.append(f"{picture.path.parts[-3]}/{picture.path.name}")
+            scores.append(float(np.asarray(picture.image()).mean()))
+        return scores
+
+
+class Darkness(Brightness):
+    """255 minus the brightness: lower brightness is better."""
+
+    card = card("darkness")
+
+    def score(self, pictures: Sequence[Picture]) -> list[float]:
+        return [255 - score for score in super().score(pictures)]
+
+
+class Spread(SetMetric):
+    """The standard deviation of the pictures' mean colours."""
+
+    card = card("spread")
+
+    def __init__(self, settings: MetricSettings | None = None) -> None:
+        super().__init__(settings or MetricSettings(batch=2))
+
+    def check(self, items: Sequence[PromptItem]) -> None:
+        pass
+
+    def load(self, device: torch.device) -> None:
+        Brightness.load(self, device)  # type: ignore[arg-type]
+
+    def unload(self) -> None:
+        Brightness.unload(self)  # type: ignore[arg-type]
+
+    def features(self, pictures: Sequence[Picture]) -> Tensor:
+        return torch.tensor([np.asarray(picture.image()).mean(axis=(0, 1)).tolist() for picture in pictures])
+
+    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+        return {"spread": float(features.double().std(dim=0, correction=0).mean())}
+
+
+def sampling(**changes: object) -> Sampling:
+    plain = {
+        "sampler": "own",
+        "steps": 4,
+        "sigmas": None,
+        "guidance_scale": 1.0,
+        "height": 8,
+        "width": 8,
+        "lora": None,
+        "lora_scale": 1.0,
+        "dtype": "fp32",
+    }
+    return Sampling.model_validate({**plain, **changes})
+
+
+def record(name: str, role: Role = "student", **changes: object) -> ModelRecord:
+    entry = ModelEntry(
+        name=name, role=role, model=f"models/{name}", fingerprint=f"sha256:{name}", sampling=sampling(**changes)
+    )
+    return ModelRecord(entry=entry, versions=VERSIONS, calls_per_picture=4.0, complete=True)
+
+
+def plan_of(*texts: str, seeds: tuple[int, ...] = (0,), extras: Extras = NO_EXTRAS) -> Plan:
+    items = tuple(PromptItem(f"{number:05d}", text) for number, text in enumerate(texts))
+    return Plan(PromptSet("painted", items), seeds, extras)
+
+
+def paint(
+    path: Path, plan: Plan, models: dict[str, Callable[[int, int], int]], *, steps: int = 4
+) -> tuple[EvaluationFolder, list[ModelRecord]]:
+    """Write an evaluation's folder: every picture one grey, by the position of its prompt and its seed.
+
+    The model called ``teacher`` is the teacher.
+    """
+    folder = EvaluationFolder(path)
+    folder.write_plan(plan)
+    records = []
+    for name, grey in models.items():
+        made = record(name, "teacher" if name == "teacher" else "student", steps=steps)
+        folder.write_record(made)
+        for position, item in enumerate(plan.prompts.items):
+            for seed in plan.seeds:
+                target = folder.picture_path(name, item, seed, steps)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (grey(position, seed),) * 3).save(target)
+        records.append(made)
+    return folder, records

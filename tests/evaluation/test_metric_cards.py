@@ -1,0 +1,22 @@
+"""Every metric's card says what its number means; the page in docs is made from the cards."""
+
+from pathlib import Path
+
+import pytest
+
+from fewstep.evaluation.metric_cards import as_markdown
+from fewstep.evaluation.metrics.registry import BUILT_IN, metric_class
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_card_says_everything(name: str) -> None:
+    card = metric_class(name).card
+    assert card.name == name
+    texts = (card.title, card.formula, card.scale, card.preprocessing, card.licence, card.comparable)
+    assert all(len(text) >= 3 for text in texts)
+
+
+def test_the_page_of_the_metrics_is_what_the_command_prints() -> None:
+    assert PAGE.read_text(encoding="utf-8") == as_markdown()

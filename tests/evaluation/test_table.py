@@ -1,0 +1,157 @@
+"""The table: values, paired differences, and the files written from it."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fewstep.errors import ConfigError
+from fewstep.evaluation.comparison import compare_folders
+from fewstep.evaluation.ranks import Ranks
+from fewstep.evaluation.report import write_report
+from fewstep.evaluation.results import as_markdown, write_results
+from fewstep.evaluation.scoring import Scored, score
+from fewstep.evaluation.table import Table, make_table
+from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, plan_of
+
+PLAN = plan_of(*(f"prompt <{number}>" for number in range(30)), seeds=(0, 1))
+# the student is brighter by 5 on the mean, with a scatter over prompts that both share
+GREYS = {
+    "student": lambda prompt, seed: 60 + 4 * prompt + 5 + seed + prompt % 3 - 1,
+    "teacher": lambda prompt, seed: 60 + 4 * prompt + seed,
+}
+
+
+def scored_in(path: Path) -> tuple[Table, list[Scored]]:
+    folder, records = paint(path, PLAN, GREYS)
+    metrics = (Brightness(), Darkness(), Spread())
+    found = score(folder, PLAN, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    table = make_table(found, num_prompts=30)
+    summary = write_results(folder, PLAN, table, found)
+    write_report(folder, PLAN, table, found, summary)
+    return table, found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluations") / "first"
+    scored_in(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def summary(folder: Path) -> dict[str, list[dict[str, object]]]:
+    return json.loads((folder / "scores.json").read_text())  # type: ignore[no-any-return]
+
+
+def cell(summary: dict[str, list[dict[str, object]]], model: str, figure: str) -> dict[str, object]:
+    return next(row for row in summary["scores"] if row["model"] == model and row["figure"] == figure)
+
+
+def test_the_difference_to_the_teacher_is_paired(summary: dict[str, list[dict[str, object]]]) -> None:
+    found = cell(summary, "student", "brightness")
+    assert found["difference"] == pytest.approx(5.0)
+    paired, alone = found["difference_interval"], found["interval"]
+    assert isinstance(paired, dict)
+    assert isinstance(alone, dict)
+    assert 4.5 < paired["low"] < 5 < paired["high"] < 5.5
+    assert alone["high"] - alone["low"] > 20
+
+
+def test_the_verdict_follows_the_direction_of_the_metric(summary: dict[str, list[dict[str, object]]]) -> None:
+    assert cell(summary, "student", "brightness")["verdict"] == "better"
+    assert cell(summary, "student", "darkness")["verdict"] == "worse"
+    assert cell(summary, "student", "spread")["verdict"] == "no clear difference"
+    assert cell(summary, "teacher", "brightness")["verdict"] is None
+
+
+def test_a_figure_of_the_whole_set_has_a_jackknife_interval(summary: dict[str, list[dict[str, object]]]) -> None:
+    interval = cell(summary, "teacher", "spread")["interval"]
+    assert isinstance(interval, dict)
+    assert interval["method"] == "paired jackknife over prompts, 20 draws"
+    # greys 60, 64, ... 176 have a standard deviation of 4 sqrt(899 / 12) = 34.6
+    assert interval["low"] < 34.6 < interval["high"]
+
+
+def test_every_score_carries_its_protocol(summary: dict[str, list[dict[str, object]]]) -> None:
+    assert {row["protocol"] for row in summary["scores"]} == set(summary["protocols"])
+
+
+def test_the_csv_holds_every_figure_exactly(folder: Path, summary: dict[str, list[dict[str, object]]]) -> None:
+    with (folder / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["model"], r["figure"], float(r["value"])) for r in rows] == [
+        (row["model"], row["figure"], row["value"]) for row in summary["scores"]
+    ]
+
+
+def test_the_scores_of_single_pictures_are_written(folder: Path) -> None:
+    with (folder / "pictures.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * 2 * 60  # two models, two metrics of single pictures, 30 prompts of two seeds
+    first = rows[0]
+    assert (first["model"], first["metric"], first["prompt"]) == ("student", "brightness", "prompt <0>")
+    assert float(first["score"]) == 64
+
+
+def test_the_markdown_table_has_the_teacher_and_marks_clear_differences(folder: Path) -> None:
+    lines = (folder / "scores.md").read_text().splitlines()
+    assert lines[0].startswith("| model | steps | calls | brightness ↑ | darkness ↑ | spread ↑ |")
+    assert lines[2].startswith("| student | 4 | 4 | **")
+    assert lines[3].startswith("| teacher (teacher) | 4 | 4 | 118.50 [")
+
+
+def test_the_report_needs_no_network(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+    assert 'src="data:image/png;base64,' in page
+
+
+def test_the_report_escapes_prompts(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "prompt &lt;0&gt;" in page
+    assert "prompt <0>" not in page
+
+
+def test_the_report_shows_the_prompts_with_the_largest_gains_and_losses(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    start = page.index("<summary>brightness: student against teacher</summary>")
+    section = page[start : page.index("</details>", start)]
+    # the gain is 4, 5 or 6 by the prompt's number modulo 3
+    best, worst = section.split("<span>worst</span>", 1)
+    assert [number for number in (2, 5, 8) if f"prompt &lt;{number}&gt;" in best] == [2, 5, 8]
+    assert "prompt &lt;27&gt;" in worst
+
+
+def test_one_prompt_gives_no_interval(tmp_path: Path) -> None:
+    plan = plan_of("alone")
+    folder, records = paint(tmp_path, plan, GREYS)
+    found = score(folder, plan, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    table = make_table(found, num_prompts=1)
+    assert [one.interval for one in table.cells] == [None, None]
+    assert "| student | 4 | 4 | 64.00 |" in as_markdown(plan, table)
+
+
+def test_two_evaluations_measured_alike_share_a_table(folder: Path) -> None:
+    scored_in(folder.with_name("second"))
+    text = compare_folders([folder, folder.with_name("second")])
+    assert "| first: student | 4 | 123.5" in text
+    assert "| second: teacher | 4 | 118.5" in text
+
+
+def test_two_evaluations_of_other_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
+    plan = plan_of("x", "y")
+    other, records = paint(tmp_path / "other", plan, GREYS)
+    found = score(other, plan, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    write_results(other, plan, make_table(found, num_prompts=2), found)
+    with pytest.raises(ConfigError, match=r"first: student and of other: student were .*--allow-different-protocols"):
+        compare_folders([folder, other.path])
+    assert "Not comparable: brightness of first: student" in compare_folders([folder, other.path], allow_different=True)
+
+
+def test_a_folder_without_scores_says_how_to_get_them(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"holds no scores.json; score it first: fewstep evaluate --phase score"):
+        compare_folders([tmp_path])
