@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fewstep.demo import verify
 from fewstep.demo.classifier import DigitClassifier
 from fewstep.demo.protocol import METRICS, Draw, Judge, Row, full_set, open_set
 from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, best_guidance, measure_teacher
@@ -114,3 +115,34 @@ def test_another_distance_at_a_guidance_that_was_not_chosen_is_a_difference(ship
     measured = dataclasses.replace(shipped.rows["teacher_50"], fd_by_guidance={1.0: 4.0, 2.0: 0.5})
     found = dataclasses.replace(shipped, rows={**shipped.rows, "teacher_50": measured})
     assert [d.figure for d in compare(shipped, found)] == ["fd at guidance 1"]
+
+
+def rebuilt(monkeypatch: pytest.MonkeyPatch, shipped: ShippedRows, found: ShippedRows) -> list[str]:
+    monkeypatch.setattr(verify, "read_rows", lambda folder=None: shipped if folder is None else found)
+    return [str(difference) for difference in verify.compare_rebuilt(Path("rebuilt"), notify=lambda line: None)]
+
+
+def test_another_training_within_its_tolerance_is_no_difference(
+    shipped: ShippedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = with_change(shipped, "teacher_50", fd=0.65, accuracy=0.508, guidance=3.0)
+    assert compare(shipped, found) != []
+    assert rebuilt(monkeypatch, shipped, found) == []
+
+
+def test_a_rebuilt_teacher_that_is_worse_is_told_by_its_figure(
+    shipped: ShippedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rebuilt(monkeypatch, shipped, with_change(shipped, "teacher_50", accuracy=0.48)) == [
+        "teacher_50.accuracy is 0.48 now and 0.5 in the package, which differs by more than 0.01"
+    ]
+
+
+def test_every_figure_of_a_rebuilt_teacher_is_shown_beside_the_shipped_one(
+    shipped: ShippedRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "read_rows", lambda folder=None: shipped)
+    lines: list[str] = []
+    verify.compare_rebuilt(Path("rebuilt"), notify=lines.append)
+    assert len(lines) == len(NAMES) * len(METRICS)
+    assert "real.accuracy: shipped 0.5, rebuilt 0.5, may differ by 0.01" in lines
