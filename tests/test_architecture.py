@@ -34,7 +34,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits"),
     },
     "sampling": {"torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs"},
-    "planning": {"fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"},
+    "planning": {
+        *("torch", "diffusers", "fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"),
+        *("fewstep.roles", "fewstep.distributed"),
+    },
     "evaluation": {
         *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
         *("rapidocr", "rapidfuzz", "fewstep.demo.assets", "fewstep.demo.classifier", "fewstep.demo.digits"),
@@ -44,7 +47,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "training": {
         *("torch", "PIL", "rich"),
         *("fewstep.core", "fewstep.methods", "fewstep.roles", "fewstep.backbones", "fewstep.config", "fewstep.data"),
-        *("fewstep.runs", "fewstep.sampling", "fewstep.distributed", "fewstep.evaluation.during_training"),
+        *("fewstep.runs", "fewstep.sampling", "fewstep.distributed"),
+        *("fewstep.evaluation.during_training", "fewstep.planning"),
     },
     "export": {
         *("torch", "numpy", "safetensors"),

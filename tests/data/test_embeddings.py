@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Config
-from fewstep.data import embeddings
+from fewstep.data import building, embeddings, rows
 from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
+from fewstep.data.shards import open_shard
+from fewstep.data.sizes import SizeEstimate, gib
 from fewstep.errors import CheckpointError, ConfigError
 from tests.backbones import tiny
 
@@ -34,9 +35,17 @@ def refuse_to_load(**components: Any) -> Any:
     raise AssertionError("the text encoders were loaded although the embeddings are there")
 
 
+def two_per_shard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "_prompts_per_shard", lambda padded_bytes: 2)
+
+
+def shard_of(cache: EmbeddingCache, number: int) -> Path:
+    return cache.folder / cache.shards[number]
+
+
 @pytest.fixture
 def cache(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
-    monkeypatch.setattr(embeddings, "PROMPTS_PER_SHARD", 2)
+    two_per_shard(monkeypatch)
     return open_or_build(tmp_path, adapter_of(teacher), PROMPTS)
 
 
@@ -74,7 +83,8 @@ def test_an_index_outside_the_cache_is_an_error(cache: EmbeddingCache) -> None:
 
 def test_prompts_are_split_into_shards(cache: EmbeddingCache) -> None:
     names = sorted(path.name for path in cache.folder.iterdir())
-    assert names == ["index.json", "null.safetensors", *(f"prompts-0000{number}.safetensors" for number in range(3))]
+    assert names == ["index.json", "null.safetensors", "places.safetensors", *cache.shards]
+    assert [len(open_shard(shard_of(cache, number))) for number in range(3)] == [2, 2, 1]
 
 
 def test_the_second_time_the_text_encoders_are_not_loaded(teacher: Path, cache: EmbeddingCache) -> None:
@@ -82,14 +92,6 @@ def test_the_second_time_the_text_encoders_are_not_loaded(teacher: Path, cache: 
     adapter.load_pipeline = refuse_to_load  # type: ignore[method-assign]
     again = open_or_build(cache.folder.parent, adapter, PROMPTS)
     assert_equal(again.batch(range(5)), cache.batch(range(5)))
-
-
-def test_shards_keep_their_size_when_the_default_changes(
-    teacher: Path, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = cache.batch([4])
-    monkeypatch.setattr(embeddings, "PROMPTS_PER_SHARD", 3)
-    assert_equal(open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS).batch([4]), expected)
 
 
 def test_the_text_encoders_leave_memory(teacher: Path, tmp_path: Path) -> None:
@@ -127,7 +129,7 @@ def test_embeddings_are_stored_in_the_dtype_asked_for(teacher: Path, tmp_path: P
 
 
 def test_progress_ends_at_the_number_of_prompts(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embeddings, "PROMPTS_PER_CALL", 2)
+    monkeypatch.setattr(building, "PROMPTS_PER_CALL", 2)
     told: list[tuple[int, int]] = []
     open_or_build(tmp_path, adapter_of(teacher), PROMPTS, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]
@@ -173,7 +175,7 @@ def test_the_key_ignores_the_network(teacher: Path, tmp_path: Path) -> None:
 
 
 def test_a_truncated_shard_is_named_with_what_to_delete(teacher: Path, cache: EmbeddingCache) -> None:
-    shard = cache.folder / "prompts-00001.safetensors"
+    shard = shard_of(cache, 1)
     whole = shard.stat().st_size
     shard.write_bytes(shard.read_bytes()[:100])
     with pytest.raises(CheckpointError) as caught:
@@ -193,10 +195,10 @@ def test_a_missing_shard_is_named(teacher: Path, cache: EmbeddingCache) -> None:
 
 
 def test_a_shard_of_the_right_size_that_is_no_safetensors_file_is_named(cache: EmbeddingCache) -> None:
-    shard = cache.folder / "prompts-00000.safetensors"
+    shard = shard_of(cache, 0)
     shard.write_bytes(b"\xff" * shard.stat().st_size)
-    with pytest.raises(CheckpointError, match=r"prompts-00000.safetensors of the prompt-embedding cache is damaged"):
-        EmbeddingCache(cache.folder, len(cache), 2).batch([0])
+    with pytest.raises(CheckpointError, match=rf"{shard.name} of the prompt-embedding cache is damaged"):
+        cache.batch([0])
 
 
 def test_a_damaged_index_is_named(teacher: Path, cache: EmbeddingCache) -> None:
@@ -207,16 +209,108 @@ def test_a_damaged_index_is_named(teacher: Path, cache: EmbeddingCache) -> None:
         open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
 
 
-def test_a_failed_build_leaves_nothing_behind(teacher: Path, tmp_path: Path) -> None:
+class KilledError(RuntimeError):
+    """Stands for a kill."""
+
+
+def stop_after(calls: int, adapter: ModelAdapter, asked: list[tuple[str, ...]]) -> None:
+    """Remember what is encoded, and stop instead of encoding once more than ``calls`` times."""
+    encode = adapter.encode
+
+    def encode_or_stop(pipeline: Any, prompts: Any) -> Conditioning:
+        if len(asked) == calls:
+            raise KilledError
+        asked.append(tuple(prompts))
+        return encode(pipeline, prompts)
+
+    adapter.encode = encode_or_stop  # type: ignore[method-assign]
+
+
+def stopped_after_one_shard(teacher: Path, folder: Path) -> Path:
+    """A build of three shards that was stopped in the second; returns the finished one."""
     adapter = adapter_of(teacher)
+    stop_after(2, adapter, [])  # the measured sample, one shard
+    with pytest.raises(KilledError):
+        open_or_build(folder, adapter, PROMPTS)
+    (shard,) = folder.glob(".building-*/prompts-*")
+    return shard
 
-    def fail(pipeline: Any, prompts: Any) -> Tensor:
-        raise RuntimeError("stopped half-way")
 
-    adapter.encode = fail  # type: ignore[assignment, method-assign]
-    with pytest.raises(RuntimeError, match="stopped half-way"):
-        open_or_build(tmp_path / "caches", adapter, PROMPTS)
-    assert list((tmp_path / "caches").iterdir()) == []
+def test_a_stopped_build_goes_on_behind_its_finished_shards(
+    teacher: Path, tmp_path: Path, cache: EmbeddingCache
+) -> None:
+    shard = stopped_after_one_shard(teacher, tmp_path / "again")
+    adapter, asked = adapter_of(teacher), list[tuple[str, ...]]()
+    stop_after(100, adapter, asked)
+    again = open_or_build(tmp_path / "again", adapter, PROMPTS)
+    assert asked[1:3] == [PROMPTS[2:4], PROMPTS[4:]]  # the first is the measured sample
+    assert again.shards[0] == shard.name
+    assert again.shards == cache.shards
+    assert_equal(again.batch(range(5)), cache.batch(range(5)))
+
+
+def test_a_finished_shard_that_was_damaged_since_is_embedded_again(
+    teacher: Path, tmp_path: Path, cache: EmbeddingCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    shard = stopped_after_one_shard(teacher, tmp_path / "again")
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    again = open_or_build(tmp_path / "again", adapter_of(teacher), PROMPTS)
+    assert "was not written as a whole; its prompts are embedded again." in caplog.text
+    assert_equal(again.batch(range(5)), cache.batch(range(5)))
+
+
+def test_a_repeated_prompt_is_stored_once(teacher: Path, tmp_path: Path) -> None:
+    cache = open_or_build(tmp_path, adapter_of(teacher), ["a cat", "a dog", "a cat"])
+    assert (len(cache), len(open_shard(shard_of(cache, 0)))) == (3, 2)
+    assert_equal(cache.batch([2]), cache.batch([0]))
+
+
+def test_equal_embeddings_in_different_shards_are_stored_once(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_per_shard(monkeypatch)
+    # CLIP reads both in lower case
+    cache = open_or_build(tmp_path, adapter_of(teacher), ["a cat", "a dog", "A CAT", "A DOG"])
+    assert [len(open_shard(shard_of(cache, number))) for number in range(2)] == [2, 0]
+    assert_equal(cache.batch([2, 3]), cache.batch([0, 1]))
+
+
+def test_zeros_behind_the_tokens_take_no_room_and_come_back(teacher: Path, cache: EmbeddingCache) -> None:
+    # without a T5 two of the tokens are zeros
+    row = open_shard(shard_of(cache, 0)).row(0)["prompt_embeds"]
+    assert len(row) == cache.shapes["prompt_embeds"][0] - 2
+    assert not cache.batch([0]).tensors["prompt_embeds"][0, len(row) :].any()
+
+
+def test_what_the_disk_cannot_hold_is_refused_before_it_is_written(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "free_bytes", lambda folder: 100)
+    told: list[SizeEstimate] = []
+    with pytest.raises(ConfigError) as caught:
+        open_or_build(tmp_path / "caches", adapter_of(teacher), PROMPTS, on_estimate=told.append)
+    assert str(caught.value).startswith(
+        f"The embeddings of 5 prompts need about {gib(told[0].total_bytes)} ({told[0].bytes_per_prompt} bytes a prompt)"
+    )
+    assert "free some space, use fewer prompts, or put the runs on another disk with --root." in str(caught.value)
+    assert not (tmp_path / "caches").exists()
+
+
+def test_the_estimate_is_what_the_rows_take(teacher: Path, tmp_path: Path) -> None:
+    told: list[SizeEstimate] = []
+    cache = open_or_build(tmp_path, adapter_of(teacher), PROMPTS, on_estimate=told.append)
+    stored = sum(rows.num_bytes(open_shard(shard_of(cache, 0)).row(number)) for number in range(5))
+    assert stored <= told[0].total_bytes < stored + 5
+    assert told[0].measured_on == 5
+
+
+def test_few_open_shards_give_what_many_give(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = cache.batch([0, 2, 4])
+    monkeypatch.setattr(embeddings, "OPEN_SHARDS", 1)
+    assert_equal(cache.batch([4, 2, 0]), expected.rows(torch.tensor([2, 1, 0])))
+    assert len(cache._opened) <= 3
 
 
 def test_a_place_that_cannot_be_written_is_told(teacher: Path, tmp_path: Path) -> None:

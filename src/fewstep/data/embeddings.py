@@ -1,40 +1,34 @@
 """Prompt embeddings on disk: computed once per set of prompts and text encoders, then memory-mapped.
 
-    prompts --text encoders--> FOLDER/KEY/prompts-00000.safetensors ... null.safetensors, index.json
+    FOLDER/KEY/prompts-NUMBER-HASH.safetensors ... null.safetensors, places.safetensors, index.json
 
 The key is a hash of what the embeddings depend on, so another set of prompts or another encoder is another cache. The
-folder appears under its name only when it is complete.
+folder appears under its name only when it is complete. Equal embeddings are stored once, without padding.
 """
 
 import gc
 import hashlib
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.data import rows as rowwise
+from fewstep.data.building import INDEX, NULL, PLACES, Alone, Build, Processes, Progress
 from fewstep.data.encoders import encoder_identity
-from fewstep.errors import CheckpointError
-from fewstep.runs.writing import explain_write_errors
+from fewstep.data.shards import Shard, damaged, open_shard, read_tensors
+from fewstep.data.sizes import SizeEstimate
+from fewstep.errors import CheckpointError, ConfigError
 
-PROMPTS_PER_SHARD = 1024
-PROMPTS_PER_CALL = 32
-INDEX = "index.json"
-NULL = "null.safetensors"
-
-Progress = Callable[[int, int], None]
-"""Told how many prompts of how many are embedded."""
+OPEN_SHARDS = 512
+"""How many files are mapped at a time."""
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -43,38 +37,46 @@ class EmbeddingCache:
 
     Attributes:
         folder: Of this cache.
-        num_prompts: Length of the list.
-        prompts_per_shard: Prompts in every file but the last.
+        shards: Names of its files of rows.
+        shapes: Of one prompt's tensors by name, padding included.
+        places: Shard and row of each prompt.
     """
 
     folder: Path
-    num_prompts: int
-    prompts_per_shard: int
+    shards: Sequence[str]
+    shapes: dict[str, tuple[int, ...]]
+    places: Tensor
+    _opened: dict[int, Shard] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
-        return self.num_prompts
+        return len(self.places)
 
     def batch(self, indices: Sequence[int]) -> Conditioning:
         """Embeddings of the prompts at ``indices``, in that order, on the CPU."""
-        rows = [self._row(index) for index in indices]
-        return Conditioning({name: torch.stack([row[name] for row in rows]) for name in rows[0]})
+        return Conditioning(rowwise.join([self._row(index) for index in indices], self.shapes))
 
     @cached_property
     def null(self) -> Conditioning:
         """The unconditional branch: one row, on the CPU."""
-        return Conditioning(_read(self.folder / NULL))
+        return Conditioning(read_tensors(self.folder / NULL))
 
-    @cached_property
-    def _shards(self) -> list[dict[str, Tensor]]:
-        # load_file maps the file into memory: rows are read from disk when they are indexed
-        count = -(-self.num_prompts // self.prompts_per_shard)
-        return [_read(self.folder / _shard_name(number)) for number in range(count)]
+    @property
+    def num_bytes(self) -> int:
+        """Of all files of rows."""
+        return sum((self.folder / name).stat().st_size for name in self.shards)
 
-    def _row(self, index: int) -> dict[str, Tensor]:
-        if not 0 <= index < self.num_prompts:
-            raise IndexError(f"prompt {index} of {self.num_prompts}")
-        shard, row = divmod(index, self.prompts_per_shard)
-        return {name: value[row] for name, value in self._shards[shard].items()}
+    def _row(self, index: int) -> rowwise.Row:
+        if not 0 <= index < len(self):
+            raise IndexError(f"prompt {index} of {len(self)}")
+        shard, row = self.places[index].tolist()
+        return self._shard(shard).row(row)
+
+    def _shard(self, number: int) -> Shard:
+        found = self._opened.pop(number, None) or open_shard(self.folder / self.shards[number])
+        self._opened[number] = found  # the last is the one used last
+        if len(self._opened) > OPEN_SHARDS:
+            del self._opened[next(iter(self._opened))]
+        return found
 
 
 def open_or_build(
@@ -84,144 +86,66 @@ def open_or_build(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    processes: Processes | None = None,
+    on_estimate: Callable[[SizeEstimate], None] | None = None,
     on_progress: Progress | None = None,
 ) -> EmbeddingCache:
     """Open the cache of these prompts, or embed them first; the text encoders leave memory before this returns.
 
+    What an earlier attempt finished is kept: the same call goes on.
+
     Args:
-        folder: Where caches are kept, one folder below for each.
+        folder: Where caches are kept, one folder below for each; all processes have to see it.
         adapter: Of the teacher whose text encoders are used.
-        prompts: In the order of their indices.
+        prompts: In the order of their indices; repeated ones are embedded once.
         device: Where the text encoders run.
         dtype: Of the text encoders and of the embeddings.
+        processes: Who builds together; each has to call this with the same arguments.
+        on_estimate: Told what the embeddings will take, before the first is written.
         on_progress: Called while prompts are embedded.
 
     Raises:
         CheckpointError: A file of an existing cache is damaged; the message says what to delete.
-        ConfigError: The folder cannot be written, or the text encoders cannot be loaded.
+        ConfigError: The folder cannot be written, the disk is too small, or the text encoders cannot be loaded.
     """
-    key = cache_key(adapter, prompts, dtype=dtype)
-    published = folder / key
-    if not published.exists():
-        _build(published, adapter, prompts, device=device, dtype=dtype, on_progress=on_progress)
-    return _open(published, len(prompts))
+    processes = processes or Alone()
+    published = folder / cache_key(adapter, prompts, dtype=dtype)
+    if not processes.from_main(published.is_dir):
+        index = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+        build = Build(published, adapter, tuple(index), device=device, dtype=dtype, processes=processes)
+        try:
+            build.run([index[prompt] for prompt in prompts], on_estimate=on_estimate, on_progress=on_progress)
+        except (ConfigError, CheckpointError):
+            if not published.is_dir():  # else another run was faster, and took the folder away with what it published
+                raise
+        finally:
+            _release(device)
+    return _open(published)
 
 
 def cache_key(adapter: ModelAdapter, prompts: Sequence[str], *, dtype: torch.dtype) -> str:
     """Name what the embeddings depend on, and nothing else: 32 hexadecimal digits."""
-    facts = {
-        "format": 1,
-        "prompts": list(prompts),
-        "encoders": encoder_identity(adapter),
-        "dtype": str(dtype),
-    }
-    canonical = json.dumps(facts, sort_keys=True, ensure_ascii=False)
-    return hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()
+    facts = {"format": FORMAT, "encoders": encoder_identity(adapter), "dtype": str(dtype)}
+    content = hashlib.blake2b(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode(), digest_size=16)
+    for prompt in prompts:
+        encoded = prompt.encode(errors="surrogatepass")
+        content.update(f"\n{len(encoded)} ".encode() + encoded)
+    return content.hexdigest()
 
 
-def _build(
-    published: Path,
-    adapter: ModelAdapter,
-    prompts: Sequence[str],
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    on_progress: Progress | None,
-) -> None:
-    unfinished = published.with_name(f".building-{published.name}-{uuid.uuid4().hex[:8]}")
-    try:
-        with explain_write_errors(published):
-            unfinished.mkdir(parents=True)
-        _embed(unfinished, adapter, prompts, device=device, dtype=dtype, on_progress=on_progress)
-        with explain_write_errors(published):
-            _write_index(unfinished, len(prompts))
-            _publish(unfinished, published)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _release(device)
-
-
-def _embed(
-    folder: Path,
-    adapter: ModelAdapter,
-    prompts: Sequence[str],
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype,
-    on_progress: Progress | None,
-) -> None:
-    """Write every shard; the pipeline is known to this function only, so it is free when this returns."""
-    pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": None})
-    pipeline.to(device)
-    warn_of_cut_prompts(adapter, pipeline, prompts)
-    _write(folder / NULL, [adapter.encode_null(pipeline)], dtype)
-    for number, start in enumerate(range(0, len(prompts), PROMPTS_PER_SHARD)):
-        parts = []
-        stop = min(start + PROMPTS_PER_SHARD, len(prompts))
-        for first in range(start, stop, PROMPTS_PER_CALL):
-            last = min(first + PROMPTS_PER_CALL, stop)
-            parts.append(adapter.encode(pipeline, prompts[first:last]).to("cpu"))
-            if on_progress is not None:
-                on_progress(last, len(prompts))
-        _write(folder / _shard_name(number), parts, dtype)
-
-
-def _write(path: Path, parts: Sequence[Conditioning], dtype: torch.dtype) -> None:
-    whole = Conditioning.cat(parts).to("cpu")
-    tensors = {name: _stored(value, dtype) for name, value in whole.tensors.items()}
-    with explain_write_errors(path):
-        save_file(tensors, path)
-
-
-def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    # masks and ids keep their type; copied, because the pipeline may return views of one storage
-    return value.to(dtype if value.is_floating_point() else value.dtype).clone(memory_format=torch.contiguous_format)
-
-
-def _write_index(folder: Path, num_prompts: int) -> None:
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    index = {"num_prompts": num_prompts, "prompts_per_shard": PROMPTS_PER_SHARD, "bytes": sizes}
-    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
-
-
-def _publish(unfinished: Path, published: Path) -> None:
-    try:
-        unfinished.rename(published)
-    except OSError:
-        # another process was faster: its cache has the same key, so the same content
-        if not published.is_dir():
-            raise
-
-
-def _open(folder: Path, num_prompts: int) -> EmbeddingCache:
+def _open(folder: Path) -> EmbeddingCache:
     try:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        sizes, per_shard = dict(index["bytes"]), int(index["prompts_per_shard"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / INDEX, "it cannot be read") from error
+        sizes, shards = dict(index["bytes"]), list(index["shards"])
+        shapes = {name: tuple(shape) for name, shape in index["shapes"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder / INDEX, "it cannot be read") from error
     for name, expected in sizes.items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else None
         if found != expected:
-            raise _damaged(path, "it is missing" if found is None else f"it has {found} bytes instead of {expected}")
-    return EmbeddingCache(folder, num_prompts, per_shard)
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} of the prompt-embedding cache is damaged ({reason}). Delete {path.parent}; it is computed again."
-    )
-
-
-def _shard_name(number: int) -> str:
-    return f"prompts-{number:05d}.safetensors"
+            raise damaged(path, "it is missing" if found is None else f"it has {found} bytes instead of {expected}")
+    return EmbeddingCache(folder, shards, shapes, read_tensors(folder / PLACES)["places"])
 
 
 def _release(device: torch.device | str) -> None:

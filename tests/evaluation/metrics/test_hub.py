@@ -23,10 +23,10 @@ ASKED: list[str] = []
 class Hub(BaseHTTPRequestHandler):
     """Answers for the repository org/scorer as the hub does, and notes which files were asked for."""
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(send=False)
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self._answer(send=True)
 
     def _answer(self, *, send: bool) -> None:
