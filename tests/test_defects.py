@@ -155,7 +155,7 @@ def test_an_update_reads_its_figures_from_the_device_at_once(tmp_path: Path, mon
     with HostReads() as single:
         report = trainer.run_step()
     assert single.count == 0
-    assert lists == [2, 4]  # loss and norm of the fake score; three losses and the norm of the student
+    assert lists == [3, 4]  # loss, request to stop and norm of the fake score; three losses and norm of the student
     assert report.figures.keys() == {
         *("loss/fake_score", "grad_norm/fake_score", "lr/fake_score"),
         *("loss/ca", "loss/dm", "loss/cdm", "grad_norm/student", "lr/student"),

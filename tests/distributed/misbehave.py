@@ -12,18 +12,25 @@ import torch.distributed as dist
 
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError
+from fewstep.training import checkpoint
 from fewstep.training.trainer import StepReport, Trainer
 
 SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "preempt": signal.SIGUSR1, "interrupt": signal.SIGINT}
 
 
+def full_disk(file: object) -> None:
+    raise OSError(28, "No space left on device", str(file))
+
+
 def act(action: str) -> None:
     if action in SIGNALS:
         os.kill(os.getpid(), SIGNALS[action])
+    elif action == "full-disk":
+        checkpoint._sealed = full_disk  # type: ignore[assignment]
     elif action == "fail":
         raise CheckpointError("The disk of this process is broken; replace it.")
     elif action == "poison":
-        raise ValueError("a defect of one process")
+        raise RuntimeError("a defect of one process")
 
 
 def main(action: str, rank: int, step: int, arguments: list[str]) -> int:

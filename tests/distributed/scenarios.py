@@ -32,6 +32,8 @@ MODES: dict[str, tuple[str, ...]] = {
     "lora": BOTH_LORA,
     "lora-checkpointed": (*BOTH_LORA, *CHECKPOINTED),
     "lora-student": MIXED,
+    "isg": ("terms.isg={margin: 0.02}", "schedule={kind: fixed}"),
+    "watched": ("report.sheet_every=1", "report.sheet_prompts=2"),
     "full-student": (f"fake_score.weights={LORA}", "fake_score.align=null"),
 }
 """Kinds of weights, by the name of their scenario; each also runs in the test's own process."""
@@ -44,6 +46,7 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
         "full-selective": ("full", SELECTIVE),
         "lora-replicated": ("lora", ("parallel.replicate=2",)),
         "full-small": ("full", ()),
+        "watched": ("watched", ()),
         "lora-small": ("lora", ()),
         "lora-student-small": ("lora-student", ()),
     },
@@ -51,6 +54,8 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
         "full": ("full", ()),
         "full-hybrid": ("full", ("parallel.replicate=2",)),
         "full-dummies": ("full", ("parallel.microbatch=1",)),
+        "full-hybrid-accumulated": ("full", ("parallel.shard=2", "parallel.microbatch=1")),
+        "isg": ("isg", ()),
         "lora": ("lora", ()),
     },
 }

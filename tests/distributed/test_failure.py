@@ -10,12 +10,13 @@ from tests.distributed.conftest import start
 from tests.distributed.test_spread import assert_same_run
 from tests.training.tiny_run import recipe, run, write_inputs
 
-BUDGET = "budget.student_updates=2"
+# eps keeps AdamW from turning rounding into whole steps
+SETTINGS = ("budget.student_updates=2", "student.eps=1e-3", "fake_score.eps=1e-3")
 
 
 def train(folder: Path, *options: str) -> list[str]:
     """The command of the tiny run in ``folder``."""
-    return ["train", str(folder / "tiny.yaml"), BUDGET, "--output", str(folder / "run"), *options]
+    return ["train", str(folder / "tiny.yaml"), *SETTINGS, "--output", str(folder / "run"), *options]
 
 
 def misbehaving(folder: Path, action: str, *, rank: int, step: int) -> subprocess.CompletedProcess[str]:
@@ -43,6 +44,14 @@ def test_the_error_of_one_process_is_told_by_it_and_ends_all(tmp_path: Path) -> 
     assert all("Process 1 stopped with CheckpointError: The disk" in line for line in others)
 
 
+def test_a_defect_of_one_process_is_quoted_and_nobody_is_called_gone(tmp_path: Path) -> None:
+    """gloo's errors are RuntimeErrors too: a process's own must not be taken for the loss of another."""
+    done = misbehaving(tmp_path, "poison", rank=1, step=1)
+    assert done.returncode != 0
+    assert any("Process 1 stopped with RuntimeError: a defect of one process" in line for line in sentences(done))
+    assert not any("gone without a word" in line for line in sentences(done))
+
+
 def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
     write_inputs(tmp_path)
     done = start(2, "-m", "fewstep", *train(tmp_path), "student.lr=fast")
@@ -61,5 +70,15 @@ def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(ac
     assert saved == "step-00000003"  # it came in the second step; the third told all processes
     again = start(2, "-m", "fewstep", *train(tmp_path, "--resume"))
     assert again.returncode == 0, again.stderr
-    run(recipe(tmp_path, BUDGET), tmp_path / "whole")
+    run(recipe(tmp_path, *SETTINGS), tmp_path / "whole")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_full_disk_of_one_process_keeps_the_earlier_checkpoint_and_is_told_once(tmp_path: Path) -> None:
+    done = misbehaving(tmp_path, "full-disk", rank=1, step=2)
+    assert done.returncode != 0
+    assert len(sentences(done)) == 1
+    assert "step-00000004 could not be written" in sentences(done)[0]
+    assert "No space left on device" in sentences(done)[0]
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000002"]
+    assert not list((tmp_path / "run" / "checkpoints").glob(".saving-*"))

@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from fewstep.distributed import sharding
-from fewstep.distributed.sharding import Policy, build_mesh, fill, local, settle, shard, skeleton, whole
+from fewstep.distributed.sharding import Policy, allocate, build_mesh, fill, local, settle, shard, skeleton, whole
 from fewstep.distributed.world import World, join
 
 
@@ -147,3 +147,11 @@ def test_offloaded_weights_lie_in_the_memory_of_the_cpu(mesh: DeviceMesh) -> Non
     offloaded = spread(network, mesh, Policy(offload=True))
     assert torch.equal(offloaded(*call()), network(*call()))
     assert {local(p.detach()).device.type for p in offloaded.parameters()} == {"cpu"}
+
+
+def test_offloaded_weights_lie_there_wherever_the_network_computes(mesh: DeviceMesh) -> None:
+    """FSDP2 refuses offloaded weights on the computing device; here the device without memory plays that one."""
+    network = shard(skeleton(Network()), {"Block"}, mesh, Policy(offload=True))
+    allocate(network, device=torch.device("meta"), offload=True)
+    assert {local(p.detach()).device.type for p in network.parameters()} == {"cpu"}
+    assert {buffer.device.type for buffer in network.buffers()} == {"meta"}

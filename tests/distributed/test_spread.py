@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from fewstep.distributed.rows import rounds
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
+from fewstep.methods.draws import Draws, Streams
 from tests.distributed.families import ONE_OF_EACH, WEIGHTS
 from tests.distributed.scenarios import BOTH_LORA, COMMON, MODES, SPREAD
 from tests.training.test_run import assert_same_state, metrics
@@ -58,6 +60,21 @@ def test_the_number_of_processes_changes_nothing(
     assert_same_run(folder, alone(SPREAD[size][name][0]))
 
 
+def test_four_processes_stand_at_unequal_anchors_and_make_equal_calls(tmp_path: Path) -> None:
+    """So the runs on four also show that no process waits for a call that another one does not make."""
+    config, size = recipe(tmp_path, *COMMON).config, 4
+    unequal = 0
+    for step in range(config.budget.student_updates * config.student.every):
+        drawn = []
+        for rank in range(size):
+            rows = rounds(config.batch, rank=rank, size=size, microbatch=None)[0]
+            own, streams = {"positions": rows.own, "concurrent": rows.concurrent, "terms": ()}, Streams(config.seed)
+            drawn.append(Draws.for_step(streams, step, schedule=config.schedule, latent_shape=(1,), **own))
+        unequal += len({max(part.anchor) for part in drawn}) > 1
+        assert len({part.num_simulation_calls for part in drawn}) == 1
+    assert unequal > 0
+
+
 @pytest.mark.parametrize(("name", "overrides"), [("half", ()), ("half-lora", BOTH_LORA)])
 def test_a_run_saved_on_two_processes_goes_on_alone(
     name: str, overrides: tuple[str, ...], launched: Launch, alone: Callable[[str], Path], tmp_path: Path
@@ -81,6 +98,19 @@ def test_a_run_saved_on_two_processes_goes_on_on_four(
 def test_two_processes_resume_bitwise(launched: Launch) -> None:
     shared = launched(2)
     assert_same_state(saved_state(require(shared, "again", 2)), saved_state(require(shared, "full", 2)))
+
+
+def test_two_processes_paint_the_sheets_of_one(launched: Launch, alone: Callable[[str], Path]) -> None:
+    from PIL import Image
+
+    ours, theirs = (
+        [Image.open(path) for path in sorted((folder / "sheets").glob("*.png"))]
+        for folder in (require(launched(2), "watched", 2), alone("watched"))
+    )
+    assert len(ours) == len(theirs) == 2
+    for mine, other in zip(ours, theirs, strict=True):
+        difference = max(abs(a - b) for a, b in zip(mine.tobytes(), other.tobytes(), strict=True))
+        assert difference <= 1  # of 255: rounding
 
 
 def test_only_the_factors_are_saved(launched: Launch) -> None:

@@ -17,7 +17,14 @@ from tests.distributed.test_spread import assert_same_run
 from tests.training.tiny_run import write_inputs
 
 KILLS = 20
-SETTINGS = ("budget.student_updates=60", "checkpoint.every=1", "checkpoint.keep_last=3", "batch=2")
+SETTINGS = (
+    "budget.student_updates=60",
+    "checkpoint.every=1",
+    "checkpoint.keep_last=3",
+    "batch=2",
+    "student.eps=1e-3",
+    "fake_score.eps=1e-3",
+)
 
 
 def command(folder: Path, output: str) -> list[str]:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -6,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.distributed.sharding import local
@@ -13,7 +15,7 @@ from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.export.weights import read_student
 from fewstep.training import run as run_module
 from fewstep.training.checkpoint import checkpoints
-from fewstep.training.run import choose_device
+from fewstep.training.run import choose_device, train
 from fewstep.training.trainer import StepReport, Trainer
 from tests.training.tiny_run import recipe, run, saved_state
 
@@ -51,6 +53,22 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(
     run(made, tmp_path / "stopped", resume=True)
     assert_same_state(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+
+
+def test_a_checkpoint_says_which_settings_and_versions_made_it(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "budget.student_updates=1")
+    folder = run(made, tmp_path / "run")
+    about = json.loads((checkpoints(folder.checkpoints)[-1] / "manifest.json").read_text())["about"]
+    assert about["config"] == made.config.model_dump(mode="json")
+    assert about["session"]["packages"]["torch"] == torch.__version__
+
+
+def test_a_run_that_is_asked_tells_its_predicted_and_measured_memory(tmp_path: Path) -> None:
+    said = io.StringIO()
+    made = recipe(tmp_path, "budget.student_updates=1", "report.memory=true")
+    train(made, output=tmp_path / "run", console=Console(file=said, width=200))
+    told = [line for line in said.getvalue().splitlines() if "predicted" in line]
+    assert (len(told) == 1 and "MiB" in told[0]) or "GiB" in told[0]
 
 
 def test_resume_starts_when_there_is_nothing_to_resume(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.methods.terms import CfgAugmentation, Terms
-from fewstep.roles.weights import FullWeights, Weights, alignment_problem
+from fewstep.roles.weights import FullWeights, LoraWeights, Weights, alignment_problem, base_problem
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -149,6 +149,9 @@ class ReportConfig(Section):
     sheet_prompts: PositiveInt = 8
     sheet_seed: int = Field(default=0, ge=0)
     tensorboard: bool = Field(default=True, description="written when tensorboard is installed")
+    memory: bool = Field(
+        default=False, description="tell predicted and measured peak also without a GPU, where measuring is slow"
+    )
 
 
 class CheckpointConfig(Section):
@@ -178,6 +181,7 @@ class ParallelConfig(Section):
     )
     replicate: PositiveInt | None = Field(default=None, description="copies of the weights (HSDP); None is one")
     offload: Offload = Offload()
+    compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
     timeout_minutes: Rate = Field(default=10.0, description="until a process gives up waiting for the others in a step")
 
 
@@ -220,6 +224,23 @@ class RunConfig(Section):
                 f"parallel.microbatch is {self.parallel.microbatch}, more than batch, which is {self.batch}; "
                 "it splits the batch, so it must be at most that"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _factors_can_share_their_base(self) -> "RunConfig":
+        problem = base_problem(self.student.weights, self.fake_score.weights)
+        if problem is not None:
+            raise ValueError(problem)
+        others = {f"offload.{name}": chosen for name, chosen in self.parallel.offload} | {
+            "compiled": self.parallel.compiled
+        }
+        asked = next((name for name, chosen in others.items() if chosen), None)
+        for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
+            if asked and isinstance(weights, LoraWeights) and weights.base != "compute":
+                raise ValueError(
+                    f"{role}.weights.base is {weights.base} and parallel.{asked} is true, but a quantised base is "
+                    "neither offloaded nor compiled; choose one of the two"
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,16 +1,20 @@
 """When a process of the run dies, the others end too and say which one it was."""
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from fewstep.errors import FewstepError
 
 GRACE_SECONDS = 5.0  # for the others to notice and to leave their word
 _LOST = "lost the others"
+# what torch's exchanges say when they fail; gloo's are plain RuntimeErrors
+_EXCHANGE = re.compile(r"gloo|nccl|timed out|connection|broken pipe", re.IGNORECASE)
 
 
 class LostProcessError(FewstepError, RuntimeError):
@@ -31,7 +35,7 @@ def explain_lost_processes(rank: int, size: int) -> Iterator[None]:
     except BaseException as error:
         if size == 1:
             raise
-        broken = isinstance(error, RuntimeError) and not isinstance(error, FewstepError)
+        broken = _is_exchange(error)
         _leave_word(rank, _LOST if broken else _word(error))
         if isinstance(error, FewstepError) and rank > 0:
             # most errors are every process's: one tells them
@@ -47,6 +51,13 @@ def explain_lost_processes(rank: int, size: int) -> Iterator[None]:
         # of the survivors, the one with the lowest number talks
         lost.told = any(other < rank for other, word in words.items() if word == _LOST)
         raise lost from error
+
+
+def _is_exchange(error: BaseException) -> bool:
+    """Whether it was an exchange that failed; a RuntimeError can be this process's own, such as no memory on a GPU."""
+    if not isinstance(error, RuntimeError) or isinstance(error, (FewstepError, torch.OutOfMemoryError)):
+        return False
+    return isinstance(error, dist.DistError) or _EXCHANGE.search(str(error)) is not None
 
 
 def _word(error: BaseException) -> str:

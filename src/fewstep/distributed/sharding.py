@@ -110,8 +110,19 @@ def skeleton(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, memo=dict(kept))
 
 
+def allocate(network: nn.Module, *, device: torch.device, offload: bool) -> None:
+    """Give a skeleton memory: buffers on ``device``, parameters there or, offloaded, on the CPU; in place."""
+    buffers = {name: value.to(device) for name, value in network.named_buffers()}
+    network.to_empty(device="cpu" if offload else device)
+    for name, value in buffers.items():
+        owner, _, leaf = name.rpartition(".")
+        network.get_submodule(owner)._buffers[leaf] = value
+
+
 @torch.no_grad()
-def fill(network: nn.Module, weights: Mapping[str, Tensor], *, device: torch.device, main: bool) -> nn.Module:
+def fill(
+    network: nn.Module, weights: Mapping[str, Tensor], *, device: torch.device, main: bool, offload: bool = False
+) -> nn.Module:
     """Give a skeleton, sharded or not, its weights; in place.
 
     One tensor at a time travels from process 0 to those that hold a part of it.
@@ -121,14 +132,9 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], *, device: torch.dev
         weights: Whole parameters by name at process 0; not read elsewhere.
         device: Where the network computes.
         main: Whether this is process 0.
+        offload: Whether it was spread with :attr:`Policy.offload`.
     """
-    buffers = {name: value.to(device) for name, value in network.named_buffers()}
-    places = dict(network.named_parameters())
-    offloaded = any(isinstance(p, DTensor) and p.device.type == "cpu" for p in places.values())
-    network.to_empty(device="cpu" if offloaded else device)
-    for name, value in buffers.items():
-        owner, _, leaf = name.rpartition(".")
-        network.get_submodule(owner)._buffers[leaf] = value
+    allocate(network, device=device, offload=offload)
     for name, parameter in network.named_parameters():
         whole = weights[name].to(device, parameter.dtype) if main else None
         if not isinstance(parameter, DTensor):

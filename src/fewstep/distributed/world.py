@@ -200,6 +200,8 @@ def _own_device(device: torch.device) -> torch.device:
         )
     if device.type != "cuda":
         return device
+    if "SLURM_PROCID" in os.environ and torch.cuda.device_count() == 1:
+        local = 0  # srun bound this task to a GPU of its own
     if local >= torch.cuda.device_count():
         raise ConfigError(
             f"Process {local} of this machine has no GPU: PyTorch finds {torch.cuda.device_count()}; "

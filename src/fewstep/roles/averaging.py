@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fewstep.distributed.sharding import local, whole
 from fewstep.roles.lora import product
+from fewstep.roles.quantised import quantised_layers
 from fewstep.roles.role import Role
 from fewstep.roles.weights import LoraWeights
 
@@ -61,7 +62,8 @@ def align_to_merged(fake_score: Mapping[str, Tensor], student: Role, weights: Lo
     One weight at a time: the merged student is never held whole.
     """
     for name, value in merged_weights(student, weights, only=fake_score):
-        local(fake_score[name].detach()).lerp_(value, 1.0 - decay)
+        ours = local(fake_score[name].detach())
+        ours.lerp_(value.to(ours.device), 1.0 - decay)  # one of the two may be offloaded
 
 
 def merged_weights(student: Role, weights: LoraWeights, *, only: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
@@ -71,8 +73,10 @@ def merged_weights(student: Role, weights: LoraWeights, *, only: Mapping[str, Te
     """
     factors = student.weights()
     base = {name.replace(".base_layer.", "."): value for name, value in student.network.named_parameters()}
+    quantised = {f"{name}.weight": layer for name, layer in quantised_layers(student.network)}
     for name in only:
-        value = local(base[name].detach()).float()
+        wide = quantised[name].widened(torch.float32) if name in quantised else base[name]
+        value = local(wide.detach()).float()
         layer = name.removesuffix(".weight")
         if f"{layer}.lora_A.weight" in factors:
             factor_a = whole(factors[f"{layer}.lora_A.weight"].detach())

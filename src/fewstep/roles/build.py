@@ -4,7 +4,7 @@ Process 0 loads the checkpoint once. Every process builds the networks it needs 
 its parts:
 
     full student, full fake score      three networks: teacher in the compute precision, the others in float32
-    factors for one or both            they sit on the teacher's network, frozen in the compute precision
+    factors for one or both            they sit on the teacher's network, frozen in the compute precision or fewer bits
 """
 
 from collections.abc import Mapping
@@ -20,8 +20,9 @@ from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
 from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
+from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
 from fewstep.roles.role import Role, Roles
-from fewstep.roles.weights import FullWeights, LoraWeights
+from fewstep.roles.weights import Base, FullWeights, LoraWeights
 
 STUDENT, FAKE_SCORE = "student", "fake_score"
 
@@ -37,6 +38,7 @@ class RoleSettings:
         checkpointing: Of the activations.
         offload_teacher: Keep the frozen network in the memory of the CPU between its calls.
         offload_trained: Keep trained weights and the optimiser's state there.
+        compiled: Run the blocks through torch.compile; it needs a C++ compiler, or Triton on a GPU.
         seed: Names the initial low-rank factors.
     """
 
@@ -46,6 +48,7 @@ class RoleSettings:
     checkpointing: Checkpointing = False
     offload_teacher: bool = False
     offload_trained: bool = False
+    compiled: bool = False
     seed: int = 0
 
     @property
@@ -53,6 +56,12 @@ class RoleSettings:
         """The roles that train low-rank factors."""
         chosen = {STUDENT: self.student, FAKE_SCORE: self.fake_score}
         return {role: weights for role, weights in chosen.items() if isinstance(weights, LoraWeights)}
+
+    @property
+    def base(self) -> Base:
+        """How the frozen network is held; roles with factors agree on it."""
+        (base,) = {weights.base for weights in self.factors.values()} or {"compute"}
+        return base
 
 
 def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mesh: DeviceMesh | None = None) -> Roles:
@@ -65,8 +74,9 @@ def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mes
         mesh: Over which networks are spread; None keeps them whole, for a process by itself.
 
     Raises:
-        ConfigError: A target of the low-rank factors names no layer of the network.
+        ConfigError: A target of the low-rank factors names no layer of the network, or a quantised base cannot be held.
     """
+    require_quantised(settings.factors, world)
     source = _Source(adapter, settings, world, mesh)
     adapter.compute_dtype = settings.compute
     base, switch = source.base()
@@ -100,12 +110,18 @@ class _Source:
         settings = self.settings
         # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
         network = nn.Module.to(skeleton(self.skeleton), settings.compute)
+        if settings.base != "compute":
+            empty_blocks(network, self.adapter.block_classes, settings.base)
         for role, weights in settings.factors.items():
             self._attach(network, weights, role)
         switch = LoraSwitch(network) if settings.factors else None
         enable_checkpointing(network, settings.checkpointing if settings.factors else False, switch)
         offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
-        return self._placed(network, Policy(offload=offload)), switch
+        if settings.base == "compute":
+            return self._placed(network, self.mesh, Policy(offload=offload)), switch
+        network = self._placed(network, None, Policy())
+        store_weights(network, self.weights, device=self.world.device)
+        return network, switch
 
     def trained(self) -> nn.Module:
         """A network of which every weight is trained."""
@@ -113,7 +129,7 @@ class _Source:
         network = skeleton(self.skeleton).requires_grad_(True)
         enable_checkpointing(network, settings.checkpointing, None)
         compute = None if settings.compute == torch.float32 else settings.compute
-        return self._placed(network, Policy(compute, offload=settings.offload_trained))
+        return self._placed(network, self.mesh, Policy(compute, offload=settings.offload_trained))
 
     def _attach(self, network: nn.Module, weights: LoraWeights, role: str) -> None:
         try:
@@ -125,12 +141,17 @@ class _Source:
                 f"{', '.join(self.adapter.get_lora_target_modules())}."
             ) from error
 
-    def _placed(self, network: nn.Module, policy: Policy) -> nn.Module:
-        if self.mesh is not None:
-            shard(network, self.adapter.block_classes, self.mesh, policy)
+    def _placed(self, network: nn.Module, mesh: DeviceMesh | None, policy: Policy) -> nn.Module:
+        if self.settings.compiled:
+            # block by block: one compilation serves all, and graphs end where groups of weights are gathered
+            for block in [m for m in network.modules() if type(m).__name__ in self.adapter.block_classes]:
+                block.compile(dynamic=True)
+        if mesh is not None:
+            shard(network, self.adapter.block_classes, mesh, policy)
         main = self.world.is_main
         values = _Values(self.weights, network, seed=self.settings.seed) if main else {}
-        return fill(network, values, device=self.world.device, main=main)
+        offload = policy.offload and mesh is not None
+        return fill(network, values, device=self.world.device, main=main, offload=offload)
 
 
 class _Values(Mapping[str, Tensor]):

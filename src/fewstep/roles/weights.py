@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Base = Literal["compute", "int8", "nf4"]
+"""How the frozen base of low-rank factors is held."""
+
 
 class FullWeights(BaseModel):
     """Every weight of the network, kept in float32."""
@@ -16,7 +19,7 @@ class FullWeights(BaseModel):
 class LoraWeights(BaseModel):
     """Low-rank factors in float32 on a base that is frozen: ``W + alpha / rank B A``. B starts at zero.
 
-    The base is held once, in the compute precision, and is the teacher at the same time.
+    The base is held once, in the compute precision or in fewer bits, and is the teacher at the same time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -27,6 +30,9 @@ class LoraWeights(BaseModel):
     targets: tuple[str, ...] | None = Field(
         default=None, description="ends of module names that take factors; None is the backbone's own list"
     )
+    base: Base = Field(
+        default="compute", description="the frozen base: in precision.compute, or its blocks in int8 or nf4 (4 bits)"
+    )
 
     @property
     def scaling(self) -> float:
@@ -35,6 +41,17 @@ class LoraWeights(BaseModel):
 
 
 Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
+
+
+def base_problem(student: FullWeights | LoraWeights, fake_score: FullWeights | LoraWeights) -> str | None:
+    """Why these two kinds of weights cannot sit on one frozen base; None when they can, or when there is no need."""
+    match student, fake_score:
+        case LoraWeights(base=ours), LoraWeights(base=theirs) if ours != theirs:
+            return (
+                f"student.weights.base is {ours} and fake_score.weights.base is {theirs}, but the factors of both sit "
+                "on one frozen base; make them equal"
+            )
+    return None
 
 
 def alignment_problem(student: FullWeights | LoraWeights, fake_score: FullWeights | LoraWeights) -> str | None:

@@ -44,6 +44,7 @@ def save_checkpoint(
     step: int,
     keep_last: int,
     is_best: bool = False,
+    about: Mapping[str, Any] | None = None,
     world: World | None = None,
 ) -> Path:
     """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last`` and the best.
@@ -56,6 +57,7 @@ def save_checkpoint(
         step: Completed steps; names the checkpoint.
         keep_last: Checkpoints to keep, this one included.
         is_best: Keep this one beyond that, until a later one is the best.
+        about: Plain data that the manifest keeps beside the files: settings and versions.
         world: The processes of the run; this one alone unless given.
 
     Raises:
@@ -67,7 +69,7 @@ def save_checkpoint(
     if unfinished is None:
         return published
     written = world.gather_to_main(_write_parts(unfinished, state, world))
-    world.from_main(lambda: _publish(unfinished, published, written))
+    world.from_main(lambda: _publish(unfinished, published, written, about or {}))
     world.from_main(lambda: _prune(folder, published.name, keep_last=keep_last, is_best=is_best))
     return published
 
@@ -105,7 +107,7 @@ def _write_parts(unfinished: Path, state: Mapping[str, Any], world: World) -> _W
         return _Written({}, problem=_first_cause(error))
 
 
-def _publish(unfinished: Path, published: Path, written: list[_Written]) -> None:
+def _publish(unfinished: Path, published: Path, written: list[_Written], about: Mapping[str, Any]) -> None:
     folder = published.parent
     try:
         problem = next((part.problem for part in written if part.problem is not None), None)
@@ -113,7 +115,7 @@ def _publish(unfinished: Path, published: Path, written: list[_Written]) -> None
             raise _not_written(published, problem)
         manifest = unfinished / MANIFEST
         files = {name: seal for part in written for name, seal in part.files.items()}
-        manifest.write_text(json.dumps({"files": files}, indent=1))
+        manifest.write_text(json.dumps({"files": files, "about": about}, indent=1))
         _fsync(manifest)
         _fsync(unfinished)
         os.rename(unfinished, published)
@@ -138,6 +140,7 @@ def _point(pointer: Path, name: str) -> None:
     """Say in a small file which checkpoint is meant, for people, scripts and exports; a resume looks at the folders."""
     unfinished = pointer.with_name(f".{pointer.name}")
     unfinished.write_text(f"{name}\n")
+    _fsync(unfinished)  # else a power failure can leave an empty file under the name
     unfinished.replace(pointer)
 
 
@@ -175,6 +178,8 @@ def _read(checkpoint: Path, state: dict[str, Any], world: World) -> None:
                 no_dist=world.size == 1,
             )
     except (CheckpointException, UnpicklingError, RuntimeError, ValueError) as error:
+        if world.size > 1 and isinstance(error, RuntimeError):
+            raise  # the exchange with the others broke: what is wrong with the checkpoint comes as CheckpointException
         raise CheckpointError(
             f"The checkpoint {checkpoint} does not fit this run ({_first_cause(error)}); "
             f"use the recipe it was written with, or start a new run folder."

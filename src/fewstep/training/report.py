@@ -139,7 +139,9 @@ def drop_metrics_from(metrics: Path, step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             break
-    metrics.write_text("".join(kept))
+    unfinished = metrics.with_name(f".{metrics.name}")
+    unfinished.write_text("".join(kept))
+    unfinished.replace(metrics)  # a kill in between must not cost the lines that were kept
 
 
 def _open_tensorboard(folder: Path | None, first_step: int) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -13,13 +13,16 @@ from torch.distributed.device_mesh import DeviceMesh
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.config.run_config import ParallelConfig, RunConfig
+from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
 from fewstep.distributed.sharding import build_mesh, settle
 from fewstep.distributed.world import World, join, launched_alone
 from fewstep.errors import ConfigError
+from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.averaging import swapped
 from fewstep.roles.build import RoleSettings, build_roles
+from fewstep.roles.quantised import require_quantised
 from fewstep.roles.role import Role
 from fewstep.runs.folder import RunFolder
 from fewstep.training.checkpoint import (
@@ -79,6 +82,7 @@ def train(
     ):
         if not world.is_main:
             console = Console(quiet=True)
+        require_quantised(role_settings(config).factors, world)
         mesh = build_mesh(world, shard=config.parallel.shard, replicate=config.parallel.replicate)
         prompts = load_prompts(config.prompts)
         adapter = create_model_adapter(config.backbone.model, config.backbone)
@@ -148,30 +152,29 @@ def _embed(
     stop: StopRequest,
     console: Console,
 ) -> EmbeddingCache:
-    """The prompts' embeddings, built by the main process while the others wait."""
+    """The prompts' embeddings, built by all processes when they are not there."""
+    place = folder.path.parent / ".cache" / "embeddings"
 
     def progress(done: int, total: int) -> None:
         status.update(f"Embedding prompts: {done} of {total}")
         if stop:
-            console.print(
-                "Stopped while prompts were embedded; nothing was trained yet, so the same command starts over."
+            raise EmbeddingStoppedError(stop.interrupted)
+
+    try:
+        with console.status("Embedding prompts") as status:
+            return open_or_build(
+                place,
+                adapter,
+                prompts,
+                device=world.device,
+                dtype=COMPUTE[config.precision.compute],
+                processes=world,
+                on_estimate=lambda estimate: console.print(estimate.sentence(place), highlight=False),
+                on_progress=progress,
             )
-            raise KeyboardInterrupt if stop.interrupted else SystemExit(0)
-
-    def cache() -> EmbeddingCache:
-        return open_or_build(
-            folder.path.parent / ".cache" / "embeddings",
-            adapter,
-            prompts,
-            device=world.device,
-            dtype=COMPUTE[config.precision.compute],
-            on_progress=progress,
-        )
-
-    own: list[EmbeddingCache] = []
-    with console.status("Embedding prompts") as status:
-        world.from_main(lambda: own.append(cache()))
-        return own[0] if own else cache()
+    except EmbeddingStoppedError as stopped:
+        console.print("Stopped while prompts were embedded; nothing was trained yet, and the same command goes on.")
+        raise (KeyboardInterrupt if stopped.interrupted else SystemExit(0)) from None
 
 
 def role_settings(config: RunConfig) -> RoleSettings:
@@ -183,6 +186,7 @@ def role_settings(config: RunConfig) -> RoleSettings:
         checkpointing=config.gradient_checkpointing,
         offload_teacher=config.parallel.offload.teacher,
         offload_trained=config.parallel.offload.trained,
+        compiled=config.parallel.compiled,
         seed=config.seed,
     )
 
@@ -260,8 +264,14 @@ def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRe
     reporter = _reporter(trainer, folder, console)
     stopped = False
     with reporter or nullcontext():
+        meter = _first_update_meter(trainer)
         while trainer.step < trainer.total_steps and not stopped:
-            report = trainer.run_step(stop=bool(stop))
+            with meter or nullcontext():
+                report = trainer.run_step(stop=bool(stop))
+            if meter is not None and report.student_updated:
+                predicted = predicted_peak(trainer.config, processes=trainer.world.size, device=trainer.device)
+                console.print(compared(predicted, meter.peak), highlight=False)
+                meter = None
             stopped = report.stop or (trainer.world.size == 1 and bool(stop))
             if reporter is not None:
                 reporter.step(report)
@@ -271,6 +281,19 @@ def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRe
         _save(trainer, folder)
     if stopped and trainer.step < trainer.total_steps:
         console.print(f"Stopped at step {trainer.step} of {trainer.total_steps} and saved; go on with --resume.")
+
+
+def _first_update_meter(trainer: Trainer) -> PeakMeter | None:
+    """Measures the memory of a new run until its first student update; None for a run that goes on.
+
+    A GPU's allocator counts by itself; elsewhere counting slows these steps some twenty times, so it has to be asked for.
+    """
+    counted = trainer.device.type == "cuda" or trainer.config.report.memory
+    if trainer.step or not trainer.world.is_main or not counted:
+        return None
+    roles = trainer.roles
+    networks = [roles.student.network, roles.teacher.network, roles.fake_score.network]
+    return PeakMeter(trainer.device, resident(networks, trainer.state_dict()))
 
 
 def _look_and_save(trainer: Trainer, folder: RunFolder, watchers: _Watchers, reporter: Reporter | None) -> None:
@@ -302,8 +325,14 @@ def _save(trainer: Trainer, folder: RunFolder, *, is_best: bool = False) -> None
         step=trainer.step,
         keep_last=trainer.config.checkpoint.keep_last,
         is_best=is_best,
+        about=_about(trainer, folder) if trainer.world.is_main else None,
         world=trainer.world,
     )
+
+
+def _about(trainer: Trainer, folder: RunFolder) -> dict[str, Any]:
+    """What a checkpoint says of itself: settings, versions and revision of the code that wrote it."""
+    return {"config": trainer.config.model_dump(mode="json"), "session": folder.facts["sessions"][-1]}
 
 
 @contextmanager

@@ -250,7 +250,7 @@ class Trainer:
         """Clip, check and move one role; the only host read of its update, and the only sum over the processes."""
         totals = self.world.total(torch.stack(list(shares.values())))
         measured = dict(zip(shares, totals.unbind(), strict=True))
-        measured[f"grad_norm/{role}"] = optimiser.clip()
+        measured[f"grad_norm/{role}"] = optimiser.clip().to(self.device)  # offloaded gradients have it on the CPU
         settle(getattr(self.roles, role).network)
         figures |= read_finite(measured, role=role.replace("_", " "), step=self.step)
         figures[f"lr/{role}"] = optimiser.lr

@@ -1,0 +1,23 @@
+"""torch.compile of the blocks."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.training.test_run import metrics
+from tests.training.tiny_run import recipe, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler"),
+]
+LORA = ("student.weights={kind: lora, rank: 2}", "fake_score.weights={kind: lora, rank: 2}")
+
+
+@pytest.mark.parametrize("mode", [(), ("gradient_checkpointing=true",), LORA])
+def test_compiled_blocks_compute_the_same_run(mode: tuple[str, ...], tmp_path: Path) -> None:
+    run(recipe(tmp_path, "budget.student_updates=2", *mode), tmp_path / "plain")
+    run(recipe(tmp_path, "budget.student_updates=2", "parallel.compiled=true", *mode), tmp_path / "compiled")
+    for ours, theirs in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
+        assert {name: pytest.approx(value, rel=1e-3, abs=1e-8) for name, value in theirs.items()} == ours
