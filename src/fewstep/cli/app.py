@@ -10,7 +10,9 @@ from rich.table import Table
 
 import fewstep
 from fewstep.cli.backbones import backbones, check
+from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
+from fewstep.cli.plan import plan
 from fewstep.errors import EXIT_INTERNAL, ConfigError
 
 app = typer.Typer(
@@ -24,6 +26,8 @@ app.add_typer(recipe_app, name="recipe")
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(backbones)
 app.command()(check)
+app.command()(embed)
+app.command()(plan)
 
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")]
 Overrides = Annotated[

@@ -30,24 +30,32 @@ class Machine:
 EIGHT_H100 = Machine("8 x H100", devices=8, teraflops={"bf16": 989.0, "fp32": 67.0}, utilisation=0.35)
 
 
-def forward_units(config: RunConfig) -> float:
+def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
     """Forwards that one sample costs per student update, on average.
 
     The networks of the released settings without any saving cost 50 (55 with checkpointing); with the exact savings
     32.5 (36.5).
+
+    Args:
+        config: The recipe.
+        rounds: Parts into which a process splits its samples; without it, one if ``parallel.microbatch`` is not set.
     """
-    recompute = 1.0 if config.gradient_checkpointing else 0.0
+    # selective checkpointing keeps what is counted here: matrix products and attention
+    recompute = 1.0 if config.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
     every_step = _simulation(config) + with_gradient
-    return config.student.every * every_step + _student(config, with_gradient) + _frozen(config)
+    unsplit = config.parallel.microbatch is None if rounds is None else rounds == 1
+    return config.student.every * every_step + _student(config, with_gradient, unsplit) + _frozen(config)
 
 
-def hours(config: RunConfig, *, teraflop_per_forward: float, machine: Machine = EIGHT_H100) -> float:
+def hours(
+    config: RunConfig, *, teraflop_per_forward: float, machine: Machine = EIGHT_H100, rounds: int | None = None
+) -> float:
     """Hours of a whole run's network calls; encoding prompts, decoding sheets and saving come on top.
 
     hours = units updates batch teraflop / (devices peak utilisation 3600)
     """
-    forwards = forward_units(config) * config.budget.student_updates * config.batch
+    forwards = forward_units(config, rounds=rounds) * config.budget.student_updates * config.batch
     speed = machine.devices * machine.teraflops[config.precision.compute] * machine.utilisation
     return forwards * teraflop_per_forward / speed / 3600
 
@@ -60,12 +68,12 @@ def _simulation(config: RunConfig) -> float:
     return mean + 1.0 if whole else (mean + 1.0) / 2
 
 
-def _student(config: RunConfig, with_gradient: float) -> float:
+def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
     terms = config.terms.active().values()
     at_anchor = any(isinstance(term.query, AtAnchor) for term in terms)
     elsewhere = sum(not isinstance(term.query, AtAnchor) for term in terms)
     # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
-    kept = config.savings.keep_anchor_graph and config.parallel.microbatch is None
+    kept = config.savings.keep_anchor_graph and unsplit
     calls = elsewhere * with_gradient + at_anchor * (with_gradient - 1.0 * kept)
     return calls + (with_gradient + 1.0 if config.terms.isg is not None else 0.0)
 

@@ -1,0 +1,304 @@
+"""The most memory that one process needs at once in a step: a formula over sizes and measured activations.
+
+A step goes through phases: the backward simulation, the fake score's update, the calls of the frozen networks, the
+student's backward. Weights, averages and the optimiser's state are there in all of them; the peak is the phase that
+needs the most besides.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.config.run_config import Offload, RunConfig
+from fewstep.distributed.rows import rounds
+from fewstep.methods.terms import AtAnchor, CfgAugmentation, DistributionMatching, FreshNoise
+from fewstep.planning.activations import (
+    Activations,
+    PlannedNetwork,
+    forward_flops,
+    frozen_network,
+    measure,
+    trained_network,
+)
+from fewstep.planning.checkpoints import decoder_parameters, planned_adapter, prompts_without_values
+from fewstep.planning.sizes import Spread, spread, trained_part
+from fewstep.roles.checkpointing import Checkpointing
+from fewstep.roles.weights import LoraWeights
+
+GIB = 2**30
+# bytes of a weight of a block by LoraWeights.base, what belongs to it included
+QUANTISED = {"int8": 1.0, "nf4": 0.56}
+FP32 = 4
+COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STUDENT, FAKE_SCORE = "student", "fake_score"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one process needs.
+
+    Attributes:
+        phase: Of a step, in which the peak is.
+        parts: Bytes at that moment by what they are for.
+    """
+
+    phase: str
+    parts: dict[str, float]
+
+    @property
+    def peak(self) -> float:
+        """Bytes of tensors alive at once."""
+        return sum(self.parts.values())
+
+
+class PlannedRoles:
+    """Student, teacher and fake score without weights, and what their calls need; measured when asked for.
+
+    Args:
+        config: Decides the checkpoint, the size, the precision and which weights are trained.
+        adapter: Of that checkpoint; found by its name unless given.
+    """
+
+    def __init__(self, config: RunConfig, adapter: DiffusersAdapter | None = None) -> None:
+        self.adapter = planned_adapter(config.backbone) if adapter is None else adapter
+        self.compute = COMPUTE[config.precision.compute]
+        self.weights = {STUDENT: config.student.weights, FAKE_SCORE: config.fake_score.weights}
+        self.factors = {role: held for role, held in self.weights.items() if isinstance(held, LoraWeights)}
+        self.base_kind = next((held.base for held in self.factors.values()), "compute")
+        self._measured: dict[tuple[str, Checkpointing], Activations] = {}
+        self._spreads: dict[tuple[str, int], Spread] = {}
+        self._trained: dict[tuple[str, int], float] = {}
+
+    @cached_property
+    def base(self) -> PlannedNetwork:
+        """The teacher's network, with the factors of roles that train some."""
+        return frozen_network(self.adapter, self.factors, compute=self.compute)
+
+    @cached_property
+    def whole(self) -> PlannedNetwork:
+        """A network of which every weight is trained."""
+        return trained_network(self.adapter, compute=self.compute)
+
+    @cached_property
+    def flops(self) -> float:
+        """Of one forward of one sample, without factors."""
+        return forward_flops(self.whole if not self.factors else self.base)
+
+    @cached_property
+    def prompt_bytes(self) -> float:
+        """Of the embeddings of one prompt."""
+        tensors = prompts_without_values(self.adapter, 1, self.compute).tensors.values()
+        return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+    def network(self, role: str) -> PlannedNetwork:
+        """The network that a role calls."""
+        return self.base if role in self.factors or role not in self.weights else self.whole
+
+    def activations(self, role: str, kind: Checkpointing) -> Activations:
+        """What a role's calls need; roles that train alike need the same."""
+        key = (repr(self.weights[role]), kind)
+        if key not in self._measured:
+            factors = role if role in self.factors else None
+            self._measured[key] = measure(self.network(role), kind, factors=factors)
+        return self._measured[key]
+
+    def spread(self, role: str, shards: int) -> Spread:
+        """Sizes of the network that a role calls."""
+        key = (role, shards)
+        if key not in self._spreads:
+            self._spreads[key] = spread(self.network(role).network, self.adapter.block_classes, shards)
+        return self._spreads[key]
+
+    def trained(self, role: str, shards: int) -> float:
+        """Trained parameters of a role at each process."""
+        key = (role, shards)
+        if key not in self._trained:
+            only = role if role in self.factors else None
+            self._trained[key] = trained_part(self.network(role).network, shards, only=only)
+        return self._trained[key]
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the batch is dealt out.
+
+    Attributes:
+        shards: Processes that share one copy of the weights.
+        rows: Samples of a process in a step.
+        micro: Samples of a process in one call.
+        rounds: Calls that a process makes for its rows.
+    """
+
+    shards: int
+    rows: int
+    micro: int
+    rounds: int
+
+
+def split(config: RunConfig, processes: int) -> Split:
+    """Deal the batch out as training does."""
+    parallel = config.parallel
+    made = rounds(config.batch, rank=0, size=processes, microbatch=parallel.microbatch)
+    shards = parallel.shard or max(1, processes // (parallel.replicate or 1))
+    own = [len(each.own) for each in made]
+    return Split(shards=shards, rows=sum(own), micro=max(own), rounds=len(made))
+
+
+def predict(config: RunConfig, roles: PlannedRoles, *, processes: int, accelerator: bool = True) -> Memory:
+    """The peak of one process over a whole step in which the student is updated, without the pictures of a sheet.
+
+    Args:
+        config: The recipe with its settings for memory.
+        roles: Made from the same backbone, precision and weights.
+        processes: Of the run.
+        accelerator: False for a run on CPUs: there offloading moves nothing and no exchange overlaps with computing.
+    """
+    return _Prediction(config, roles, split(config, processes), accelerator).memory()
+
+
+class _Prediction:
+    def __init__(self, config: RunConfig, roles: PlannedRoles, dealt: Split, accelerator: bool) -> None:
+        self.config, self.roles, self.dealt, self.accelerator = config, roles, dealt, accelerator
+        self.offload = config.parallel.offload if accelerator else Offload()
+        self.sizes = {role: roles.spread(role, dealt.shards) for role in (STUDENT, FAKE_SCORE, "teacher")}
+        kind = config.gradient_checkpointing
+        self.student, self.fake = (roles.activations(role, kind) for role in (STUDENT, FAKE_SCORE))
+
+    def memory(self) -> Memory:
+        resident = self._resident()
+        phases = {"simulation": self._simulation(), "fake_score update": self._fake_update()}
+        phases |= {"frozen networks": self._look(), "student update": self._student_update()}
+        phase = max(phases, key=lambda name: sum(phases[name].values()))
+        return Memory(phase, {**resident, **phases[phase]})
+
+    # What is there all the time.
+
+    def _resident(self) -> dict[str, float]:
+        trained = {role: self._trained(role) for role in (STUDENT, FAKE_SCORE)}
+        on_device = 0.0 if self.offload.trained else 1.0
+        ema = 0.0 if self.config.student.ema is None else FP32 * trained[STUDENT] * on_device
+        parts = {
+            "weights": self._weights(trained),
+            "optimiser": 2.0 * FP32 * sum(trained.values()) * on_device,
+            "ema": ema,
+            "embeddings": self._states(),
+        }
+        if self.config.report.sheet_every is not None or self.config.evaluation is not None:
+            parts["decoder"] = float(FP32 * decoder_parameters(self.roles.adapter))
+        return parts
+
+    def _trained(self, role: str) -> float:
+        return self.roles.trained(role, self.dealt.shards)
+
+    def _weights(self, trained: dict[str, float]) -> float:
+        teacher = self.sizes["teacher"]
+        factors = bool(self.roles.factors)
+        moved = self.offload.teacher or (self.offload.trained and factors)
+        total = 0.0 if moved else self._frozen(teacher) + FP32 * teacher.trained
+        full = [role for role in trained if role not in self.roles.factors]
+        total += sum(FP32 * trained[role] for role in full if not self.offload.trained)
+        # on a CPU all networks share their buffers with the loaded checkpoint
+        buffers = [teacher.buffer_bytes, *(self.sizes[role].buffer_bytes for role in full)]
+        return total + (sum(buffers) if self.accelerator else max(buffers))
+
+    def _frozen(self, teacher: Spread) -> float:
+        fewer = QUANTISED.get(self.roles.base_kind)
+        saved = 0.0 if fewer is None else (1 - fewer / self._element) * teacher.frozen_block_bytes
+        return teacher.frozen_bytes - saved
+
+    def _states(self) -> float:
+        """Prompts, noise and states of all rows: they stay until the student's update is done."""
+        terms = self.config.terms
+        fresh = sum(isinstance(term.query, FreshNoise) for term in terms.active().values())
+        noises = 2 + len(terms.active()) + fresh + (terms.isg is not None)
+        return self.dealt.rows * ((noises + 3) * self._latent + self.roles.prompt_bytes)
+
+    @cached_property
+    def _latent(self) -> float:
+        size = self.config.backbone
+        return FP32 * float(math.prod(self.roles.adapter.latent_shape(size.height, size.width)))
+
+    # The phases.
+
+    def _simulation(self) -> dict[str, float]:
+        return self._call(self.student.forward.at(self.dealt.micro), STUDENT, self.dealt.micro)
+
+    def _fake_update(self) -> dict[str, float]:
+        held = self.student.kept.at(self.dealt.micro) if self._keeps_anchor else 0.0
+        return self._backward(self.fake, FAKE_SCORE, graphs=1, held=held)
+
+    def _look(self) -> dict[str, float]:
+        asked = self._questions if self.config.savings.batch_frozen_calls else 1
+        if self.config.terms.isg is not None and self.roles.adapter.has_unconditional_branch:
+            asked = max(asked, 2)
+        micro = self.dealt.micro
+        held = self._graphs * self.student.kept.at(micro)
+        parts = self._call(held + self.student.forward.at(asked * micro), "teacher", asked * micro)
+        gradients = 0.0 if self.dealt.rounds == 1 or self.offload.trained else FP32 * self._trained(STUDENT)
+        return {**parts, "gradients": gradients}
+
+    def _student_update(self) -> dict[str, float]:
+        return self._backward(self.student, STUDENT, graphs=self._graphs, held=0.0)
+
+    @property
+    def _keeps_anchor(self) -> bool:
+        return self.config.savings.keep_anchor_graph and self.dealt.rounds == 1
+
+    @property
+    def _graphs(self) -> int:
+        """Forwards of the student whose graphs are alive together."""
+        terms = self.config.terms.active().values()
+        elsewhere = sum(not isinstance(term.query, AtAnchor) for term in terms)
+        at_anchor = self._keeps_anchor or any(isinstance(term.query, AtAnchor) for term in terms)
+        return elsewhere + at_anchor + (self.config.terms.isg is not None)
+
+    @property
+    def _questions(self) -> int:
+        """Probes that the teacher is asked at together; the fake score is asked at fewer."""
+        terms = self.config.terms.active().values()
+        guided = sum(isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0 for term in terms)
+        fake = sum(isinstance(term, DistributionMatching) for term in terms)
+        return max(len(terms) + guided, fake)
+
+    def _call(self, activations: float, role: str, samples: int) -> dict[str, float]:
+        inputs = samples * (self.roles.prompt_bytes + 3 * self._latent)
+        return {"activations": activations + inputs, "gathered": self._gathered(role)}
+
+    def _backward(self, one: Activations, role: str, *, graphs: int, held: float) -> dict[str, float]:
+        """The larger of the beginning, when all graphs are whole, and the end, when all gradients are there."""
+        micro, size = self.dealt.micro, self.sizes[role]
+        kept, within = one.kept.at(micro), one.backward.at(micro) - one.kept.at(micro)
+        gradients = 0.0 if self.offload.trained else FP32 * self._trained(role)
+        reduced = self._element + FP32
+        transient = max(within, reduced * size.block_trained)
+        earlier = gradients if self.dealt.rounds > 1 else 0.0
+        # autograd adds up what several graphs give a weight before it is cut up: until the last one, all of it is whole
+        piled = self._element * self.roles.trained(role, 1) if graphs > 1 and role not in self.roles.factors else 0.0
+        moments = [
+            (graphs * kept + transient, earlier),
+            ((graphs - 1) * kept + transient, gradients),
+            ((graphs - 1) * kept + transient, earlier + piled),
+            # what was gathered is freed before its gradients are reduced
+            (reduced * size.root_trained - size.root, gradients),
+        ]
+        activations, grown = max(moments, key=sum)
+        return {**self._call(held + activations, role, micro), "gradients": grown}
+
+    @property
+    def _element(self) -> int:
+        return self.roles.compute.itemsize
+
+    def _gathered(self, role: str) -> float:
+        """Weights that are whole while a role computes, and exchanges on their way."""
+        full = [self.sizes[name] for name in self.roles.weights if name not in self.roles.factors]
+        size = self.sizes[role]
+        if self.roles.network(role) is self.roles.base and self.roles.base_kind in QUANTISED:
+            return 0.0  # it is not cut up; a layer at a time is widened
+        if size.stays_whole:
+            return sum(each.root for each in [self.sizes["teacher"], *full])
+        # with other processes the block before or behind is on its way as well; streams of a GPU add one more
+        blocks = 1 if self.dealt.shards == 1 else 2 + self.accelerator
+        return size.root + blocks * size.block

@@ -1,0 +1,127 @@
+"""Which settings for memory fit a device, and what they cost: the fewest forwards first."""
+
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.config.run_config import RunConfig
+from fewstep.planning.cost import forward_units
+from fewstep.planning.memory import GIB, Memory, PlannedRoles, predict, split
+from fewstep.roles.weights import LoraWeights
+
+FREE = (
+    "parallel.microbatch",
+    "gradient_checkpointing",
+    "savings.keep_anchor_graph",
+    "savings.batch_frozen_calls",
+    "parallel.offload.teacher",
+    "parallel.offload.trained",
+)
+"""Settings that change memory and speed and nothing else; a plan chooses those that were not given."""
+
+# what a prediction of tensors does not see: fragmentation in proportion, a CUDA context and communicators on top
+FRAGMENTATION = 1.15
+CONTEXT = 2 * GIB
+KINDS: tuple[bool | str, ...] = (False, "selective", True)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a recipe.
+
+    Attributes:
+        config: The recipe with these settings.
+        memory: Of one process.
+        units: Forwards per sample and student update.
+        needed: Bytes that a device must have: the peak, and what a prediction does not see.
+    """
+
+    config: RunConfig
+    memory: Memory
+    units: float
+
+    @property
+    def needed(self) -> float:
+        return FRAGMENTATION * self.memory.peak + CONTEXT
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The free settings by their names in a recipe."""
+        return {name: _get(self.config, name) for name in FREE}
+
+
+def choose(
+    config: RunConfig, roles: PlannedRoles, *, processes: int, limit: float, fixed: Collection[str] = ()
+) -> tuple[Choice, bool]:
+    """The cheapest settings that need at most ``limit`` bytes, and whether there are any; else the smallest ones.
+
+    Args:
+        config: The recipe.
+        roles: Made from it.
+        processes: Of the run.
+        limit: Memory of one device.
+        fixed: Names of ``FREE`` to leave as the recipe has them.
+    """
+    smallest: Choice | None = None
+    for candidate, units in _in_order(config, processes, fixed):
+        choice = Choice(candidate, predict(candidate, roles, processes=processes), units)
+        if choice.needed <= limit:
+            return choice, True
+        if smallest is None or choice.needed < smallest.needed:
+            smallest = choice
+    assert smallest is not None
+    return smallest, False
+
+
+def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iterator[tuple[RunConfig, float]]:
+    """Every combination: without offloading first, then by forwards, then by the largest microbatch."""
+    values = {name: [_get(config, name)] if name in fixed else _values(config, name, processes) for name in FREE}
+    ranked = []
+    for place, combination in enumerate(itertools.product(*values.values())):
+        candidate = config
+        for name, value in zip(values, combination, strict=True):
+            candidate = _set(candidate, name.split("."), value)
+        dealt = split(candidate, processes)
+        units = forward_units(candidate, rounds=dealt.rounds)
+        offload = candidate.parallel.offload
+        key = (offload.trained, offload.teacher, units, -dealt.micro, KINDS.index(candidate.gradient_checkpointing))
+        ranked.append((key, place, candidate))
+    for key, _, candidate in sorted(ranked, key=lambda entry: entry[:2]):
+        yield candidate, float(key[2])
+
+
+def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:
+    match name:
+        case "parallel.microbatch":
+            rows = split(_set(config, ["parallel", "microbatch"], None), processes).rows
+            halves: list[int | None] = [None]
+            while rows > 1:
+                rows = -(-rows // 2)
+                halves.append(rows)
+            return halves
+        case "gradient_checkpointing":
+            return KINDS
+        case "savings.keep_anchor_graph" | "savings.batch_frozen_calls":
+            return (True, False)
+        case _:
+            return (False,) if _is_quantised(config) else (False, True)  # such a base is never offloaded
+
+
+def _is_quantised(config: RunConfig) -> bool:
+    held = (config.student.weights, config.fake_score.weights)
+    return any(isinstance(weights, LoraWeights) and weights.base != "compute" for weights in held)
+
+
+def _get(config: RunConfig, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _set(section: Any, path: Sequence[str], value: Any) -> Any:
+    """A copy of a frozen section with one value changed, however deep."""
+    head, *rest = path
+    changed = _set(getattr(section, head), rest, value) if rest else value
+    return section.model_copy(update={head: changed})

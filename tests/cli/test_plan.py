@@ -1,0 +1,49 @@
+"""`fewstep plan`."""
+
+import json
+
+import pytest
+
+from fewstep.cli.main import execute
+from fewstep.cli.plan import bytes_of
+from fewstep.errors import ConfigError
+
+FIELDS = {"peak_gib", "fits", "breakdown", "flops_per_step", "hours", "settings"}
+
+
+def test_the_json_has_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "sana-600m", "--gpus", "8", "--memory", "80GiB", "--mode", "lora", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made.keys() >= FIELDS
+    assert made["fits"] is True
+    assert made["peak_gib"] == pytest.approx(sum(made["breakdown"].values()))
+    assert made["mode"] == "lora"
+
+
+def test_the_text_says_the_peak_the_parts_and_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "digits"]) == 0
+    text = capsys.readouterr().out
+    for word in ("fits", "optimiser", "GiB", "forwards per sample", "parallel.microbatch=", "never on a GPU"):
+        assert word in text
+
+
+def test_a_machine_that_is_too_small_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "sana-600m", "--memory", "3GiB"]) == 0
+    assert "does not fit" in (text := capsys.readouterr().out)
+    assert "What would fit:" in text
+
+
+@pytest.mark.parametrize(("text", "size"), [("80GiB", 80 * 2**30), ("24 GB", 24e9), ("512MiB", 2**29), ("16", 2**34)])
+def test_sizes_are_read_with_their_unit(text: str, size: float) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "0GiB", "80 parsecs", "-3GiB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"--memory is '{text}', which is no size; write it as 80GiB"):
+        bytes_of(text)
+
+
+def test_an_unknown_recipe_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "sd3-mediun"]) == 2
+    assert "sd3-mediun" in capsys.readouterr().err

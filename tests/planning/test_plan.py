@@ -1,0 +1,138 @@
+"""Plans: real checkpoints without a download, settings that fit, and what to change when none do."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from fewstep.backbones.matrix import PORTED
+from fewstep.config import load_recipe
+from fewstep.planning import activations
+from fewstep.planning.activations import forward_flops, measure, trained_network
+from fewstep.planning.checkpoints import network_without_weights, planned_adapter, shipped
+from fewstep.planning.cost import forward_units
+from fewstep.planning.memory import GIB
+from fewstep.planning.plan import Planner, Rates, given
+from fewstep.planning.table import HEADINGS, cell, filled
+from tests.backbones.families import REAL_CONFIGURATIONS
+
+SLOW = {"sd35-large", "longcat-image", "flux1-dev", "sdxl", "sd35-medium", "sd15"}
+
+
+def marked(name: str) -> object:
+    return pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+@pytest.fixture(scope="module")
+def sana() -> Planner:
+    return Planner("sana-600m")
+
+
+@pytest.fixture(scope="module")
+def factors() -> Planner:
+    return Planner("sana-600m", mode="lora")
+
+
+@pytest.mark.parametrize("row", PORTED, ids=lambda row: row.name)
+def test_shipped_configurations_are_the_real_ones(row: object) -> None:
+    assert shipped()[row.model] == REAL_CONFIGURATIONS[row.name].components  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", [marked(row.name) for row in PORTED])
+def test_work_of_a_forward_from_a_few_blocks_is_that_of_all(name: str) -> None:
+    row = next(row for row in PORTED if row.name == name)
+    adapter = planned_adapter(load_recipe(name).config.backbone)
+    network = trained_network(adapter, compute=torch.bfloat16)
+    assert sum(parameter.numel() for parameter in network.network.parameters()) == row.parameters
+    assert forward_flops(network) / 1e12 == pytest.approx(row.teraflop, abs=1e-3)
+
+
+def test_activations_from_a_few_blocks_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = planned_adapter(load_recipe("sana-600m").config.backbone)
+    network = activations.PlannedNetwork(adapter, network_without_weights(adapter).requires_grad_(True), torch.float32)
+    short = measure(network, True)
+    monkeypatch.setattr(activations, "SHORTEST_ROW", 1000)
+    whole = measure(network, True)
+    for name in ("forward", "kept", "backward"):
+        assert getattr(short, name).at(3) == pytest.approx(getattr(whole, name).at(3), rel=1e-3)
+
+
+def test_a_plan_that_fits_needs_at_most_the_memory(sana: Planner) -> None:
+    plan = sana.plan(gpus=8, memory=80 * GIB)
+    assert plan.fits and plan.choice.needed <= 80 * GIB
+    assert plan.choice.memory.peak == pytest.approx(sum(plan.choice.memory.parts.values()))
+    assert plan.changes == ()
+
+
+def test_the_chosen_settings_are_valid_overrides(sana: Planner) -> None:
+    plan = sana.plan(gpus=2, memory=24 * GIB)
+    overrides = [f"{name}={'null' if value is None else value}" for name, value in plan.choice.settings.items()]
+    config = load_recipe("sana-600m", overrides).config
+    assert config.model_dump() == plan.choice.config.model_dump()
+
+
+def test_more_memory_never_costs_more_forwards(sana: Planner) -> None:
+    units = [sana.plan(gpus=2, memory=size * GIB).choice.units for size in (24, 48, 80)]
+    assert units == sorted(units, reverse=True)
+
+
+def test_factors_need_less_than_all_weights(sana: Planner, factors: Planner) -> None:
+    parts = [planner.plan(gpus=1, memory=80 * GIB).choice.memory.parts for planner in (sana, factors)]
+    for name in ("weights", "optimiser", "ema"):
+        assert parts[1][name] < parts[0][name] / 2
+
+
+def test_weights_and_optimiser_are_shared_among_the_processes(sana: Planner) -> None:
+    one, eight = (sana.plan(gpus=gpus, memory=80 * GIB).choice.memory.parts for gpus in (1, 8))
+    assert eight["optimiser"] == pytest.approx(one["optimiser"] / 8, rel=0.01)
+
+
+def test_the_optimiser_of_all_weights_holds_two_moments_of_two_networks(sana: Planner) -> None:
+    parts = sana.plan(gpus=1, memory=80 * GIB).choice.memory.parts
+    assert parts["optimiser"] == 16 * 591_747_872
+    assert parts["ema"] == 4 * 591_747_872
+
+
+def test_when_nothing_fits_the_plan_says_what_would(sana: Planner) -> None:
+    plan = sana.plan(gpus=1, memory=4 * GIB)
+    assert not plan.fits
+    assert plan.choice.needed > 4 * GIB
+    assert any(change.startswith("--gpus ") or "mode lora" in change for change in plan.changes)
+
+
+def test_settings_that_were_given_are_kept() -> None:
+    assert given(["parallel.microbatch=2", "student.lr=1e-4"]) == {"parallel.microbatch"}
+    assert given(["parallel.offload={teacher: true}"]) == {"parallel.offload.teacher", "parallel.offload.trained"}
+    plan = Planner("sana-600m", ["parallel.microbatch=2"]).plan(gpus=8, memory=80 * GIB)
+    assert plan.choice.config.parallel.microbatch == 2
+
+
+def test_hours_and_price_follow_speed_and_price(sana: Planner) -> None:
+    slow, fast = (
+        sana.plan(gpus=8, memory=80 * GIB, rates=Rates(teraflops=speed, utilisation=0.5, price=3.0))
+        for speed in (100.0, 200.0)
+    )
+    assert slow.hours == pytest.approx(2 * fast.hours)
+    assert slow.price == pytest.approx(slow.hours * 8 * 3.0)
+    config = slow.choice.config
+    assert slow.flops_per_step == slow.choice.units * config.batch / config.student.every * sana.roles.flops
+    steps = config.budget.student_updates * config.student.every
+    assert slow.hours == pytest.approx(slow.flops_per_step * steps / (8 * 100e12 * 0.5) / 3600)
+
+
+def test_a_batch_that_is_not_split_keeps_its_anchor_graph() -> None:
+    config = load_recipe("sd3-medium", ["parallel.microbatch=16"]).config
+    assert forward_units(config, rounds=1) == 36.5
+    assert forward_units(config, rounds=2) == forward_units(config) == 37.5
+
+
+def test_a_cell_says_what_does_not_fit(sana: Planner) -> None:
+    plan = sana.plan(gpus=8, memory=80 * GIB)
+    assert cell(plan).startswith(f"{plan.choice.memory.peak / GIB:.1f} GiB, ")
+    assert cell(dataclasses.replace(plan, fits=False)) == f"no: {plan.choice.needed / GIB:.0f} GiB"
+
+
+def test_the_table_goes_between_its_marks() -> None:
+    page = "a\n<!-- table: plans -->\nold\n<!-- end -->\nb\n<!-- end -->\n"
+    assert filled(page, "new") == "a\n<!-- table: plans -->\nnew\n<!-- end -->\nb\n<!-- end -->\n"
+    assert HEADINGS[-1] == "80 GiB"
