@@ -286,7 +286,7 @@ def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRe
 def _first_update_meter(trainer: Trainer) -> PeakMeter | None:
     """Measures the memory of a new run until its first student update; None for a run that goes on.
 
-    A GPU's allocator counts by itself; elsewhere counting slows these steps some twenty times, so it has to be asked for.
+    A GPU's allocator counts by itself; elsewhere counting slows these steps twenty times, so it has to be asked for.
     """
     counted = trainer.device.type == "cuda" or trainer.config.report.memory
     if trainer.step or not trainer.world.is_main or not counted:
