@@ -125,7 +125,8 @@ def test_only_backbones_and_the_demo_know_diffusers() -> None:
         i.where
         for path in outside
         for i in imports_of(path)
-        if i.is_of("diffusers")
+        # the planner builds networks of which nothing is there but the configuration
+        if (i.is_of("diffusers") and path.relative_to(SOURCE).as_posix() != "planning/checkpoints.py")
         # the networks of the metrics
         or (i.is_of("transformers") and path.relative_to(SOURCE).parts[:2] != ("evaluation", "metrics"))
     ]

@@ -98,6 +98,8 @@ def test_only_the_choice_of_a_device_names_one() -> None:
     assert named == {
         *("config/run_config.py", "training/run.py", "sampling/generate.py", "data/embeddings.py"),
         "distributed/world.py",  # which communication goes with it
+        "roles/quantised.py",  # where bitsandbytes computes
+        "planning/measured.py",  # whose allocator counts
     }
 
 

@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def damage(folder: Path) -> None:
     """Cut the largest file of the run's checkpoint off."""
-    (checkpoint,) = (folder / "run" / "checkpoints").iterdir()
+    (checkpoint,) = (folder / "run" / "checkpoints").glob("step-*")
     largest = max(checkpoint.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
 

@@ -107,3 +107,10 @@ def test_help_names_the_other_commands(capsys: pytest.CaptureFixture[str]) -> No
     told = " ".join(capsys.readouterr().out.split())
     assert "--phase" in told
     assert "fewstep evaluate convert | metrics | compare" in told
+
+
+def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    execute(["evaluate", "--help"])
+    told = capsys.readouterr().out
+    assert "default: (drawbench)" in told
+    assert "the one that the student" in told

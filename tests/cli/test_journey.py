@@ -91,7 +91,7 @@ def test_resuming_with_other_settings_is_refused_with_the_difference(
 def test_resuming_from_a_truncated_checkpoint_is_refused_and_keeps_it(
     trained: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (checkpoint,) = (here / "run" / "checkpoints").iterdir()
+    (checkpoint,) = (here / "run" / "checkpoints").glob("step-*")
     largest = max(checkpoint.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
     said = refused(capsys, train_again(trained, "budget.student_updates=2", "--resume"))
@@ -100,7 +100,7 @@ def test_resuming_from_a_truncated_checkpoint_is_refused_and_keeps_it(
 
 
 def test_exporting_a_truncated_checkpoint_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (checkpoint,) = (here / "run" / "checkpoints").iterdir()
+    (checkpoint,) = (here / "run" / "checkpoints").glob("step-*")
     largest = max(checkpoint.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:1000])
     said = refused(capsys, execute(["export", "run", "--output", "out"]))

@@ -192,3 +192,15 @@ def test_a_terminal_shows_images_per_second_and_the_time_left() -> None:
     assert "images/s" in shown.getvalue()
     assert "0:00:00" in shown.getvalue()
     assert "4/4" not in time_before
+
+
+def test_prompts_that_are_too_long_are_counted_once(
+    models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "a very long story of a cat that went to the sea and came home again, twice, and slept"
+    with caplog.at_level("WARNING", logger="fewstep"):
+        draw(
+            tmp_path, chosen(models, "student"), plan=plan_of("a red cat", long, f"{long} well", seeds=(0, 1)), batch=1
+        )
+    told = [record.getMessage().partition(" than ")[0] for record in caplog.records if "are cut" in record.getMessage()]
+    assert told == ["2 of 3 prompts are longer"]

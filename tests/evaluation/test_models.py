@@ -53,6 +53,12 @@ def test_a_copied_model_has_the_same_content_and_a_changed_one_has_not(tmp_path:
     assert fingerprint("owner/name") == "owner/name"
 
 
+@pytest.mark.parametrize("name", ["../outside", "a/b", "..", "", ".hidden"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="which is to be a folder's name too; use letters, digits, dots, hyphens"):
+        parse_spec(f"m,name={name}")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -134,6 +134,49 @@ def test_diversity_of_one_picture_per_prompt_is_refused(student: str, tmp_path: 
     assert said.startswith("diversity needs 2 pictures of every prompt, but there is 1 seed; give --seeds 2 or more")
 
 
+def test_too_few_pictures_for_a_set_are_refused(student: str, tmp_path: Path) -> None:
+    settings = {"prdc": DIGITS["prdc"]}
+    said = refused(tmp_path, models=(student,), metrics=("prdc",), settings=settings, num_prompts=2, seeds=(0, 1))
+    assert said == (
+        "prdc needs 6 pictures, but 2 prompts with 2 of each make fewer; give more prompts or more --seeds, or leave "
+        "the metric out."
+    )
+
+
+def test_a_set_that_bears_no_group_left_out_has_no_interval(student: str, tmp_path: Path) -> None:
+    settings = {"prdc": DIGITS["prdc"]}
+    summary = evaluate(tmp_path, models=(student,), metrics=("prdc",), settings=settings, num_prompts=3, seeds=(0, 1))
+    assert summary is not None
+    assert {row["interval"] for row in summary["scores"]} == {None}
+
+
+def test_few_prompts_leave_out_the_default_metrics_that_need_more(student: str, tmp_path: Path) -> None:
+    summary = evaluate(tmp_path, models=(student,), num_prompts=2, extras=Extras(ladder=(), strip_prompts=0))
+    assert summary is not None
+    assert {row["metric"] for row in summary["scores"]} == {"digits", "fid", "kid", "vendi"}
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("typo", "--device typo cannot be used here ("),
+        ("cpu:0", "--device cpu:0 names one device; give its kind, cpu,"),
+    ],
+)
+def test_a_device_that_cannot_be_used_is_told_before_anything_is_drawn(
+    student: str, tmp_path: Path, device: str, message: str
+) -> None:
+    assert refused(tmp_path, models=(student,), metrics=("digits",), device=device).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_is_no_student_even_when_its_teacher_is_to_be_found(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    said = refused(tmp_path / "out", models=(str(tmp_path / "run"),), teacher=None)
+    assert f"export its student first: fewstep export {tmp_path / 'run'} --output" in said
+
+
 @pytest.mark.parametrize("metric", ["clipscore", "imagereward", "pickscore", "hpsv2", "hpsv3", "aesthetic"])
 def test_a_missing_checkpoint_is_told_before_anything_is_drawn(student: str, tmp_path: Path, metric: str) -> None:
     said = refused(tmp_path, models=(student,), metrics=("digits", metric))

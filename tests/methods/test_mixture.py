@@ -89,7 +89,7 @@ def distil(student_teacher: Velocity, *, updates: int) -> ToyVelocity:
         fake_score_losses(of, fake, simulated, prompts, drawn).mean().backward()
         fakes.step()
         fakes.zero_grad()
-        align(list(fake.parameters()), list(student.parameters()), decay=0.999)
+        align(dict(fake.named_parameters()), dict(student.named_parameters()), decay=0.999)
         if updates_student:
             losses = student_losses(
                 of,

@@ -107,7 +107,9 @@ def sample(
     prompts_file: Annotated[Path | None, typer.Option(help="One prompt per line, or jsonl, or csv.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Per picture.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Names the noise, together with the prompt.")] = 0,
-    guidance_scale: Annotated[float | None, typer.Option(min=0.0, help="1 is off. [default: the model's own]")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(min=0.0, help="1 is off.", show_default="the model's own")
+    ] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What every picture is guided away from; needs guidance.")
     ] = None,
@@ -133,12 +135,12 @@ def sample(
 @app.command()
 def demo(
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Of the training; may be repeated. [default: 0]")
+        list[int] | None, typer.Option(min=0, help="Of the training; may be repeated.", show_default="0")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder to write. [default: runs/demo, runs/rebuild with --rebuild]")
+        Path | None, typer.Option(help="Folder to write.", show_default="runs/demo, runs/rebuild with --rebuild")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic. [default: 1]")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.", show_default="1")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON on the last line.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Train the teacher and the classifier again.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Measure the shipped rows again and compare.")] = False,

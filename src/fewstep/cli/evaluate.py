@@ -59,35 +59,37 @@ evaluate_app = typer.Typer(
 def measure(
     demo_model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Alone: measure a model of the demo's digits with the demo's protocol."),
+        typer.Argument(metavar="MODEL", help="Alone: measure a model of the demo's digits with the demo's protocol."),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(help="A folder or repository id, with choices: MODEL,steps=4,guidance_scale=1; may be repeated."),
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="As --model. [default: the one that the student's files name]")
+        str | None, typer.Option(help="As --model.", show_default="the one that the student's files name")
     ] = None,
     phase: Annotated[
         Literal["generate", "score", "both"], typer.Option(help="Draw, score what is drawn, or one after the other.")
     ] = "both",
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="Names, one or several. [default: five preference scores; the embedded ones for the digits]"),
+        typer.Option(
+            help="Names, one or several.", show_default="five preference scores; the embedded ones for the digits"
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A metric's setting; repeatable.")
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="A set's name, a file, or NAME=FILE. [default: drawbench]")
+        str | None, typer.Option(help="A set's name, a file, or NAME=FILE.", show_default="drawbench")
     ] = None,
     num_prompts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, help="Where the seeds begin.")] = 0,
     output: Annotated[Path | None, typer.Option(help="The evaluation's folder.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the models. [default: each model's own]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the models.", show_default="each model's own")] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option(min=0.0, help="Of the models; 1 is off. [default: each model's own]")
+        float | None, typer.Option(min=0.0, help="Of the models; 1 is off.", show_default="each model's own")
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures per call of a model.")] = 8,
     ladder: Annotated[

@@ -22,10 +22,11 @@ def plan(
     gpus: Annotated[int, typer.Option(min=1, help="Devices, one process each.")] = 1,
     memory: Annotated[str, typer.Option(help="Of one device, such as 80GiB.")] = "80GiB",
     mode: Annotated[
-        Literal["full", "lora"] | None, typer.Option(help="Train all weights or low-rank factors. [default: recipe's]")
+        Literal["full", "lora"] | None,
+        typer.Option(help="Train all weights or low-rank factors.", show_default="recipe's"),
     ] = None,
     teraflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Peak of one device, TFLOP/s. [default: an H100's]")
+        float | None, typer.Option(min=0.001, help="Peak of one device, TFLOP/s.", show_default="an H100's")
     ] = None,
     utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of that peak that is reached.")] = 0.35,
     price: Annotated[float, typer.Option(min=0.0, help="Of one device for an hour.")] = 2.5,

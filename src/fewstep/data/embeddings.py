@@ -68,7 +68,7 @@ class EmbeddingCache:
     def _row(self, index: int) -> rowwise.Row:
         if not 0 <= index < len(self):
             raise IndexError(f"prompt {index} of {len(self)}")
-        shard, row = self.places[index].tolist()
+        shard, row = (int(value) for value in self.places[index].numpy())
         return self._shard(shard).row(row)
 
     def _shard(self, number: int) -> Shard:

@@ -53,7 +53,8 @@ class Shard:
     def _bounds(self, number: int) -> Iterator[tuple[str, tuple[int, int]]]:
         for key, ends in self.tensors.items():
             if key.endswith(ENDS):
-                yield key.removesuffix(ENDS), (int(ends[number - 1]) if number else 0, int(ends[number]))
+                places = ends.numpy()  # on the CPU: no tensor is asked for single values in a training step
+                yield key.removesuffix(ENDS), (int(places[number - 1]) if number else 0, int(places[number]))
 
 
 def write_shard(folder: Path, number: int, rows: Mapping[bytes, Row], *, prompts: Sequence[bytes]) -> Path:

@@ -101,13 +101,18 @@ class StockDrawer(Drawer):
         )
 
 
-def open_drawer(spec: ModelSpec, entry: ModelEntry, device: torch.device) -> Drawer:
-    """Load a model's weights."""
+def open_drawer(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, prompts: Sequence[str] = ()) -> Drawer:
+    """Load a model's weights.
+
+    Args:
+        prompts: All that will be drawn: those that are too long are counted once, not in every batch.
+    """
     sampling = entry.sampling
     if sampling.sampler == "own":
         generator = load_generator(spec.model, device, dtype=DTYPES[sampling.dtype])
         size = {"height": sampling.height, "width": sampling.width}
         generator.adapter.config = generator.adapter.config.model_copy(update=size)
+        generator.warn_of_cut(prompts)
         return OwnDrawer(sampling, generator)
     pipeline = load_stock(
         open_checkpoint(spec.model), dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale

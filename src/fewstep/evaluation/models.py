@@ -90,6 +90,11 @@ def parse_spec(text: str) -> ModelSpec:
         ) from error
     if spec.sigmas is not None and spec.steps not in (None, len(spec.sigmas)):
         raise ConfigError(f"--model {text!r} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out.")
+    if spec.name is not None and not re.fullmatch(r"\w[\w. -]*", spec.name):
+        raise ConfigError(
+            f"--model {text!r} sets name to {spec.name!r}, which is to be a folder's name too; use letters, digits, "
+            "dots, hyphens and underscores."
+        )
     return spec
 
 
@@ -99,12 +104,7 @@ def resolve(spec: ModelSpec, role: Role) -> ModelEntry:
     Raises:
         ConfigError: The model cannot be opened, is a run that was not exported, or leaves something open.
     """
-    if (Path(spec.model) / "run.json").is_file():
-        raise ConfigError(
-            f"{spec.model} is the folder of a run; export its student first: "
-            f"fewstep export {spec.model} --output out/student"
-        )
-    checkpoint = open_checkpoint(spec.model)
+    checkpoint = _open(spec)
     # LoRA factors and foreign schedules are the stock pipeline's business
     ours = checkpoint.facts is not None and spec.lora is None
     sampler = ("own" if ours else "stock") if spec.sampler == "auto" else spec.sampler
@@ -131,10 +131,19 @@ def resolve(spec: ModelSpec, role: Role) -> ModelEntry:
     )
 
 
+def _open(spec: ModelSpec) -> Checkpoint:
+    if (Path(spec.model) / "run.json").is_file():
+        raise ConfigError(
+            f"{spec.model} is the folder of a run; export its student first: "
+            f"fewstep export {spec.model} --output out/student"
+        )
+    return open_checkpoint(spec.model)
+
+
 def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
     """The teacher that a student's own ``fewstep.json`` names, or None when none does."""
     for spec in specs:
-        facts = open_checkpoint(spec.model).facts
+        facts = _open(spec).facts
         named = facts.provenance.get("teacher") if facts is not None and facts.role == "student" else None
         if isinstance(named, str) and named:
             return ModelSpec(model=named, name="teacher", dtype=spec.dtype)

@@ -4,11 +4,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 
+from fewstep.errors import ConfigError
+
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""Of a process that has finished its share: the leading one may take hours over intervals and reports alone."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,29 @@ class Ranks:
         return torch.device(kind, self.local) if several else torch.device(kind)
 
 
+def require_device(kind: str) -> None:
+    """Raise ConfigError unless ``kind`` is ``auto`` or a kind of device on which this torch can calculate."""
+    if kind == "auto":
+        return
+    try:
+        indexed = torch.device(kind).index is not None
+        torch.ones(1, device=kind).sum().item()
+    # a backend that is not compiled in fails an assertion; one that is not there raises one of the others
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise ConfigError(
+            f"--device {kind} cannot be used here ({_first_sentence(error)}); leave it out to have the fastest one."
+        ) from error
+    if indexed:
+        raise ConfigError(
+            f"--device {kind} names one device; give its kind, {kind.partition(':')[0]}, since every process of "
+            "torchrun takes one of its own."
+        )
+
+
+def _first_sentence(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
     """The ranks that ``torchrun`` started, or one process alone.
@@ -54,7 +82,7 @@ def join_ranks() -> Iterator[Ranks]:
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    torch.distributed.init_process_group("gloo")
+    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
     try:
         yield Ranks(
             torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0"))

@@ -82,7 +82,7 @@ def _extremes(folder: EvaluationFolder, plan: Plan, student: Scored, teacher: Sc
     own, other = per_prompt(student, count), per_prompt(teacher, count)
     gain = (own - other) if student.metric.card.higher_is_better else (other - own)
     order = gain.argsort(descending=True, stable=True).tolist()
-    best = order[: min(EXTREMES, count)]
+    best = order[: min(EXTREMES, (count + 1) // 2)]
     worst = [position for position in reversed(order) if position not in best][:EXTREMES]
     rows = []
     for label, positions in (("best", best), ("worst", worst)):

@@ -12,7 +12,7 @@ from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan, drawn
 from fewstep.evaluation.generate import generate
 from fewstep.evaluation.metrics.protocol import Metric
-from fewstep.evaluation.metrics.registry import check_metrics, create_metrics, metric_class
+from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
 from fewstep.evaluation.models import (
     ModelEntry,
     ModelSpec,
@@ -23,7 +23,7 @@ from fewstep.evaluation.models import (
 )
 from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
 from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
-from fewstep.evaluation.ranks import Ranks, join_ranks
+from fewstep.evaluation.ranks import Ranks, join_ranks, require_device
 from fewstep.evaluation.report import write_report
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import score
@@ -83,6 +83,7 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
         MetricError: A picture could not be scored.
     """
     _require_sense(order)
+    require_device(order.device)
     folder = EvaluationFolder(order.output)
     with join_ranks() as ranks:
         told = console if ranks.leads else Console(quiet=True)
@@ -149,10 +150,16 @@ def _metrics(order: Order, plan: Plan) -> tuple[Metric, ...]:
     if order.metrics:
         return create_metrics(order.metrics, order.settings)
     if plan.prompts.name == EMBEDDED:
-        names = tuple(n for n in EMBEDDED_METRICS if metric_class(n).min_seeds <= len(plan.seeds))
+        names = tuple(name for name in EMBEDDED_METRICS if _fits(name, plan))
         own = {name: settings for name, settings in EMBEDDED_SETTINGS.items() if name in names}
         return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
     return create_metrics(DEFAULT_METRICS, order.settings)
+
+
+def _fits(name: str, plan: Plan) -> bool:
+    """Whether one of the default metrics has the pictures that it needs."""
+    (metric,) = create_metrics((name,))
+    return metric.min_seeds <= len(plan.seeds) and metric.min_pictures <= len(plan.prompts.items) * len(plan.seeds)
 
 
 def _require_alike(folder: EvaluationFolder, plan: Plan, entries: Sequence[ModelEntry], order: Order) -> None:

@@ -1,5 +1,6 @@
 """The table of an evaluation: every figure with its interval, and its difference to the teacher's."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.evaluation.folder import ModelRecord
-from fewstep.evaluation.intervals import Interval, Replicates, bootstrap, bootstrap_mean, jackknife
+from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
 from fewstep.evaluation.metrics.protocol import ImageMetric, SetMetric
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
@@ -107,7 +108,8 @@ def replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
         return _figures(one, chosen(positions), names)
 
     if isinstance(one.metric, SetMetric):
-        return _columns(jackknife(statistic, num_prompts))
+        left = num_prompts - math.ceil(num_prompts / GROUPS)
+        return _columns(jackknife(statistic, num_prompts)) if left * seeds >= one.metric.min_pictures else None
     means = per_prompt(one, num_prompts)
     if len(names) == 1 and abs(float(means.mean()) - one.figures[names[0]]) < 1e-9 * max(1.0, abs(float(means.mean()))):
         return [bootstrap_mean(means)]

@@ -44,6 +44,7 @@ class TextToImage:
         self.pipeline = pipeline.to(device)
         self.facts = facts
         self.device = torch.device(device)
+        self._warned: set[str] = set()
 
     @property
     def vae(self) -> nn.Module:
@@ -68,11 +69,18 @@ class TextToImage:
 
         return float(inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default)
 
+    def warn_of_cut(self, prompts: Sequence[str]) -> None:
+        """Count the prompts that are too long for the encoders; each prompt is counted in one warning only."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._warned]
+        self._warned.update(new)
+        if new:
+            warn_of_cut_prompts(self.adapter, self.pipeline, new)
+
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
         """Embed prompts, one row each; a repeated prompt is embedded once."""
         unique = list(dict.fromkeys(prompts))
-        warn_of_cut_prompts(self.adapter, self.pipeline, unique)
+        self.warn_of_cut(unique)
         chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
         rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
         position = {prompt: index for index, prompt in enumerate(unique)}

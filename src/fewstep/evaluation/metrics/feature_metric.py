@@ -96,6 +96,10 @@ class ReferenceMetric(FeatureMetric):
 
     settings_class = ReferenceSettings
 
+    @property
+    def min_pictures(self) -> int:
+        return 2
+
     @cached_property
     def reference(self) -> ReferenceSource:
         """Where the real pictures are."""

@@ -40,6 +40,11 @@ class PrdcMetric(ReferenceMetric):
     )
     settings_class = PrdcSettings
 
+    @property
+    def min_pictures(self) -> int:
+        assert isinstance(self.settings, PrdcSettings)
+        return self.settings.neighbours + 1
+
     def compare(
         self, reference: Reference | Statistics, pictures: Sequence[Picture], features: Tensor
     ) -> dict[str, float]:

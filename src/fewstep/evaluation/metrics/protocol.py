@@ -125,6 +125,11 @@ class Metric(ABC):
         """The checkpoint that is used."""
         return self.settings.source or self.card.source
 
+    @property
+    def min_pictures(self) -> int:
+        """Pictures of all prompts together that its figures need at least."""
+        return 1
+
     @abstractmethod
     def check(self, items: Sequence[PromptItem]) -> None:
         """Find out, without loading weights, whether the metric can score these prompts.

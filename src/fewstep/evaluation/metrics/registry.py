@@ -72,7 +72,7 @@ def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num
 
     Raises:
         ConfigError: A package or a checkpoint is missing, with the command that fixes it; or the prompts or the number
-            of seeds do not fit a metric.
+            of seeds or of pictures do not fit a metric.
     """
     for metric in metrics:
         metric.check(items)
@@ -80,6 +80,11 @@ def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num
             raise ConfigError(
                 f"{metric.card.name} needs {metric.min_seeds} pictures of every prompt, but there is {num_seeds} seed; "
                 f"give --seeds {metric.min_seeds} or more, or leave the metric out."
+            )
+        if len(items) * num_seeds < metric.min_pictures:
+            raise ConfigError(
+                f"{metric.card.name} needs {metric.min_pictures} pictures, but {len(items)} prompts with {num_seeds} "
+                "of each make fewer; give more prompts or more --seeds, or leave the metric out."
             )
 
 
