@@ -19,6 +19,8 @@ from torch import Tensor
 from benchmarks.bench_trainer import bench_trainer
 from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
+from fewstep.distributed.rows import Round
+from fewstep.distributed.sharding import local
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws
 from fewstep.methods.simulation import simulate_whole
@@ -136,7 +138,8 @@ def measure(trainer: Trainer, formulation: Formulation, steps: Sequence[Step]) -
     started = time.process_time()
     formulation(trainer.method, networks, steps)
     seconds = time.process_time() - started
-    gradient = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
+    weights = student.weights().values()
+    gradient = torch.cat([local(p.grad).flatten() for p in weights if p.grad is not None])
     return Measured(seconds, networks.units / trainer.config.batch, gradient)
 
 
@@ -148,7 +151,7 @@ def update_steps(trainer: Trainer, update: int) -> list[Step]:
         indices = [(step * len(rows) + j) % len(trainer.embeddings) for j in rows]
         null_cond = trainer.embeddings.null.expand(len(rows))
         prompts = trainer.adapter.prompt_batch(trainer.embeddings.batch(indices), null_cond)
-        steps.append(Step(trainer.draw(step, rows, (step + 1) % every == 0), prompts))
+        steps.append(Step(trainer.draw(step, Round(rows, rows, 1.0), (step + 1) % every == 0), prompts))
     return steps
 
 
