@@ -114,6 +114,11 @@ def test_a_wrong_override_is_told_in_one_sentence(override: str, sentence: str) 
     assert "\n" not in said
 
 
+def test_blocks_with_factors_are_not_compiled() -> None:
+    said = problem("parallel.compiled=true", "student.weights={kind: lora}")
+    assert "parallel.compiled is true, but student.weights is lora: which factors act changes from call to call" in said
+
+
 def test_all_problems_are_told_at_once() -> None:
     said = problem("student.lr=fast", "batch=0", "schedule.maxsteps=3", "backbone.height=tall")
     assert said.splitlines()[0] == "The settings have 4 problems:"

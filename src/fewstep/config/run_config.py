@@ -231,15 +231,12 @@ class RunConfig(Section):
         problem = base_problem(self.student.weights, self.fake_score.weights)
         if problem is not None:
             raise ValueError(problem)
-        others = {f"offload.{name}": chosen for name, chosen in self.parallel.offload} | {
-            "compiled": self.parallel.compiled
-        }
-        asked = next((name for name, chosen in others.items() if chosen), None)
+        asked = next((name for name, chosen in self.parallel.offload if chosen), None)
         for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
             if asked and isinstance(weights, LoraWeights) and weights.base != "compute":
                 raise ValueError(
-                    f"{role}.weights.base is {weights.base} and parallel.{asked} is true, but a quantised base is "
-                    "neither offloaded nor compiled; choose one of the two"
+                    f"{role}.weights.base is {weights.base} and parallel.offload.{asked} is true, but a quantised base "
+                    "is not offloaded; choose one of the two"
                 )
         return self
 
@@ -248,6 +245,16 @@ class RunConfig(Section):
         problem = alignment_problem(self.student.weights, self.fake_score.weights)
         if problem is not None and self.fake_score.align is not None:
             raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_blocks_hold_no_switch(self) -> "RunConfig":
+        for role, weights in {"student": self.student.weights, "fake_score": self.fake_score.weights}.items():
+            if self.parallel.compiled and weights.kind == "lora":
+                raise ValueError(
+                    f"parallel.compiled is true, but {role}.weights is lora: which factors act changes from call to "
+                    "call, and every change would compile the blocks again; set parallel.compiled=false"
+                )
         return self
 
     @model_validator(mode="after")
