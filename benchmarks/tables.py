@@ -6,7 +6,7 @@ A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test compare
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,28 @@ def sweep_table() -> str:
     return "\n".join(lines)
 
 
-TABLES = {"rows": rows_table, "sweep": sweep_table}
+def grids_table() -> str:
+    """Teacher and student at four steps on grids of several time shifts."""
+    figures = ("fd", "accuracy", "recall", "tv")
+    titles = [f"{model} {figure}" for model in ("teacher", "student") for figure in figures]
+    lines = [_head(("shift", "grid", "guidance of the teacher", *titles))]
+    for found in json.loads((RESULTS / "grids.json").read_text()):
+        values = [
+            f"{found[model][figure]:.{DIGITS.get(figure, 2)}f}"
+            for model in ("teacher", "student")
+            for figure in figures
+        ]
+        grid = ", ".join(f"{sigma:.2g}" for sigma in found["sigmas"])
+        lines.append(_line((f"{found['shift']:g}", grid, f"{found['teacher']['guidance']:g}", *values)))
+    return "\n".join(lines)
 
 
-def filled(page: str) -> str:
+TABLES = {"rows": rows_table, "sweep": sweep_table, "grids": grids_table}
+
+
+def filled(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
     """The page with every table as its files say."""
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         page = pattern.sub(lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", page)
     return page

@@ -60,7 +60,7 @@ def test_sd3_medium_states_the_published_sampling() -> None:
 @pytest.mark.parametrize("name", ["d-dmd", "digits-d-dmd"])
 def test_d_dmd_is_the_base_on_a_fixed_grid_without_cdm(name: str) -> None:
     base, config = load_recipe({"d-dmd": "sd3-medium"}.get(name, "digits")).config, load_recipe(name).config
-    assert config.schedule == FixedSchedule(levels=(1.0, 0.75, 0.5, 0.25))
+    assert config.schedule == FixedSchedule(levels=config.sampling.levels)
     assert (config.terms.ca, config.terms.dm, config.terms.cdm) == (base.terms.ca, base.terms.dm, None)
 
 
@@ -72,7 +72,7 @@ def test_dmd2_is_one_guided_term_with_five_fake_updates_and_no_alignment(name: s
     assert config.terms.dm.guidance_scale == guidance_scale
     assert config.student.every == 5
     assert config.fake_score.align is None
-    assert config.schedule == FixedSchedule()
+    assert config.schedule == FixedSchedule(levels=config.sampling.levels)
 
 
 def test_a_recipe_without_a_name_like_it_lists_the_nearest() -> None:

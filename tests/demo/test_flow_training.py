@@ -12,6 +12,7 @@ from fewstep.demo import flow_training
 from fewstep.demo.digits import all_prompts, prompt_for
 from fewstep.demo.flow_training import FlowSettings, LatentPool
 from fewstep.demo.teacher import PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
+from fewstep.errors import NonFiniteError
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ class PerfectNetworks(nn.Module):
         self.x0 = x0
 
     def encode(self, ids: Tensor) -> PromptEmbeds:
-        return PromptEmbeds(torch.zeros(len(ids), 9, 128), torch.zeros(len(ids), 128))
+        return PromptEmbeds(torch.zeros(len(ids), 7, 128), torch.zeros(len(ids), 128))
 
     def velocity(self, x_sigma: Tensor, sigma: Tensor, cond: PromptEmbeds) -> Tensor:
         return (x_sigma - self.x0) / sigma[:, None, None, None]
@@ -85,9 +86,9 @@ def test_loss_vanishes_for_the_exact_velocity(pool: LatentPool) -> None:
 
 
 def test_learning_rate_starts_above_zero_and_ends_near_it() -> None:
-    settings = FlowSettings(num_steps=1000, lr=1e-3, warmup_steps=10)
-    assert flow_training.learning_rate(0, settings) == pytest.approx(1e-4)
-    assert flow_training.learning_rate(999, settings) < 1e-8
+    settings = FlowSettings(num_steps=1000, warmup_steps=10)
+    assert flow_training.share_of_rate(0, settings) == pytest.approx(0.1)
+    assert flow_training.share_of_rate(999, settings) < 1e-5
 
 
 def train(pool: LatentPool, folder: Path, settings: FlowSettings) -> TeacherNetworks:
@@ -96,7 +97,7 @@ def train(pool: LatentPool, folder: Path, settings: FlowSettings) -> TeacherNetw
     )
 
 
-SHORT = FlowSettings(num_steps=4, batch=4, warmup_steps=1, save_every=2)
+SHORT = FlowSettings(num_steps=4, batch=4, warmup_steps=1, save_every=2, compiled=False)
 
 
 class InterruptedTrainingError(Exception):
@@ -116,8 +117,8 @@ def test_interrupted_training_ends_as_the_uninterrupted_one(
             raise InterruptedTrainingError
         return rate(step, settings)
 
-    rate = flow_training.learning_rate
-    monkeypatch.setattr(flow_training, "learning_rate", interrupt)
+    rate = flow_training.share_of_rate
+    monkeypatch.setattr(flow_training, "share_of_rate", interrupt)
     with pytest.raises(InterruptedTrainingError):
         train(pool, cut_folder, SHORT)
     monkeypatch.undo()
@@ -152,3 +153,9 @@ def test_compiled_training_ends_near_the_plain_one(pool: LatentPool, tmp_path: P
     # Adam turns a rounding difference of a gradient near zero into one of at most the learning rate per step
     for name, value in plain.state_dict().items():
         torch.testing.assert_close(compiled.state_dict()[name], value, rtol=0, atol=1e-2)
+
+
+def test_a_loss_that_is_no_number_stops_the_training_before_a_weight_moves(pool: LatentPool, tmp_path: Path) -> None:
+    broken = LatentPool(torch.full_like(pool.x0, float("nan")), pool.digits, pool.colours)
+    with pytest.raises(NonFiniteError, match=r"^Step 0: the loss of the demo's teacher is nan; no weight moved\..*=1 "):
+        train(broken, tmp_path, SHORT)

@@ -20,7 +20,7 @@ pytest.importorskip("sklearn")
 SHORT = RebuildSettings(
     pool_per_digit=1,
     vae=VaeSettings(num_steps=2, batch=4),
-    flow=FlowSettings(num_steps=2, batch=4, warmup_steps=1),
+    flow=FlowSettings(num_steps=2, batch=4, warmup_steps=1, compiled=False),
     classifier=ClassifierSettings(num_steps=2, batch=4),
 )
 

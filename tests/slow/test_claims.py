@@ -1,7 +1,4 @@
-"""What the demo shows on training seed 0.
-
-docs/demo.md states what it aims at; these bounds are what it has reached, so that a change that loses some of it shows.
-"""
+"""What docs/demo.md says the demo reaches, on training seed 0; the page has the mean of three seeds."""
 
 import pytest
 
@@ -10,7 +7,7 @@ from tests.slow.conftest import DemoRun
 
 def test_the_teacher_is_near_enough_to_real_data_to_be_worth_distilling(demo: DemoRun) -> None:
     assert demo.printed["teacher_50"]["fd"] <= 2.2 * demo.printed["real"]["fd"]
-    assert demo.printed["teacher_50"]["accuracy"] >= 0.98  # aim: .99
+    assert demo.printed["teacher_50"]["accuracy"] >= 0.99
 
 
 def test_the_student_is_near_the_teacher_of_fifty_steps(demo: DemoRun) -> None:
@@ -18,16 +15,16 @@ def test_the_student_is_near_the_teacher_of_fifty_steps(demo: DemoRun) -> None:
 
 
 def test_the_student_is_far_better_than_the_teacher_of_as_many_steps(demo: DemoRun) -> None:
-    assert demo.printed["student_4"]["fd"] <= 0.7 * demo.printed["teacher_4"]["fd"]  # aim: .65, the mean of three seeds
+    assert demo.printed["student_4"]["fd"] <= 0.65 * demo.printed["teacher_4"]["fd"]
 
 
 @pytest.mark.parametrize(
     ("figure", "low", "high"),
     [
-        ("accuracy", 0.96, 1.0),  # aim: .97
-        ("recall", 0.88, 1.0),  # aim: .9
+        ("accuracy", 0.97, 1.0),
+        ("recall", 0.9, 1.0),
         ("coverage", 0.8, 1.0),
-        ("tv", 0.0, 0.25),  # aim: .2
+        ("tv", 0.0, 0.2),
         ("diversity", 0.7, 1.2),
     ],
 )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS, all_prompts
+from fewstep.demo.muon import Muon, split_parameters
 from fewstep.demo.teacher import TeacherNetworks, build_networks, build_tokenizer, tokenize
+from fewstep.errors import NonFiniteError
 
 NUM_FULL = NUM_DIGITS * NUM_COLOURS
 OPEN_COLOUR_FROM, OPEN_DIGIT_FROM = NUM_FULL, NUM_FULL + NUM_DIGITS
@@ -34,27 +37,33 @@ class LatentPool:
     colours: Tensor
 
 
+def has_compiler() -> bool:
+    """Whether torch.compile finds a C++ compiler: the one that ``CXX`` names, else g++ or clang++."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+
+
 @dataclass(frozen=True)
 class FlowSettings:
     """How the teacher is trained.
 
     ``compiled`` runs the transformer through torch.compile: about twice as fast once compiled, but it needs a C++
-    compiler, and rounding differs.
+    compiler, and rounding differs. The default asks whether there is one.
 
     From step ``focus_from`` on, noise levels are drawn around ``sigmoid(focus_mean)``, where a picture's digit is
     decided: unguided samples otherwise drift between digits, as that takes place in few of the evenly drawn levels.
     """
 
-    num_steps: int = 25_000
-    focus_from: int = 18_000
+    num_steps: int = 9_000
+    focus_from: int = 6_500
     focus_mean: float = 1.2
     batch: int = 64
     lr: float = 1.5e-3
+    matrix_lr: float = 0.02
     warmup_steps: int = 200
     weight_decay: float = 0.01
     ema_decay: float = 0.999
     save_every: int = 1_000
-    compiled: bool = False
+    compiled: bool = field(default_factory=has_compiler)
 
 
 def draw_sigma(num: int, generator: torch.Generator, *, mean: float = 0.0) -> Tensor:
@@ -104,10 +113,10 @@ def flow_matching_loss(
     return (velocity - (noise - x0)).square().mean()
 
 
-def learning_rate(step: int, settings: FlowSettings) -> float:
-    """Warm up linearly from above zero, then follow half a cosine to zero."""
+def share_of_rate(step: int, settings: FlowSettings) -> float:
+    """The share of the highest learning rates: linear from above zero to one, then half a cosine to zero."""
     warm = min(1.0, (step + 1) / settings.warmup_steps)
-    return settings.lr * warm * 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / settings.num_steps))
 
 
 @dataclass
@@ -116,15 +125,43 @@ class FlowState:
 
     networks: TeacherNetworks
     ema: TeacherNetworks
-    optimiser: torch.optim.AdamW
+    optimisers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
+
+    def set_rates(self, share: float) -> None:
+        """Give every optimiser this share of its highest learning rate."""
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = share * optimiser.defaults["lr"]
+
+    def move(self, loss: Tensor) -> float:
+        """Take one step down the gradient of ``loss``, and give its value.
+
+        Raises:
+            NonFiniteError: The loss is not finite; no weight has moved.
+        """
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"Step {self.step}: the loss of the demo's teacher is {value}; no weight moved. At the first "
+                "steps the code that torch.compile made for this processor is the likely cause: set "
+                "TORCH_COMPILE_DISABLE=1 to train without it, which takes twice as long."
+            )
+        for optimiser in self.optimisers:
+            optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        for optimiser in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        return value
 
     def save(self, path: Path) -> None:
         """Write the state, replacing an earlier one only once the new file is complete."""
         states = {
             "networks": self.networks.state_dict(),
             "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
         }
         partial = path.with_suffix(".partial")
@@ -136,16 +173,21 @@ class FlowState:
         saved = torch.load(path, weights_only=True)
         self.networks.load_state_dict(saved["networks"])
         self.ema.load_state_dict(saved["ema"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, values in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(values)
         self.step = saved["step"]
 
 
 def fresh_state(settings: FlowSettings, seed: int) -> FlowState:
-    """Build the networks, their running average and the optimiser."""
+    """Build the networks, their running average and the optimisers: Muon for the matrices, AdamW for the rest."""
     torch.manual_seed(seed)
     networks = build_networks(build_tokenizer())
-    optimiser = torch.optim.AdamW(networks.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    return FlowState(networks, deepcopy(networks).requires_grad_(False), optimiser)
+    matrices, rest = split_parameters(networks)
+    optimisers = (
+        Muon(matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay),
+        torch.optim.AdamW(rest, lr=settings.lr, weight_decay=settings.weight_decay, fused=True),
+    )
+    return FlowState(networks, deepcopy(networks).requires_grad_(False), optimisers)
 
 
 def train_flow(
@@ -162,6 +204,9 @@ def train_flow(
 
     Returns:
         The exponential moving average of the networks.
+
+    Raises:
+        NonFiniteError: A loss is not finite; what ``state_file`` holds is whole.
     """
     ids = tokenize(build_tokenizer(), all_prompts())
     state = fresh_state(settings, seed)
@@ -174,21 +219,15 @@ def train_flow(
     running = 0.0
     while state.step < settings.num_steps:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
-        for group in state.optimiser.param_groups:
-            group["lr"] = learning_rate(state.step, settings)
+        state.set_rates(share_of_rate(state.step, settings))
         focus = settings.focus_mean if state.step >= settings.focus_from else 0.0
         loss = flow_matching_loss(
             state.networks, pool, ids, batch=settings.batch, generator=generator, sigma_mean=focus
         )
-        state.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        state.optimiser.step()
+        running += state.move(loss)
         # young averages forget their random start faster
-        decay = min(settings.ema_decay, (1 + state.step) / (10 + state.step))
+        decay = min(settings.ema_decay, state.step / (9 + state.step))
         torch._foreach_lerp_(averages, weights, 1 - decay)
-        state.step += 1
-        running += float(loss.detach())
         if state.step % 100 == 0:
             report(state.step, {"loss": running / 100})
             running = 0.0

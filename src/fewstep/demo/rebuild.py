@@ -46,7 +46,7 @@ IMAGES_PER_FULL_PROMPT = 20
 class VaeSettings:
     """How the autoencoder is trained."""
 
-    num_steps: int = 1_200
+    num_steps: int = 1_600
     batch: int = 64
     lr: float = 3e-3
 
@@ -191,16 +191,17 @@ def keep_held_out(shop: Workshop) -> None:
 
 def make_vae(shop: Workshop) -> None:
     """Train the autoencoder and measure its latents."""
-    settings, pixels = shop.settings.vae, shop.pool().pixels
+    settings, pool = shop.settings.vae, shop.pool()
     vae = train_vae(
-        pixels,
+        pool.pixels,
+        pool.digits,
         num_steps=settings.num_steps,
         batch=settings.batch,
         lr=settings.lr,
         seed=shop.settings.seed + 2,
         report=shop.reporter("autoencoder", settings.num_steps),
     )
-    store_latent_statistics(vae, encode_means(vae, pixels))
+    store_latent_statistics(vae, encode_means(vae, pool.pixels))
     unseen = draw_pool(shop.real, num_per_digit=1, seed=shop.settings.seed + 5).pixels
     shop.progress(
         f"autoencoder: {psnr(vae, unseen):.1f} dB on held-out digits, scaling {vae.config.scaling_factor:.3f}, "

@@ -1,7 +1,7 @@
 """The parts of the demo's teacher: a genuine Stable Diffusion 3 pipeline, only small.
 
 It has the two CLIP text encoders of SD3 and no T5. The stock pipeline then appends ``max_sequence_length`` zero tokens
-in T5's place, and its default of 256 would drown the 8 real ones. So the teacher is trained with exactly
+in T5's place, and its default of 256 would drown the 6 real ones. So the teacher is trained with exactly
 :data:`MAX_SEQUENCE_LENGTH` of them, and every call has to ask for as many. One and not none, because a value that is
 falsy is easily lost between two programs.
 """
@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 from fewstep.demo.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
 
 MAX_SEQUENCE_LENGTH = 1
-NUM_CLIP_TOKENS = 8
+NUM_CLIP_TOKENS = 6
 TEXT_WIDTH = 64
 LATENT_CHANNELS = 4
 LATENT_SIZE = 8
@@ -105,7 +105,7 @@ def build_transformer() -> SD3Transformer2DModel:
 
 @dataclass(frozen=True)
 class PromptEmbeds:
-    """Token embeddings ``(b, 9, 128)`` and pooled embeddings ``(b, 128)`` of some prompts."""
+    """Token embeddings ``(b, 7, 128)`` and pooled embeddings ``(b, 128)`` of some prompts."""
 
     tokens: Tensor
     pooled: Tensor
