@@ -3,6 +3,7 @@
 import pytest
 
 from fewstep.config import config_difference, config_hash, load_recipe
+from fewstep.config.identity import identity
 
 
 def hash_of(*overrides: str) -> str:
@@ -50,3 +51,22 @@ def test_another_kind_is_one_difference() -> None:
 def test_equal_settings_have_no_difference() -> None:
     old, new = load_recipe("digits").config, load_recipe("digits", ["budget.student_updates=1"]).config
     assert config_difference(old, new) == []
+
+
+def test_settings_that_came_later_leave_the_names_of_earlier_runs() -> None:
+    config = load_recipe("digits").config
+    settings = identity(config)
+    assert "draw" not in settings and "length" not in settings["schedule"]
+    assert config.model_dump()["draw"] == {"reuse_trajectory": False, "anchors": "independent"}
+
+
+@pytest.mark.parametrize(
+    "override", ["draw.reuse_trajectory=true", "draw.anchors=stratified", "schedule.length={law: geometric}"]
+)
+def test_another_draw_is_another_run(override: str) -> None:
+    assert hash_of(override) != hash_of()
+
+
+def test_a_difference_in_a_later_setting_is_one_line() -> None:
+    old, new = load_recipe("digits").config, load_recipe("digits", ["draw.anchors=stratified"]).config
+    assert config_difference(old, new) == ['draw.anchors: "independent" -> "stratified"']

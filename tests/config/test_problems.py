@@ -38,7 +38,7 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         (
             "schedule.levels=[1.0]",
             "There is no setting schedule.levels, which the command line states; it belongs to another kind of "
-            "schedule, and the settings of this one are kind, min_steps, max_steps, inner.",
+            "schedule, and the settings of this one are kind, min_steps, max_steps, inner, length.",
         ),
         (
             "checkpoint.zzzzzz=1",

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fewstep.core.flow import time_shift
-from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule, with_final_zero
+from fewstep.core.schedules import (
+    FixedSchedule,
+    GeometricLength,
+    RandomLengthSchedule,
+    spread_anchors,
+    with_final_zero,
+)
 from fewstep.core.sigmas import Uniform
 from tests.golden import arrays, record
 
@@ -64,3 +70,36 @@ def test_a_random_schedule_that_cannot_be_drawn_is_refused() -> None:
         RandomLengthSchedule(min_steps=5, max_steps=3)
     with pytest.raises(ValueError, match=r"inner.high is 1.0; it must be below 1"):
         RandomLengthSchedule(inner=Uniform(low=0.2, high=1.0))
+
+
+@given(st.integers(1, 30), st.integers(1, 100), st.floats(0, 0.999999))
+def test_spread_anchors_are_taken_equally_often(num_anchors: int, batch: int, offset: float) -> None:
+    anchors = spread_anchors(range(batch), offset=offset, num_anchors=num_anchors)
+    taken = [anchors.count(index) for index in range(num_anchors)]
+    assert sum(taken) == batch  # none lies outside of the schedule
+    assert max(taken) - min(taken) <= 1
+
+
+def test_geometric_lengths_fall_by_their_ratio() -> None:
+    probabilities = GeometricLength(ratio=0.8).probabilities(28)
+    assert sum(probabilities) == pytest.approx(1)
+    assert [b / a for a, b in zip(probabilities, probabilities[1:], strict=False)] == pytest.approx([0.8] * 27)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "mean"),
+    [
+        (RandomLengthSchedule(), 14.5),
+        (RandomLengthSchedule(max_steps=8), 4.5),
+        (RandomLengthSchedule(min_steps=3, max_steps=4, length=GeometricLength(ratio=0.5)), 10 / 3),
+        (FixedSchedule(), 4.0),
+    ],
+)
+def test_the_mean_length_is_that_of_the_law(schedule: FixedSchedule | RandomLengthSchedule, mean: float) -> None:
+    assert schedule.mean_length == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1.5])
+def test_a_ratio_that_makes_no_length_rarer_is_refused(ratio: float) -> None:
+    with pytest.raises(ValueError, match=f"ratio is {ratio}; it must be above 0 and below 1"):
+        GeometricLength(ratio=ratio)

@@ -34,17 +34,21 @@ MODES: dict[str, tuple[str, ...]] = {
     "lora-student": MIXED,
     "isg": ("terms.isg={margin: 0.02}", "schedule={kind: fixed}"),
     "watched": ("report.sheet_every=1", "report.sheet_prompts=2"),
+    "other-draws": ("draw={reuse_trajectory: true, anchors: stratified}", "schedule.length={ratio: 0.7}"),
+    "other-draws-lora": (*BOTH_LORA, *CHECKPOINTED, "draw.reuse_trajectory=true", "student.every=3"),
     "full-student": (f"fake_score.weights={LORA}", "fake_score.align=null"),
 }
 """Kinds of weights, by the name of their scenario; each also runs in the test's own process."""
 
 SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
     2: {
-        **{mode: (mode, ()) for mode in MODES},
+        **{mode: (mode, ()) for mode in MODES if mode != "other-draws"},
         "full-accumulated": ("full", ("parallel.microbatch=2",)),
         "lora-accumulated": ("lora", ("parallel.microbatch=1",)),
         "full-selective": ("full", SELECTIVE),
         "lora-replicated": ("lora", ("parallel.replicate=2",)),
+        "full-prefetched": ("full", ("parallel.prefetch=2",)),
+        "lora-checkpointed-prefetched": ("lora-checkpointed", ("parallel.prefetch=1",)),
         "full-small": ("full", ()),
         "watched": ("watched", ()),
         "lora-small": ("lora", ()),
@@ -57,6 +61,7 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
         "full-hybrid-accumulated": ("full", ("parallel.shard=2", "parallel.microbatch=1")),
         "isg": ("isg", ()),
         "lora": ("lora", ()),
+        "other-draws": ("other-draws", ()),
     },
 }
 """Per number of processes: a scenario's mode and where it computes."""

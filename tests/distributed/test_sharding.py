@@ -11,6 +11,8 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from fewstep.distributed import sharding
 from fewstep.distributed.sharding import Policy, allocate, build_mesh, fill, local, settle, shard, skeleton, whole
 from fewstep.distributed.world import World, join
+from fewstep.errors import ConfigError
+from fewstep.roles.build import RoleSettings
 
 
 class Block(nn.Module):
@@ -66,6 +68,17 @@ def call() -> tuple[Tensor, Tensor]:
 def test_a_spread_network_answers_as_the_whole_one(mesh: DeviceMesh) -> None:
     network = Network()
     assert torch.equal(spread(network, mesh)(*call()), network(*call()))
+
+
+def test_one_process_that_neither_casts_nor_offloads_keeps_its_networks_as_they_are(world: World) -> None:
+    assert build_mesh(world, alone=RoleSettings().spread_alone) is None
+    for settings in (RoleSettings(compute=torch.bfloat16), RoleSettings(offload_teacher=True)):
+        assert build_mesh(world, alone=settings.spread_alone) is not None
+
+
+def test_the_number_of_processes_is_checked_for_one_as_well(world: World) -> None:
+    with pytest.raises(ConfigError, match=r"^parallel.shard is 2, but 1 processes were started"):
+        build_mesh(world, shard=2, alone=False)
 
 
 def test_a_skeleton_has_no_weights_and_shares_the_buffers() -> None:

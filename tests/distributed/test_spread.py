@@ -100,6 +100,14 @@ def test_two_processes_resume_bitwise(launched: Launch) -> None:
     assert_same_state(saved_state(require(shared, "again", 2)), saved_state(require(shared, "full", 2)))
 
 
+@pytest.mark.parametrize("mode", ["full", "lora-checkpointed"])
+def test_gathering_ahead_changes_no_bit(mode: str, launched: Launch) -> None:
+    shared = launched(2)
+    ours, theirs = require(shared, f"{mode}-prefetched", 2), require(shared, mode, 2)
+    assert metrics(ours) == metrics(theirs)
+    assert_same_state(saved_state(ours), saved_state(theirs))
+
+
 def test_two_processes_paint_the_sheets_of_one(launched: Launch, alone: Callable[[str], Path]) -> None:
     from PIL import Image
 

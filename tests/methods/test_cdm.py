@@ -15,6 +15,7 @@ from fewstep.methods.terms import (
     ContinuousAlignment,
     DistributionMatching,
     FreshNoise,
+    IntraSegmentGuidance,
     LastAnchor,
     OffTrajectory,
     Terms,
@@ -237,6 +238,25 @@ def test_the_last_anchor_and_the_final_sample_are_those_of_the_whole_simulation(
     last, final = simulated.trajectory.last_anchor, simulated.trajectory.final
     assert last is not None and final is not None
     torch.testing.assert_close(final, last.x0(student(last, COND)))
+
+
+def test_losses_at_the_anchor_share_a_graph_and_the_others_have_their_own() -> None:
+    assert RELEASED.graphs() == [("cdm",), ("ca", "dm")]
+    with_isg = Terms(dm=DistributionMatching(query=LastAnchor()), isg=IntraSegmentGuidance())
+    assert with_isg.graphs() == [("isg",), ("dm",)]
+
+
+@pytest.mark.parametrize("anchor_gradient", [True, False])
+def test_one_backward_per_graph_gives_the_gradient_of_one_for_all(anchor_gradient: bool) -> None:
+    of = method()
+    drawn = draws(of, step=3)
+    together, one_by_one = ToyVelocity(seed=1), ToyVelocity(seed=1)
+    losses = losses_of(of, drawn, together, anchor_gradient=anchor_gradient)
+    torch.stack([loss.mean() for loss in losses.values()]).sum().backward()
+    losses = losses_of(of, drawn, one_by_one, anchor_gradient=anchor_gradient)
+    for graph in of.terms.graphs():
+        torch.stack([losses[name].mean() for name in graph]).sum().backward()
+    torch.testing.assert_close(gradients(one_by_one), gradients(together), rtol=1e-5, atol=1e-7)
 
 
 def test_terms_without_a_loss_are_refused() -> None:

@@ -2,23 +2,35 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.core.schedules import RandomLengthSchedule
+from fewstep.core.schedules import GeometricLength, RandomLengthSchedule
 from fewstep.methods.draws import Draws, Streams
 
 
-def drawn(positions: range, *, step: int = 0, seed: int = 0, concurrent: range = range(8)) -> Draws:
+def drawn(
+    positions: range,
+    *,
+    step: int = 0,
+    seed: int = 0,
+    concurrent: range = range(8),
+    schedule: RandomLengthSchedule | None = None,
+    simulation: int | None = None,
+    stratified_over: int | None = None,
+) -> Draws:
     return Draws.for_step(
         Streams(seed),
         step,
-        schedule=RandomLengthSchedule(),
+        schedule=schedule or RandomLengthSchedule(),
         latent_shape=(2, 3),
         positions=positions,
         concurrent=concurrent,
         terms=["ca", "dm"],
+        simulation=simulation,
+        stratified_over=stratified_over,
     )
 
 
@@ -94,6 +106,63 @@ def test_draws_are_the_same_in_another_process_with_another_hash_seed() -> None:
     assert outputs == {
         f"{Streams(7).normal('x', 3, [5], (4,)).tolist()} {Streams(7).integer('n', 2, low=1, high=28)}\n"
     }
+
+
+def test_the_released_choices_draw_what_they_always_drew() -> None:
+    """Recorded before lengths, anchors and simulations could be drawn in other ways."""
+    recorded = {
+        0: (1, (0, 0, 0, 0, 0, 0, 0, 0)),
+        1: (5, (1, 2, 3, 1, 4, 0, 0, 1)),
+        2: (21, (15, 2, 17, 2, 11, 15, 18, 1)),
+        3: (25, (22, 2, 12, 8, 6, 24, 15, 16)),
+    }
+    for step, (num_anchors, anchor) in recorded.items():
+        of_step = drawn(range(8), step=step)
+        assert (of_step.num_anchors, of_step.anchor) == (num_anchors, anchor)
+
+
+def test_geometric_lengths_are_drawn_as_often_as_their_law_says() -> None:
+    schedule = RandomLengthSchedule(max_steps=4, length=GeometricLength(ratio=0.5))
+    lengths = Counter(drawn(range(1), step=step, schedule=schedule).num_anchors for step in range(1500))
+    expected = {1: 8 / 15, 2: 4 / 15, 3: 2 / 15, 4: 1 / 15}
+    assert {length: lengths[length] / 1500 for length in lengths} == pytest.approx(expected, abs=0.04)
+
+
+def test_every_sample_of_a_stratified_batch_stands_evenly_on_its_schedule() -> None:
+    schedule = RandomLengthSchedule(min_steps=4, max_steps=4)
+    rows = range(6)
+    anchors = [
+        drawn(rows, step=step, schedule=schedule, concurrent=rows, stratified_over=6).anchor for step in range(1000)
+    ]
+    for of_sample in zip(*anchors, strict=True):
+        taken = Counter(of_sample)
+        # 1000 draws of four: a standard deviation of 14
+        assert {index: taken[index] for index in range(4)} == pytest.approx(dict.fromkeys(range(4), 250), abs=60)
+
+
+@given(st.integers(0, 8), st.integers(0, 50))
+def test_stratified_anchors_are_the_same_wherever_the_batch_is_split(cut: int, step: int) -> None:
+    whole = drawn(range(8), step=step, stratified_over=8)
+    parts = [drawn(part, step=step, concurrent=part, stratified_over=8) for part in (range(cut), range(cut, 8)) if part]
+    assert sum((part.anchor for part in parts), ()) == whole.anchor
+    assert [part.num_simulation_calls for part in parts] == [max(part.anchor) for part in parts]
+
+
+def test_stratified_batches_cost_nearly_the_same() -> None:
+    schedule = RandomLengthSchedule(min_steps=28, max_steps=28)
+    spreads = []
+    for over in (None, 8):
+        anchors = [drawn(range(8), step=step, schedule=schedule, stratified_over=over).anchor for step in range(200)]
+        spreads.append(torch.tensor([sum(of_step) / 8 for of_step in anchors]).std())
+    assert spreads[1] < spreads[0] / 2
+
+
+def test_steps_of_one_simulation_share_it_and_nothing_else() -> None:
+    first, second = (drawn(range(8), step=step, simulation=5, stratified_over=8) for step in (10, 11))
+    assert first.anchor == second.anchor and first.num_simulation_calls == second.num_simulation_calls
+    assert torch.equal(first.initial_noise, second.initial_noise) and torch.equal(first.inner_u, second.inner_u)
+    assert not torch.equal(first.denoising_noise, second.denoising_noise)
+    assert not torch.equal(first.terms["ca"].probe_noise, second.terms["ca"].probe_noise)
 
 
 _ENV = {"PYTHONPATH": ":".join(sys.path)}

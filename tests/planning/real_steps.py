@@ -77,7 +77,8 @@ def measured_peak(config: RunConfig, adapter: RandomSD3) -> int:
     """Bytes of tensors alive at most over one fake-score step and one student step, on this process alone."""
     device = torch.device("cpu")
     with join(device, timeout_minutes=1.0) as world:
-        roles = build_roles(adapter, role_settings(config), world, build_mesh(world))
+        settings = role_settings(config)
+        roles = build_roles(adapter, settings, world, build_mesh(world, alone=settings.spread_alone))
         network = adapter.network_config
         embeddings = RandomEmbeddings(network["joint_attention_dim"], network["pooled_projection_dim"], 77 + 19)
         trainer = Trainer(config, adapter, roles, embeddings, device, world=world)

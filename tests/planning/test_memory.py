@@ -34,6 +34,18 @@ def test_the_prediction_is_within_a_tenth_of_real_steps(size: str, name: str) ->
     assert predicted.peak == pytest.approx(measured_peak(config, adapter), rel=0.1), predicted
 
 
+def test_gathering_ahead_is_counted() -> None:
+    """Further blocks of the network that computes, and the first ones of those that are asked next."""
+    planned = {ahead: config_of(f"parallel.prefetch={ahead}", *CHECKPOINTING) for ahead in ("null", "1", "3")}
+    roles = PlannedRoles(planned["null"], adapter_of(planned["null"], layers=4, heads=8))
+    gathered = {ahead: predict(config, roles, processes=2).parts["gathered"] for ahead, config in planned.items()}
+    size = roles.spread("teacher", 2)
+    assert gathered["3"] - gathered["1"] >= 2 * size.block
+    assert gathered["1"] >= gathered["null"]
+    alone = [predict(config, roles, processes=1).peak for config in planned.values()]
+    assert len(set(alone)) == 1
+
+
 def test_a_storage_counts_once_and_until_it_is_garbage() -> None:
     with LiveStorage([]) as live:
         first = torch.empty(256, dtype=torch.float32)

@@ -6,15 +6,29 @@ from collections.abc import Iterator
 from typing import Any
 
 from fewstep.config.layers import DISCRIMINATORS
-from fewstep.config.run_config import RunConfig
+from fewstep.config.run_config import DrawConfig, RunConfig
 
 CHANGEABLE = frozenset({"budget", "report", "evaluation", "checkpoint", "parallel"})
 """Sections that a resume may change: they decide how long a run is and what is told about it, not what it computes."""
 
 
+_LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("draw",), DrawConfig().model_dump(mode="json")),
+    (("schedule", "length"), None),
+)
+"""Settings that came after runs had been named: with these values they compute what there was before them."""
+
+
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The settings that a run cannot change, as plain data."""
-    return config.model_dump(mode="json", exclude=set(CHANGEABLE))
+    """The settings that a run cannot change, as plain data; what came later counts where it says something else."""
+    settings = _unchangeable(config)
+    for (*sections, key), before in _LATER:
+        section = settings
+        for name in sections:
+            section = section[name]
+        if section.get(key, before) == before:
+            section.pop(key, None)
+    return settings
 
 
 def config_hash(config: RunConfig) -> str:
@@ -25,7 +39,11 @@ def config_hash(config: RunConfig) -> str:
 
 def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Lines such as ``student.lr: 1e-05 -> 2e-05`` for the settings that a run cannot change."""
-    return list(_differences(identity(old), identity(new), ""))
+    return list(_differences(_unchangeable(old), _unchangeable(new), ""))
+
+
+def _unchangeable(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", exclude=set(CHANGEABLE))
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:

@@ -125,6 +125,17 @@ class Savings(Section):
     batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network")
 
 
+class DrawConfig(Section):
+    """Ways to spend less that change which samples are drawn, not what is learnt from them; as released, all off."""
+
+    reuse_trajectory: bool = Field(
+        default=False, description="one simulation per student update: fake_score learns from it with fresh noise"
+    )
+    anchors: Literal["independent", "stratified"] = Field(
+        default="independent", description="stratified: the batch's anchors are spread evenly over the schedule"
+    )
+
+
 class SamplingConfig(Section):
     """How the student and, for comparison, the teacher draw pictures."""
 
@@ -181,6 +192,9 @@ class ParallelConfig(Section):
     )
     replicate: PositiveInt | None = Field(default=None, description="copies of the weights (HSDP); None is one")
     offload: Offload = Offload()
+    prefetch: PositiveInt | None = Field(
+        default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
+    )
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
     timeout_minutes: Rate = Field(default=10.0, description="until a process gives up waiting for the others in a step")
 
@@ -203,6 +217,7 @@ class RunConfig(Section):
         default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
     )
     savings: Savings = Savings()
+    draw: DrawConfig = DrawConfig()
     sampling: SamplingConfig = SamplingConfig()
     report: ReportConfig = ReportConfig()
     evaluation: EvaluationConfig | None = Field(default=None, description="metrics while the student trains")
@@ -255,6 +270,15 @@ class RunConfig(Section):
                     f"parallel.compiled is true, but {role}.weights is lora: which factors act changes from call to "
                     "call, and every change would compile the blocks again; set parallel.compiled=false"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _watched_blocks_are_not_compiled(self) -> "RunConfig":
+        if self.parallel.compiled and self.parallel.prefetch is not None:
+            raise ValueError(
+                f"parallel.prefetch is {self.parallel.prefetch} and parallel.compiled is true, but the order of blocks "
+                "is learnt by watching them, which would compile each of them twice; choose one of the two"
+            )
         return self
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 A schedule is written before the time shift and mapped by the backbone: one rule serves every backbone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -17,6 +17,24 @@ ToSigma = Callable[[Tensor], Tensor]
 """A backbone's map from a pre-shift level in [0, 1] to its sigma; increasing, 1 goes to the largest sigma."""
 
 FOUR_STEPS = (1.0, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True)
+class GeometricLength:
+    """Each length is ``ratio`` times as likely as the one before: short schedules, which cost less, come more often."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    law: Literal["geometric"] = "geometric"
+    ratio: float = 0.9
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.ratio < 1.0:
+            raise ValueError(f"ratio is {self.ratio}; it must be above 0 and below 1 (null draws lengths evenly)")
+
+    def probabilities(self, count: int) -> tuple[float, ...]:
+        """Of ``count`` lengths from the shortest on."""
+        weights = [self.ratio**k for k in range(count)]
+        return tuple(weight / sum(weights) for weight in weights)
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,15 @@ class FixedSchedule:
         """Smallest and largest number of anchors."""
         return len(self.levels), len(self.levels)
 
+    @property
+    def mean_length(self) -> float:
+        """Number of anchors on average."""
+        return float(len(self.levels))
+
+    def length_probabilities(self) -> tuple[float, ...] | None:
+        """Of each number of anchors within the bounds; None when they are equal."""
+        return None
+
     def sigmas(self, inner_u: Float[Tensor, "b k1"], to_sigma: ToSigma) -> Float[Tensor, "b k"]:
         """One row of anchors per row of ``inner_u``, whose values are not used."""
         levels = torch.tensor(self.levels, dtype=torch.float32, device=inner_u.device)
@@ -53,6 +80,12 @@ class RandomLengthSchedule:
 
     N is one draw per step for all samples (it decides the number of network calls), the inner levels are drawn
     per sample. Differs: the released code draws the inner levels once per process and step.
+
+    Attributes:
+        min_steps: Smallest N.
+        max_steps: Largest N.
+        inner: Law of the inner levels, before the time shift.
+        length: Law of N; None, as released, draws it evenly.
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -60,6 +93,7 @@ class RandomLengthSchedule:
     min_steps: int = 1
     max_steps: int = 28
     inner: Uniform = field(default_factory=lambda: Uniform(low=0.25, high=0.95))
+    length: GeometricLength | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_steps <= self.max_steps:
@@ -72,6 +106,18 @@ class RandomLengthSchedule:
         """Smallest and largest number of anchors."""
         return self.min_steps, self.max_steps
 
+    @property
+    def mean_length(self) -> float:
+        """Number of anchors on average."""
+        probabilities = self.length_probabilities()
+        if probabilities is None:
+            return (self.min_steps + self.max_steps) / 2
+        return sum(share * count for count, share in enumerate(probabilities, self.min_steps))
+
+    def length_probabilities(self) -> tuple[float, ...] | None:
+        """Of each number of anchors within the bounds; None when they are equal."""
+        return None if self.length is None else self.length.probabilities(self.max_steps - self.min_steps + 1)
+
     def sigmas(self, inner_u: Float[Tensor, "b k1"], to_sigma: ToSigma) -> Float[Tensor, "b k"]:
         """Anchors of each sample: ``inner_u`` holds N - 1 raw uniform draws per sample."""
         inner = self.inner.sigma(inner_u, query_sigma=torch.ones_like(inner_u))
@@ -80,6 +126,21 @@ class RandomLengthSchedule:
 
 
 Schedule = FixedSchedule | RandomLengthSchedule
+
+
+def spread_anchors(ranks: Sequence[int], *, offset: float, num_anchors: int) -> tuple[int, ...]:
+    """Anchor indices of a whole batch, each taken by as many samples as any other, one more or less.
+
+        i_j = floor((rank_j + offset) N / b),  offset ~ U(0, 1)         [eq:stratified-anchors]
+
+    Under a random order of the samples each index is still even over 0..N - 1: rank_j + offset is uniform in [0, b).
+
+    Args:
+        ranks: The numbers 0..b - 1 in random order.
+        offset: In [0, 1).
+        num_anchors: N, the length of the schedule.
+    """
+    return tuple(min(int((rank + offset) * num_anchors / len(ranks)), num_anchors - 1) for rank in ranks)
 
 
 def check_levels(levels: tuple[float, ...]) -> None:

@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from fewstep.distributed.prefetch import prefetch_in_order
 from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
 
@@ -26,17 +27,21 @@ from fewstep.errors import ConfigError
 SMALLEST_GROUP = 1_000_000
 
 
-def build_mesh(world: World, *, shard: int | None = None, replicate: int | None = None) -> DeviceMesh | None:
+def build_mesh(
+    world: World, *, shard: int | None = None, replicate: int | None = None, alone: bool = True
+) -> DeviceMesh | None:
     """Arrange the processes: each group of ``shard`` holds one copy of the weights, ``replicate`` groups are equal.
 
     Args:
         world: The processes of the run.
         shard: Processes that share one copy; None takes what ``replicate`` leaves.
         replicate: Copies; None takes what ``shard`` leaves, or one when both are None.
+        alone: Whether one process by itself gets a mesh too. It gains something only where weights are cast or
+            offloaded; otherwise FSDP2 would copy every weight it uses.
 
     Returns:
-        A mesh of one axis, or of two with copies; None for a device that cannot shard (MPS) or a process outside of
-        any group.
+        A mesh of one axis, or of two with copies; None for networks that stay whole: on a device that cannot shard
+        (MPS), in a process outside of any group, and where there is nothing to spread.
 
     Raises:
         ConfigError: ``shard`` times ``replicate`` is not the number of processes.
@@ -51,6 +56,8 @@ def build_mesh(world: World, *, shard: int | None = None, replicate: int | None 
         raise ConfigError(
             f"{said}, but {world.size} processes were started; shard times replicate has to be their number."
         )
+    if world.size == 1 and not alone:
+        return None
     kind = world.device.type
     if copies == 1:
         return init_device_mesh(kind, (per_copy,), mesh_dim_names=("shard",))
@@ -65,10 +72,12 @@ class Policy:
         compute: Precision to which trained float32 weights are cast for a forward; None leaves weights as they are,
             for a frozen network held in its own precision and for one with LoRA factors.
         offload: Keep the spread weights (and what the optimiser holds of them) in the memory of the CPU.
+        prefetch: Blocks that are gathered ahead of the one that computes; None leaves it to FSDP2.
     """
 
     compute: torch.dtype | None = None
     offload: bool = False
+    prefetch: int | None = None
 
 
 def shard(network: nn.Module, block_classes: Collection[str], mesh: DeviceMesh, policy: Policy) -> nn.Module:
@@ -87,7 +96,12 @@ def shard(network: nn.Module, block_classes: Collection[str], mesh: DeviceMesh, 
     for block in blocks:
         fully_shard(block, mesh=mesh, mp_policy=precision, offload_policy=offload, reshard_after_forward=True)
     # by default the root would stay whole after a forward, however large it is
-    fully_shard(network, mesh=mesh, mp_policy=precision, offload_policy=offload, reshard_after_forward=bool(blocks))
+    root = fully_shard(
+        network, mesh=mesh, mp_policy=precision, offload_policy=offload, reshard_after_forward=bool(blocks)
+    )
+    if policy.prefetch is not None:
+        groups = [block for block in blocks if isinstance(block, FSDPModule)]
+        prefetch_in_order(root, groups, ahead=policy.prefetch)
     return network
 
 
@@ -95,6 +109,12 @@ def settle(network: nn.Module) -> None:
     """Free what the last forward left whole, so that the next one sees what is written to the weights now."""
     if isinstance(network, FSDPModule):
         network.reshard()
+
+
+def expect_backward(network: nn.Module, *, more: bool) -> None:
+    """Say whether another backward follows the next one in this update; then FSDP2 keeps the order it gathers by."""
+    if isinstance(network, FSDPModule):
+        network.set_is_last_backward(not more)
 
 
 def _num_parameters(module: nn.Module) -> int:

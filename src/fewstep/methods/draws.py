@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.core.schedules import Schedule
+from fewstep.core.schedules import Schedule, spread_anchors
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,26 @@ class Streams:
         key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
         return np.random.Generator(np.random.Philox(key=key))
 
-    def integer(self, purpose: str, step: int, *, low: int, high: int, position: int | None = None) -> int:
-        """One integer of low..high, both included."""
-        return int(self._generator(purpose, step, position).integers(low, high, endpoint=True))
+    def integer(
+        self,
+        purpose: str,
+        step: int,
+        *,
+        low: int,
+        high: int,
+        position: int | None = None,
+        probabilities: Sequence[float] | None = None,
+    ) -> int:
+        """One integer of low..high, both included; each as likely as any other unless ``probabilities`` are given."""
+        generator = self._generator(purpose, step, position)
+        if probabilities is None:
+            return int(generator.integers(low, high, endpoint=True))
+        found = int(np.searchsorted(np.cumsum(probabilities), generator.random(), side="right"))
+        return min(low + found, high)  # the sum may end a rounding below 1
+
+    def permutation(self, purpose: str, step: int, count: int) -> list[int]:
+        """The numbers 0..count - 1 in random order, the same on every process."""
+        return [int(k) for k in self._generator(purpose, step, None).permutation(count)]
 
     def scalar(self, purpose: str, step: int) -> float:
         """One number uniform in [0, 1), the same for every sample."""
@@ -119,6 +136,8 @@ class Draws:
         terms: Sequence[str],
         noisy_queries: Sequence[str] = (),
         num_segments: int | None = None,
+        simulation: int | None = None,
+        stratified_over: int | None = None,
     ) -> "Draws":
         """Draw what the rows ``positions`` of the global batch need at ``step``.
 
@@ -132,13 +151,22 @@ class Draws:
             terms: Names of the loss terms; empty when the student is not updated.
             noisy_queries: Terms whose query needs noise of its own.
             num_segments: Segments of the grid of intra-segment guidance; None when it is off.
+            simulation: Number that names the simulation's draws, for steps that share one; None is the step's own.
+            stratified_over: Size of the global batch whose anchors are spread evenly over the schedule; None draws
+                each sample's alone.
         """
+        number = step if simulation is None else simulation
         low, high = schedule.bounds
         # one draw per step, not per sample: unequal call counts would deadlock sharded networks
-        num_anchors = streams.integer("num_anchors", step, low=low, high=high)
+        num_anchors = streams.integer(
+            "num_anchors", number, low=low, high=high, probabilities=schedule.length_probabilities()
+        )
+        strata = None if stratified_over is None else _strata(streams, number, stratified_over, num_anchors)
 
         def anchor(j: int) -> int:
-            return streams.integer("anchor", step, low=0, high=num_anchors - 1, position=j)
+            if strata is not None:
+                return strata[j]
+            return streams.integer("anchor", number, low=0, high=num_anchors - 1, position=j)
 
         def segment(count: int) -> SegmentDraws:
             def index(j: int) -> int:
@@ -162,8 +190,8 @@ class Draws:
             )
 
         return Draws(
-            initial_noise=streams.normal("initial_noise", step, positions, latent_shape),
-            inner_u=streams.uniform("inner_sigmas", step, positions, num_anchors - 1),
+            initial_noise=streams.normal("initial_noise", number, positions, latent_shape),
+            inner_u=streams.uniform("inner_sigmas", number, positions, num_anchors - 1),
             anchor=tuple(anchor(j) for j in positions),
             num_simulation_calls=max(anchor(j) for j in concurrent),
             denoising_u=streams.uniform("denoising", step, positions, 1)[:, 0],
@@ -194,3 +222,8 @@ class Draws:
             if (segment := self.segment) is None
             else replace(segment, initial_noise=move(segment.initial_noise), mid_u=move(segment.mid_u)),
         )
+
+
+def _strata(streams: Streams, number: int, batch: int, num_anchors: int) -> tuple[int, ...]:
+    ranks = streams.permutation("anchor.order", number, batch)
+    return spread_anchors(ranks, offset=streams.scalar("anchor.offset", number), num_anchors=num_anchors)

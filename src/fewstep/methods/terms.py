@@ -134,6 +134,12 @@ class Terms(Strict):
         weights = {name: term.weight for name, term in self.active().items()}
         return weights if self.isg is None else {**weights, "isg": self.isg.weight}
 
+    def graphs(self) -> list[tuple[str, ...]]:
+        """The losses by the student's forward they come from, the latest one first; those at the anchor share one."""
+        shared = tuple(name for name, term in self.active().items() if isinstance(term.query, AtAnchor))
+        alone: list[tuple[str, ...]] = [(name,) for name in reversed(self.weights()) if name not in shared]
+        return [*alone, shared] if shared else alone
+
     def needs_whole_simulation(self) -> bool:
         """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""
         return any(isinstance(term.query, LastAnchor | FreshNoise) for term in self.active().values())

@@ -43,9 +43,10 @@ def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
     # selective checkpointing keeps what is counted here: matrix products and attention
     recompute = 1.0 if config.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
-    every_step = _simulation(config) + with_gradient
+    simulations = 1 if config.draw.reuse_trajectory else config.student.every
+    fake_score = config.student.every * with_gradient
     unsplit = config.parallel.microbatch is None if rounds is None else rounds == 1
-    return config.student.every * every_step + _student(config, with_gradient, unsplit) + _frozen(config)
+    return simulations * _simulation(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
 
 
 def hours(
@@ -62,8 +63,7 @@ def hours(
 
 def _simulation(config: RunConfig) -> float:
     """Calls up to each sample's anchor, the one at the anchor included."""
-    fewest, most = config.schedule.bounds
-    mean = (fewest + most) / 2
+    mean = config.schedule.mean_length
     whole = config.fake_score.target == "final" or config.terms.needs_whole_simulation()
     return mean + 1.0 if whole else (mean + 1.0) / 2
 

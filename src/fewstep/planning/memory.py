@@ -156,14 +156,15 @@ def predict(config: RunConfig, roles: PlannedRoles, *, processes: int, accelerat
         processes: Of the run.
         accelerator: False for a run on CPUs: there offloading moves nothing and no exchange overlaps with computing.
     """
-    return _Prediction(config, roles, split(config, processes), accelerator).memory()
+    return _Prediction(config, roles, processes, accelerator).memory()
 
 
 class _Prediction:
-    def __init__(self, config: RunConfig, roles: PlannedRoles, dealt: Split, accelerator: bool) -> None:
-        self.config, self.roles, self.dealt, self.accelerator = config, roles, dealt, accelerator
+    def __init__(self, config: RunConfig, roles: PlannedRoles, processes: int, accelerator: bool) -> None:
+        self.config, self.roles, self.processes, self.accelerator = config, roles, processes, accelerator
+        self.dealt = split(config, processes)
         self.offload = config.parallel.offload if accelerator else Offload()
-        self.sizes = {role: roles.spread(role, dealt.shards) for role in (STUDENT, FAKE_SCORE, "teacher")}
+        self.sizes = {role: roles.spread(role, self.dealt.shards) for role in (STUDENT, FAKE_SCORE, "teacher")}
         kind = config.gradient_checkpointing
         self.student, self.fake = (roles.activations(role, kind) for role in (STUDENT, FAKE_SCORE))
 
@@ -171,6 +172,8 @@ class _Prediction:
         resident = self._resident()
         phases = {"simulation": self._simulation(), "fake_score update": self._fake_update()}
         phases |= {"frozen networks": self._look(), "student update": self._student_update()}
+        if self._begun(FAKE_SCORE, "teacher"):
+            phases["student forward"] = self._student_forward()
         phase = max(phases, key=lambda name: sum(phases[name].values()))
         return Memory(phase, {**resident, **phases[phase]})
 
@@ -224,7 +227,8 @@ class _Prediction:
     # The phases.
 
     def _simulation(self) -> dict[str, float]:
-        return self._call(self.student.forward.at(self.dealt.micro), STUDENT, self.dealt.micro)
+        parts = self._call(self.student.forward.at(self.dealt.micro), STUDENT, self.dealt.micro)
+        return {**parts, "gathered": parts["gathered"] + self._begun(FAKE_SCORE)}
 
     def _fake_update(self) -> dict[str, float]:
         held = self.student.kept.at(self.dealt.micro) if self._keeps_anchor else 0.0
@@ -237,8 +241,19 @@ class _Prediction:
         micro = self.dealt.micro
         held = self._graphs * self.student.kept.at(micro)
         parts = self._call(held + self.student.forward.at(asked * micro), "teacher", asked * micro)
-        gradients = 0.0 if self.dealt.rounds == 1 or self.offload.trained else FP32 * self._trained(STUDENT)
-        return {**parts, "gradients": gradients}
+        gathered = parts["gathered"] + self._begun(FAKE_SCORE)
+        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+
+    def _student_forward(self) -> dict[str, float]:
+        micro = self.dealt.micro
+        parts = self._call(self._graphs * self.student.kept.at(micro), STUDENT, micro)
+        gathered = parts["gathered"] + self._begun(FAKE_SCORE, "teacher")
+        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+
+    @property
+    def _earlier_gradients(self) -> float:
+        """Of the student, left by earlier rounds."""
+        return 0.0 if self.dealt.rounds == 1 or self.offload.trained else FP32 * self._trained(STUDENT)
 
     def _student_update(self) -> dict[str, float]:
         return self._backward(self.student, STUDENT, graphs=self._graphs, held=0.0)
@@ -268,21 +283,22 @@ class _Prediction:
         return {"activations": activations + inputs, "gathered": self._gathered(role)}
 
     def _backward(self, one: Activations, role: str, *, graphs: int, held: float) -> dict[str, float]:
-        """The larger of the beginning, when all graphs are whole, and the end, when all gradients are there."""
+        """The larger of the beginning, when all graphs are whole, and later ones, when all gradients are there.
+
+        Graphs go through it one by one, so that a weight's gradients are cut up before the next graph makes more.
+        """
         micro, size = self.dealt.micro, self.sizes[role]
         kept, within = one.kept.at(micro), one.backward.at(micro) - one.kept.at(micro)
         gradients = 0.0 if self.offload.trained else FP32 * self._trained(role)
-        reduced = self._element + FP32
+        # gradients as they are made and as they are cut up; a network that is not spread adds them up in place
+        reduced = self._element + FP32 if self._spread else 0
         transient = max(within, reduced * size.block_trained)
         earlier = gradients if self.dealt.rounds > 1 else 0.0
-        # autograd adds up what several graphs give a weight before it is cut up: until the last one, all of it is whole
-        piled = self._element * self.roles.trained(role, 1) if graphs > 1 and role not in self.roles.factors else 0.0
         moments = [
             (graphs * kept + transient, earlier),
             ((graphs - 1) * kept + transient, gradients),
-            ((graphs - 1) * kept + transient, earlier + piled),
             # what was gathered is freed before its gradients are reduced
-            (reduced * size.root_trained - size.root, gradients),
+            (reduced * size.root_trained - size.root if self._spread else 0.0, gradients),
         ]
         activations, grown = max(moments, key=sum)
         return {**self._call(held + activations, role, micro), "gradients": grown}
@@ -291,8 +307,16 @@ class _Prediction:
     def _element(self) -> int:
         return self.roles.compute.itemsize
 
+    @property
+    def _spread(self) -> bool:
+        """Whether FSDP2 holds the weights: one process that neither casts nor offloads keeps them whole."""
+        offload = self.config.parallel.offload
+        return self.processes > 1 or self._element != FP32 or offload.teacher or offload.trained
+
     def _gathered(self, role: str) -> float:
         """Weights that are whole while a role computes, and exchanges on their way."""
+        if not self._spread:
+            return 0.0
         full = [self.sizes[name] for name in self.roles.weights if name not in self.roles.factors]
         size = self.sizes[role]
         if self.roles.network(role) is self.roles.base and self.roles.base_kind in QUANTISED:
@@ -300,5 +324,18 @@ class _Prediction:
         if size.stays_whole:
             return sum(each.root for each in [self.sizes["teacher"], *full])
         # with other processes the block before or behind is on its way as well; streams of a GPU add one more
-        blocks = 1 if self.dealt.shards == 1 else 2 + self.accelerator
+        ahead = self.config.parallel.prefetch or 1
+        blocks = 1 if self.dealt.shards == 1 else 1 + ahead + self.accelerator
         return size.root + blocks * size.block
+
+    def _begun(self, *roles: str) -> float:
+        """Weights of networks that are asked next, gathered while another one computes."""
+        ahead = self.config.parallel.prefetch
+        if ahead is None or self.dealt.shards == 1:
+            return 0.0
+        on_base = ("teacher", *self.roles.factors)
+        # the student's own network is there already
+        others = {role for role in roles if not (role in on_base and STUDENT in on_base)}
+        others -= {FAKE_SCORE} if "teacher" in others and FAKE_SCORE in on_base else set()
+        sizes = [self.sizes[role] for role in others]
+        return sum(size.root + ahead * size.block for size in sizes if not size.stays_whole)

@@ -38,6 +38,7 @@ class RoleSettings:
         checkpointing: Of the activations.
         offload_teacher: Keep the frozen network in the memory of the CPU between its calls.
         offload_trained: Keep trained weights and the optimiser's state there.
+        prefetch: Blocks whose weights are gathered ahead of the one that computes; None leaves it to FSDP2.
         compiled: Run the blocks through torch.compile; it needs a C++ compiler, or Triton on a GPU.
         seed: Names the initial low-rank factors.
     """
@@ -48,6 +49,7 @@ class RoleSettings:
     checkpointing: Checkpointing = False
     offload_teacher: bool = False
     offload_trained: bool = False
+    prefetch: int | None = None
     compiled: bool = False
     seed: int = 0
 
@@ -56,6 +58,11 @@ class RoleSettings:
         """The roles that train low-rank factors."""
         chosen = {STUDENT: self.student, FAKE_SCORE: self.fake_score}
         return {role: weights for role, weights in chosen.items() if isinstance(weights, LoraWeights)}
+
+    @property
+    def spread_alone(self) -> bool:
+        """Whether FSDP2 does something for one process by itself: cast trained weights, or keep weights on the CPU."""
+        return self.compute != torch.float32 or self.offload_teacher or self.offload_trained
 
     @property
     def base(self) -> Base:
@@ -118,7 +125,7 @@ class _Source:
         enable_checkpointing(network, settings.checkpointing if settings.factors else False, switch)
         offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
         if settings.base == "compute":
-            return self._placed(network, self.mesh, Policy(offload=offload)), switch
+            return self._placed(network, self.mesh, Policy(offload=offload, prefetch=settings.prefetch)), switch
         network = self._placed(network, None, Policy())
         store_weights(network, self.weights, device=self.world.device)
         return network, switch
@@ -129,7 +136,8 @@ class _Source:
         network = skeleton(self.skeleton).requires_grad_(True)
         enable_checkpointing(network, settings.checkpointing, None)
         compute = None if settings.compute == torch.float32 else settings.compute
-        return self._placed(network, self.mesh, Policy(compute, offload=settings.offload_trained))
+        policy = Policy(compute, offload=settings.offload_trained, prefetch=settings.prefetch)
+        return self._placed(network, self.mesh, policy)
 
     def _attach(self, network: nn.Module, weights: LoraWeights, role: str) -> None:
         try:

@@ -82,8 +82,14 @@ def train(
     ):
         if not world.is_main:
             console = Console(quiet=True)
-        require_quantised(role_settings(config).factors, world)
-        mesh = build_mesh(world, shard=config.parallel.shard, replicate=config.parallel.replicate)
+        settings = role_settings(config)
+        require_quantised(settings.factors, world)
+        mesh = build_mesh(
+            world,
+            shard=config.parallel.shard,
+            replicate=config.parallel.replicate,
+            alone=settings.spread_alone,
+        )
         prompts = load_prompts(config.prompts)
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
@@ -186,6 +192,7 @@ def role_settings(config: RunConfig) -> RoleSettings:
         checkpointing=config.gradient_checkpointing,
         offload_teacher=config.parallel.offload.teacher,
         offload_trained=config.parallel.offload.trained,
+        prefetch=config.parallel.prefetch,
         compiled=config.parallel.compiled,
         seed=config.seed,
     )

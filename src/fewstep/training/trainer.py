@@ -1,10 +1,13 @@
 """One training step, and the state that a run consists of.
 
 draws -> simulate -> fake-score update (AdamW, IDA) -> every few steps: student update (AdamW, EMA)
+
+The student stands still between its updates, so one simulation can serve all steps up to the next (``draw``): what a
+resumed run simulates again there is what the interrupted one had.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +18,9 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.order import prompt_index
+from fewstep.distributed.prefetch import begin_gathering
 from fewstep.distributed.rows import Round, rounds
-from fewstep.distributed.sharding import settle
+from fewstep.distributed.sharding import expect_backward, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
@@ -24,7 +28,7 @@ from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
 from fewstep.methods.terms import FreshNoise
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
-from fewstep.roles.role import Roles
+from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
 from fewstep.training.finite import read_finite
 from fewstep.training.optimiser import RoleOptimiser
@@ -127,6 +131,7 @@ class Trainer:
         self.latent_shape = adapter.latent_shape(config.backbone.height, config.backbone.width)
         self.draw = draw or self._draw_from_streams
         self.step = 0
+        self._shared: list[_Microbatch] = []  # simulated for the steps up to the next student update
         updates = config.budget.student_updates
         self.student_optimiser = RoleOptimiser(roles.student.weights(), config.student, total_updates=updates)
         self.fake_optimiser = RoleOptimiser(
@@ -164,6 +169,7 @@ class Trainer:
         microbatches = self._update_fake_score(figures, updates_student=updates_student, stop=stop)
         if updates_student:
             self._update_student(microbatches, figures)
+        self._shared = microbatches if self.config.draw.reuse_trajectory and not updates_student else []
         num_anchors = microbatches[0].draws.num_anchors
         asked = figures.pop("stop") > 0
         report = StepReport(self.step, num_anchors, figures, student_updated=updates_student, stop=asked)
@@ -174,10 +180,16 @@ class Trainer:
         loss = torch.zeros((), device=self.device)
         microbatches = []
         splits = self._rounds()
+        used = updates_student or self.config.draw.reuse_trajectory
         # a graph kept for every microbatch would hold the memory that splitting saves
-        keep_graph = updates_student and self.config.savings.keep_anchor_graph and len(splits) == 1
-        for rows in splits:
-            micro = self._simulate(rows, with_terms=updates_student, anchor_gradient=keep_graph)
+        keep_graph = used and self.config.savings.keep_anchor_graph and len(splits) == 1
+        for place, rows in enumerate(splits):
+            self._begin(self.roles.fake_score)
+            draws = self.draw(self.step, rows, updates_student).to(self.device)
+            if self._shared:
+                micro = replace(self._shared[place], draws=draws)
+            else:
+                micro = self._simulate(rows, draws, anchor_gradient=keep_graph)
             losses = fake_score_losses(self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
             share = micro.weight * weighted_mean(losses, self.config.batch)
             self._backward(share)
@@ -192,6 +204,7 @@ class Trainer:
         weights = self.config.terms.weights()
         shares = {name: torch.zeros((), device=self.device) for name in weights}
         for micro in microbatches:
+            self._begin(self.roles.teacher, self.roles.fake_score)
             losses = student_losses(
                 self.method,
                 student=self.roles.student,
@@ -203,7 +216,10 @@ class Trainer:
                 draws=micro.draws,
             )
             means = {name: micro.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
-            self._backward(torch.stack([weights[name] * mean for name, mean in means.items()]).sum())
+            # graph by graph: in one backward a weight's gradients stay whole until the last graph has reached it
+            for graph in (graphs := self.config.terms.graphs()):
+                expect_backward(self.roles.student.network, more=graph != graphs[-1])
+                self._backward(torch.stack([weights[name] * means[name] for name in graph]).sum())
             for name, mean in means.items():
                 shares[name] += mean.detach()
         measured = {f"loss/{name}": share for name, share in shares.items()}
@@ -211,6 +227,12 @@ class Trainer:
         self._align("student", self.student_optimiser.updates)
         if self.ema is not None:
             self.ema.update(self.student_weights(), update=self.student_optimiser.updates)
+
+    def _begin(self, *next_asked: Role) -> None:
+        """Let networks that are asked soon gather weights while the student computes; its own are there already."""
+        student = self.roles.student.network
+        for network in dict.fromkeys(role.network for role in next_asked if role.network is not student):
+            begin_gathering(network)
 
     def _backward(self, share: Tensor) -> None:
         # spread networks average gradients over the processes; each process has its share of a sum
@@ -232,11 +254,16 @@ class Trainer:
             terms=list(terms),
             noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
             num_segments=len(isg.levels) if with_terms and (isg := self.config.terms.isg) is not None else None,
+            simulation=self._simulation(step),
+            stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
         )
 
-    def _simulate(self, rows: Round, *, with_terms: bool, anchor_gradient: bool) -> _Microbatch:
-        draws = self.draw(self.step, rows, with_terms).to(self.device)
-        start = self.step * self.config.batch
+    def _simulation(self, step: int) -> int:
+        """Number of the simulation that a step looks at: its draws and prompts are named by it."""
+        return step // self.config.student.every if self.config.draw.reuse_trajectory else step
+
+    def _simulate(self, rows: Round, draws: Draws, *, anchor_gradient: bool) -> _Microbatch:
+        start = self._simulation(self.step) * self.config.batch
         indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
         cond = self.embeddings.batch(indices).to(self.device)
         null_cond = self.embeddings.null.to(self.device).expand(len(indices))
