@@ -7,6 +7,7 @@ not made again. `python -m benchmarks.tables` writes the tables of docs/demo.md 
 import argparse
 import json
 import re
+import time
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.demo.protocol import draw_with
 from fewstep.demo.rows import load_judge
 from fewstep.export.export import export
+from fewstep.planning.cost import forward_units
 from fewstep.sampling.generate import load_generator
 from fewstep.training.run import train
 
@@ -47,13 +49,16 @@ def measure(variant: str, seed: int, *, runs: Path, results: Path) -> None:
     where = {"seed": str(seed), "parallel.device": "cpu", "parallel.threads": "1"}
     settings = {**COMMON, **VARIANTS[variant], **QUICK, **where}
     recipe = load_recipe("digits", [f"{key}={value}" for key, value in settings.items()])
+    started = time.process_time()
     run = train(recipe, output=runs / result.stem, resume=True)
+    seconds = round(time.process_time() - started, 1)
     export(run.path, run.path / "student", dtype="fp32")
     student = load_generator(str(run.path / "student"), "cpu")
     draw = draw_with(student, sigmas=student.sigmas(len(recipe.config.sampling.levels)), guidance_scale=1.0)
     row, _ = load_judge().measure_model(draw, guidance=1.0)
+    found = {"variant": variant, "seed": seed, "cpu_seconds": seconds, "units": forward_units(recipe.config)}
     result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps({"variant": variant, "seed": seed, **row.to_json()}, indent=1) + "\n")
+    result.write_text(json.dumps({**found, **row.to_json()}, indent=1) + "\n")
     print(variant, seed, json.dumps(row.to_json()), flush=True)
 
 

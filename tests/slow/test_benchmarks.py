@@ -4,26 +4,35 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def measured(module: str, *arguments: str) -> dict[str, float]:
+def measured(module: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, float] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def test_the_savings_cost_the_units_of_the_formulas_and_give_the_same_gradient() -> None:
-    found = measured("savings", "--updates", "6")
-    # the benchmark itself compares the units with the formulas, update by update; here the mean over the draws
-    assert found["unit_ratio"] == pytest.approx(found["unit_ratio_expected"], abs=0.1)
-    assert found["gradient_relative_difference"] < 1e-4
-    assert found["time_ratio_median_of_pairs"] < 0.9
+# the benchmark itself compares weights, and units with the formulas; here the ratios
+
+
+def test_training_at_the_published_settings_takes_a_third_less_than_the_plain_formulation() -> None:
+    found = measured("training", "--protocol", "published", "--updates", "5")
+    assert found["best_unit_ratio"]["of_the_mean_length"] == pytest.approx(55 / 36.5, rel=1e-4)
+    # the lengths of these updates are a little longer than the mean
+    assert found["ratios"]["units"] > 1.5
+    # less than the target of 1.35, which whole runs reach: five updates on a busy machine vary by a tenth
+    assert found["ratios"]["cpu_seconds_median_of_updates"] > 1.2
+
+
+def test_nothing_but_attention_grows_faster_than_in_proportion() -> None:
+    measured("scaling")
 
 
 def test_the_trainer_adds_little_to_networks_and_optimisers() -> None:

@@ -1,0 +1,71 @@
+"""Write the tables of speed of docs/scaling.md from the benchmarks' files: python -m benchmarks.speed_tables"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.tables import RESULTS, ROOT, filled
+
+PAGE = ROOT / "docs" / "scaling.md"
+TRAINING = ("training.json", "training-without-checkpointing.json", "training-embedded.json")
+MIB = 2**20
+QUANTITIES = {
+    "seconds": "seconds",
+    "rest": "seconds without attention",
+    "attention": "seconds in attention",
+    "units": "units",
+    "working": "memory in a step",
+    "exchanged": "bytes exchanged",
+}
+
+
+def training_table() -> str:
+    """The plain formulation and ours, a row for each run."""
+    rows = [
+        ("run", "updates", "units of a sample", "ratio", "best", "CPU seconds", "ratio", "peak, MiB", "weights differ")
+    ]
+    for name in TRAINING:
+        if not (RESULTS / name).exists():
+            continue
+        found = json.loads((RESULTS / name).read_text())
+        rows.append(
+            (
+                f"{found['protocol']}, checkpointing {'on' if found['checkpointing'] else 'off'}",
+                str(found["updates"]),
+                _both(found, "units_per_update_and_sample", "{:.1f}"),
+                f"**{found['ratios']['units']:.2f}**",
+                f"{found['best_unit_ratio']['of_the_mean_length']:.2f}",
+                _both(found, "cpu_seconds_per_update", "{:.2f}"),
+                f"**{found['ratios']['cpu_seconds']:.2f}**",
+                _both(found, "peak_bytes", "{:.0f}", MIB),
+                f"{max(found['weights_relative_difference'].values()):.0e}",
+            )
+        )
+    return _table(rows)
+
+
+def scaling_table() -> str:
+    """Exponents by axis."""
+    axes: dict[str, Any] = json.loads((RESULTS / "scaling.json").read_text())["axes"]
+    rows = [("grows", "values", *QUANTITIES.values())]
+    for axis, found in axes.items():
+        exponents = [found["exponents"].get(quantity) for quantity in QUANTITIES]
+        told = ["" if value is None else f"{value + 0.0:.2f}" for value in exponents]
+        rows.append((axis, ", ".join(found["measured"]), *told))
+    return _table(rows)
+
+
+TABLES = {"training": training_table, "scaling": scaling_table}
+
+
+def _both(found: dict[str, Any], name: str, form: str, unit: float = 1.0) -> str:
+    return " to ".join(form.format(found[side][name] / unit) for side in ("plain", "ours"))
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], f"| {' | '.join(['---'] * len(rows[0]))} |", *lines[1:]])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text(), TABLES))

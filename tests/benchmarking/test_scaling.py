@@ -1,0 +1,42 @@
+"""The exponents are slopes, and one above proportion is told."""
+
+import pytest
+from benchmarks.scaling import Case, Cost, exponent, exponents, measure, too_fast
+
+
+def cost_of(size: int, power: float) -> Cost:
+    grown = size**power
+    return Cost(seconds=1e-3 * grown, attention=0.0, units=size, working=1000 * size, exchanged=1.0)
+
+
+def test_a_power_law_has_its_power_as_exponent() -> None:
+    assert exponent([2, 4, 16], [5 * n**1.7 for n in (2, 4, 16)]) == pytest.approx(1.7)
+
+
+def test_proportional_cost_is_not_told() -> None:
+    costs = {size: cost_of(size, 1.1) for size in (8, 16, 32)}
+    assert too_fast("batch", exponents("batch", costs)) == []
+
+
+def test_superlinear_seconds_are_told() -> None:
+    costs = {size: cost_of(size, 1.3) for size in (8, 16, 32)}
+    assert too_fast("batch", exponents("batch", costs)) == ["seconds grow with batch to the power 1.30, above 1.15."]
+
+
+def test_an_exponent_that_is_no_number_is_told() -> None:
+    assert too_fast("batch", {"seconds": float("nan")}) == ["seconds grow with batch to the power nan, above 1.15."]
+
+
+def test_one_update_is_measured_in_every_quantity() -> None:
+    cost = measure(Case(layers=1, latent_side=4, batch=8), repeats=1)
+    assert 0 < cost.attention < cost.seconds + cost.attention
+    # anchors 0..7 in turn: 36 samples simulated twice, fake score 3 each, student 2 and 3, frozen calls 6
+    assert cost.units == 2 * 36 + 2 * 3 * 8 + 2 * 8 + 3 * 8 + 6 * 8
+    assert cost.working > 0
+    assert cost.exchanged == 0
+
+
+def test_of_several_processes_the_first_does_its_own_share() -> None:
+    cost = measure(Case(layers=1, latent_side=4, batch=8, processes=2), repeats=1)
+    assert cost.units == 2 * 36 + 2 * 3 * 8 + 2 * 8 + 3 * 8 + 6 * 8
+    assert cost.exchanged > 0
