@@ -1,7 +1,5 @@
 """Savings that change the draw: what they share between steps, and that no split and no stop changes them."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.roles.role import Role
 from fewstep.training.trainer import StepReport, Trainer
 from tests.training.test_run import assert_same_state, metrics
-from tests.training.tiny_run import recipe, run, saved_state
+from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
 REUSE = "draw.reuse_trajectory=true"
 STRATIFIED = "draw.anchors=stratified"
@@ -26,21 +24,11 @@ THREE = "student.every=3"
     [(1, "parallel.microbatch=null"), (2, "parallel.microbatch=null"), (5, "parallel.microbatch=2")],
 )
 def test_a_run_stopped_between_steps_that_share_a_simulation_goes_on_bitwise(
-    stop_at: int, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop_at: int, place: str, tmp_path: Path
 ) -> None:
     made = recipe(tmp_path, REUSE, STRATIFIED, SHORT, THREE, place, "budget.student_updates=2")
     run(made, tmp_path / "whole")
-    step = Trainer.run_step
-
-    def terminated_after(trainer: Trainer, **asked: bool) -> StepReport:
-        report = step(trainer, **asked)
-        if trainer.step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return report
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run_step", terminated_after)
-        run(made, tmp_path / "stopped")
+    run_stopped_after(made, tmp_path / "stopped", steps=stop_at)
     run(made, tmp_path / "stopped", resume=True)
     assert_same_state(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")

@@ -17,7 +17,7 @@ from fewstep.training import run as run_module
 from fewstep.training.checkpoint import checkpoints
 from fewstep.training.run import choose_device, train
 from fewstep.training.trainer import StepReport, Trainer
-from tests.training.tiny_run import recipe, run, saved_state
+from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
 
 def assert_same_state(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
@@ -33,22 +33,10 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
-def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(
-    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(stop_at: int, tmp_path: Path) -> None:
     made = recipe(tmp_path)
     run(made, tmp_path / "whole")
-    step = Trainer.run_step
-
-    def terminated_after(trainer: Trainer, **asked: bool) -> StepReport:
-        report = step(trainer, **asked)
-        if trainer.step == stop_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return report
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "run_step", terminated_after)
-        run(made, tmp_path / "stopped")
+    run_stopped_after(made, tmp_path / "stopped", steps=stop_at)
     assert checkpoints(tmp_path / "stopped" / "checkpoints")[-1].name == f"step-{stop_at:08d}"
     run(made, tmp_path / "stopped", resume=True)
     assert_same_state(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))

@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 
@@ -12,6 +15,7 @@ from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.runs.folder import RunFolder
 from fewstep.training.checkpoint import checkpoints, load_checkpoint
 from fewstep.training.run import train
+from fewstep.training.trainer import StepReport, Trainer
 from tests.backbones import tiny
 
 PROMPTS = ["a red cat", "a blue dog", "two birds", "a green hat", "the sea"]
@@ -54,6 +58,21 @@ def recipe(folder: Path, *overrides: str) -> Recipe:
 
 def run(made: Recipe, output: Path, **options: Any) -> RunFolder:
     return train(made, output=output, console=Console(file=io.StringIO()), **options)
+
+
+def run_stopped_after(made: Recipe, output: Path, *, steps: int) -> None:
+    """A run that gets SIGTERM during one of its steps, as from a scheduler, and saves."""
+    step = Trainer.run_step
+
+    def terminated_after(trainer: Trainer, **asked: bool) -> StepReport:
+        report = step(trainer, **asked)
+        if trainer.step == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "run_step", terminated_after)
+        run(made, output)
 
 
 def saved_state(run_folder: Path, index: int = -1) -> dict[str, Any]:
