@@ -31,8 +31,8 @@ from fewstep.training.trainer import DrawSource, Trainer
 
 LENGTH = 8
 SETTINGS = ("backbone.max_sequence_length=51", "gradient_checkpointing=false")
-TOLERANCE = 0.15
-"""Above proportion: the cost of a sample varies by some percent with the batch it is computed in."""
+TOLERANCE = 0.25
+"""Above proportion: the cost of a sample varies with the batch it is computed in, with caches and other load."""
 ROLES = ("student", "teacher", "fake_score")
 
 

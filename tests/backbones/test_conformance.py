@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from fewstep.backbones import Conditioning, ModelAdapter, adapter_class, create_model_adapter
 from fewstep.core.points import NoisyLatent
@@ -314,3 +316,21 @@ def test_real_configuration_has_every_lora_target_and_block(on_meta: tuple[Model
     adapter, network, _ = on_meta
     assert all(modules_matching(network, target) for target in adapter.lora_targets)
     assert set(adapter.block_classes) <= {type(module).__name__ for module in network.modules()}
+
+
+def test_attention_never_makes_its_matrix(case: Case) -> None:
+    class Asked(TorchFunctionMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.functions: set[Any] = set()
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.functions.add(func)
+            return func(*args, **(kwargs or {}))
+
+    noise = case.noise()
+    cond, _ = case.conditioning()
+    with torch.no_grad(), Asked() as asked:
+        case.adapter.velocity(case.network, NoisyLatent(noise, torch.full((2,), 0.5)), cond)
+    assert functional.scaled_dot_product_attention in asked.functions
+    assert not asked.functions & {torch.softmax, functional.softmax, Tensor.softmax}

@@ -20,11 +20,11 @@ def test_proportional_cost_is_not_told() -> None:
 
 def test_superlinear_seconds_are_told() -> None:
     costs = {size: cost_of(size, 1.3) for size in (8, 16, 32)}
-    assert too_fast("batch", exponents("batch", costs)) == ["seconds grow with batch to the power 1.30, above 1.15."]
+    assert too_fast("batch", exponents("batch", costs)) == ["seconds grow with batch to the power 1.30, above 1.25."]
 
 
 def test_an_exponent_that_is_no_number_is_told() -> None:
-    assert too_fast("batch", {"seconds": float("nan")}) == ["seconds grow with batch to the power nan, above 1.15."]
+    assert too_fast("batch", {"seconds": float("nan")}) == ["seconds grow with batch to the power nan, above 1.25."]
 
 
 def test_one_update_is_measured_in_every_quantity() -> None:

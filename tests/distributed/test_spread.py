@@ -16,7 +16,12 @@ from tests.distributed.scenarios import BOTH_LORA, COMMON, MODES, SPREAD
 from tests.training.test_run import assert_same_state, metrics
 from tests.training.tiny_run import recipe, run, saved_state
 
-CASES = [(size, name) for size, scenarios in SPREAD.items() for name in scenarios]
+# four processes share two cores for minutes
+CASES = [
+    pytest.param(size, name, marks=[pytest.mark.slow] if size == 4 else [])
+    for size, scenarios in SPREAD.items()
+    for name in scenarios
+]
 # of losses and gradient norms after a few updates: float32 sums in another order; a loss of 1e-7 is a small difference
 RELATIVE = 2e-5
 Launch = Callable[[int], Path]
@@ -87,6 +92,7 @@ def test_a_run_saved_on_two_processes_goes_on_alone(
     assert_same_run(tmp_path / "run", alone("lora" if overrides else "full"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_a_run_saved_on_two_processes_goes_on_on_four(
     mode: str, launched: Launch, alone: Callable[[str], Path]

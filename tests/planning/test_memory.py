@@ -65,6 +65,15 @@ def test_what_was_there_before_counts_when_asked() -> None:
     assert (live.now, live.peak) == (1024, 1024)
 
 
+def test_what_an_operation_only_looks_into_is_not_counted() -> None:
+    mapped = torch.zeros(10_000)  # as a file of embeddings
+    with LiveStorage([]) as live:
+        row = mapped[10:20]
+        assert live.now == 0
+        longer = row + 1
+        assert live.now == longer.nbytes
+
+
 def test_the_batch_is_dealt_out_as_training_deals_it() -> None:
     config = load_recipe("sd3-medium", ["parallel.microbatch=3"]).config
     dealt = split(config, 8)

@@ -27,8 +27,8 @@ def test_training_at_the_published_settings_takes_a_third_less_than_the_plain_fo
     assert found["best_unit_ratio"]["of_the_mean_length"] == pytest.approx(55 / 36.5, rel=1e-4)
     # the lengths of these updates are a little longer than the mean
     assert found["ratios"]["units"] > 1.5
-    # less than the target of 1.35, which whole runs reach: five updates on a busy machine vary by a tenth
-    assert found["ratios"]["cpu_seconds_median_of_updates"] > 1.2
+    # whole runs reach 1.5; five updates on a busy machine vary by a tenth
+    assert found["ratios"]["cpu_seconds_median_of_updates"] > 1.3
 
 
 def test_nothing_but_attention_grows_faster_than_in_proportion() -> None:

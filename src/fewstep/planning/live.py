@@ -16,6 +16,8 @@ from fewstep.distributed.sharding import local
 class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages that operations inside make, on the meta device too.
 
+    A storage that an operation only looks into, as into a mapped file of embeddings, is not counted.
+
     Args:
         known: Tensors whose storages are there already.
         count_known: Whether those count.
@@ -35,10 +37,11 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._resizable: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {storage._cdata for storage in _storages((args, kwargs))}
         result = func(*args, **(kwargs or {}))
-        for value in pytree.tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._see(local(value).untyped_storage(), resizable=func is torch.ops.aten.empty.memory_format)
+        for storage in _storages(result):
+            made = storage._cdata not in given
+            self._see(storage, made=made, resizable=func is torch.ops.aten.empty.memory_format)
         for key in list(self._resizable):
             self._measure_again(key)
         self.peak = max(self.peak, self.now)
@@ -48,11 +51,11 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Begin a new peak at what is alive now."""
         self.peak = self.now
 
-    def _see(self, storage: torch.UntypedStorage, *, resizable: bool) -> None:
+    def _see(self, storage: torch.UntypedStorage, *, made: bool, resizable: bool) -> None:
         key = storage._cdata
         if key in self._known or key in self._sizes:
             return
-        self._sizes[key] = storage.nbytes()
+        self._sizes[key] = storage.nbytes() if made else 0
         self._references[key] = weakref.ref(storage, partial(self._gone, key))
         self.now += self._sizes[key]
         if resizable:
@@ -69,3 +72,7 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= self._sizes.pop(key)
         del self._references[key]
         self._resizable.discard(key)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    return [local(value).untyped_storage() for value in pytree.tree_leaves(values) if isinstance(value, Tensor)]

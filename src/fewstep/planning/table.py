@@ -67,5 +67,6 @@ def line(cells: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(filled(path.read_text(encoding="utf-8"), table()), encoding="utf-8")
+    path, made = Path(sys.argv[1]), table()
+    # read last: the table takes minutes, in which somebody may write on the page
+    path.write_text(filled(path.read_text(encoding="utf-8"), made), encoding="utf-8")
