@@ -40,7 +40,7 @@ def sweep_table() -> str:
     for path in sorted((RESULTS / "sweep").glob("*.json")):
         row = json.loads(path.read_text())
         results[row["variant"]].append(row)
-    lines = [_head(("variant", "what differs from the first", "seeds", *FIGURES))]
+    lines = [_head(("variant", "settings", "seeds", *FIGURES))]
     for name, settings in variants.items():
         if results[name]:
             differs = ", ".join(f"{key}={value}" for key, value in settings.items()) or "-"

@@ -34,7 +34,8 @@ def run(teacher: Path, tmp_path: Path) -> RunFolder:
 
 def made(teacher: Path, tmp_path: Path, *overrides: str) -> RunFolder:
     size = ["backbone.height=16", "backbone.width=24", "backbone.max_sequence_length=1"]
-    recipe = load_recipe("digits", [f"backbone.model={teacher}", *size, *overrides])
+    grid = "sampling.levels=[1.0, 0.75, 0.5, 0.25]"
+    recipe = load_recipe("digits", [f"backbone.model={teacher}", grid, *size, *overrides])
     with RunFolder.create(tmp_path / "runs", "digits", recipe.config) as folder:
         folder.checkpoints.mkdir(exist_ok=True)
         return folder
