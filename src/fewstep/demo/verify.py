@@ -35,12 +35,12 @@ ROUNDING = Tolerances(
 
 # A training that rounds differently from its first step on ends in other weights, and classifier, reference and
 # features are trained again too. One such rebuild was measured (docs/demo.md): at 50 steps its FD is 7 % larger and its
-# accuracy .001 lower, at 4 steps its colour TV is .11 larger. One says little of many: these are about twice that and more.
+# accuracy .001 lower, at 4 steps its colour TV is .11 larger. One says little of many: these are twice that and more.
 RETRAINING = Tolerances(
     relative={"fd": 0.25, "kd": 0.4},
     absolute={
         "fd": 0.2, "kd": 25.0, "accuracy": 0.01, "precision": 0.05, "recall": 0.05, "density": 0.1,
-        "coverage": 0.04, "diversity": 0.08, "tv": 0.2,
+        "coverage": 0.04, "diversity": 0.08, "tv": 0.22,
     },
 )  # fmt: skip
 
