@@ -6,7 +6,7 @@ their optimisers torch's own, as in the published code. It shares no arithmetic 
 the two is evidence for both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,7 @@ from fewstep.distributed.rows import Round
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.terms import AtAnchor, CfgAugmentation, OffTrajectory, Term
 from fewstep.training.optimiser import lr_factor
-
-DrawSource = Callable[[int, Round, bool], Draws]
+from fewstep.training.trainer import DrawSource
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,7 @@ from benchmarks.bench_trainer import PUBLISHED_LENGTHS, bench_trainer, draw_with
 from benchmarks.counting import Counter
 from benchmarks.networks import Size
 from benchmarks.plain import PlainTrainer, require_plain
-from fewstep.backbones.protocol import Conditioning
 from fewstep.config.run_config import RunConfig
-from fewstep.data.order import prompt_index
 from fewstep.data.prompts import load_prompts
 from fewstep.distributed.rows import Round
 from fewstep.distributed.sharding import local
@@ -99,23 +97,6 @@ class Side:
         }
 
 
-class InMemory:
-    """The prompts of a trainer's next steps as tensors of their own: the meter would count the whole mapped file."""
-
-    def __init__(self, trainer: Trainer, *, steps: int) -> None:
-        config, self._length = trainer.config, len(trainer.embeddings)
-        places = range(trainer.step * config.batch, (trainer.step + steps) * config.batch)
-        indices = {prompt_index(config.seed, place, self._length) for place in places}
-        self._rows = {index: trainer.embeddings.batch([index]) for index in indices}
-        self.null = trainer.embeddings.null
-
-    def __len__(self) -> int:
-        return self._length
-
-    def batch(self, indices: Sequence[int]) -> Conditioning:
-        return Conditioning.cat([self._rows[index] for index in indices])
-
-
 @contextmanager
 def protocol_trainer(
     protocol: str, *, checkpointing: bool | None = None, overrides: Sequence[str] = ()
@@ -149,7 +130,6 @@ def compare(trainer: Trainer, plain: PlainTrainer, *, updates: int) -> tuple[dic
         if update == 0:
             for side in sides.values():
                 side.forget()
-    trainer.embeddings = InMemory(trainer, steps=every)
     for side in sides.values():
         side.weigh(every)
     draws = [[_drawn(trainer, update * every + step) for step in range(every)] for update in range(1, updates + 1)]
