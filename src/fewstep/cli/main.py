@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fewstep.cli.app import app
-from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError
+from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
 
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -46,11 +46,11 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _tell(sentence: str) -> None:
-    print(f"fewstep: {sentence}", file=sys.stderr)
+    print("\n".join(told_lines(f"fewstep: {sentence}")), file=sys.stderr)
 
 
 def _tell_disk(error: OSError) -> int:
-    from fewstep.runs.writing import disk_reason
+    from fewstep.files import disk_reason
 
     place = error.filename if error.filename is not None else "a file"
     _tell(f"{place} cannot be written or read: {disk_reason(error)}")

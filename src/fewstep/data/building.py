@@ -26,7 +26,7 @@ from fewstep.data.rows import Row
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard
 from fewstep.data.sizes import SizeEstimate, free_bytes, gib
 from fewstep.errors import ConfigError, FewstepError
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from fewstep.data.rows import DIGEST_BYTES, Row
 from fewstep.errors import CheckpointError
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 
 ENDS, ROWS, PROMPTS = ":ends", ":rows", ":prompts"
 _HASH_DIGITS = 32

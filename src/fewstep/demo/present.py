@@ -14,7 +14,7 @@ from fewstep.demo.report import ReportContents, render
 from fewstep.demo.result import SeedResult
 from fewstep.demo.rows import TEACHER_STEPS, load_teacher, student_sigmas
 from fewstep.demo.showcase import Panel, draw_panel
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 from fewstep.sampling.generate import load_generator
 from fewstep.sampling.pictures import save_picture
 from fewstep.sampling.sampler import teacher_sigmas

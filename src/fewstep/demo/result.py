@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fewstep.demo.protocol import Row, mean_row
 from fewstep.demo.report import COLUMNS, TITLES, format_figure
-from fewstep.runs.writing import write_json
+from fewstep.files import write_json
 
 
 @dataclass(frozen=True)

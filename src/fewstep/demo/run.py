@@ -31,7 +31,7 @@ from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_r
 from fewstep.demo.rows import load_judge, read_rows
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 from fewstep.sampling.generate import load_generator
 from fewstep.training.checkpoint import checkpoints, completed_steps
 from fewstep.training.run import train

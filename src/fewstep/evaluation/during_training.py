@@ -16,7 +16,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
 from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
 from fewstep.evaluation.scoring import require_finite
-from fewstep.runs.writing import write_json
+from fewstep.files import write_json
 from fewstep.sampling.pictures import require_writable, save_picture
 
 BEST_FILE = "best.json"

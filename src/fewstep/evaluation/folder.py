@@ -13,7 +13,7 @@ from fewstep.evaluation.metrics.protocol import Picture, PromptItem
 from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
-from fewstep.runs.writing import explain_write_errors, write_json
+from fewstep.files import explain_write_errors, write_json
 
 PLAN_FILE = "evaluation.json"
 MODEL_FILE = "model.json"

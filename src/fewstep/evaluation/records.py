@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.metrics.protocol import Finding, Picture
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 
 
 def key_of(picture: Picture) -> str:

@@ -11,7 +11,7 @@ from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.protocol_id import short_hash
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
-from fewstep.runs.writing import explain_write_errors, write_json
+from fewstep.files import explain_write_errors, write_json
 
 
 def write_results(folder: EvaluationFolder, plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.errors import ConfigError
 from fewstep.export.card import DTYPES, model_card, plain_floats, stock_call
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
 NOT_KEPT = {"model", "revision", "allow_distilled"}

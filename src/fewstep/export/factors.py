@@ -14,7 +14,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.errors import ConfigError
 from fewstep.export.card import DTYPES
 from fewstep.export.diffusers_folder import Exported, require_dtype, require_free
-from fewstep.runs.writing import explain_write_errors
+from fewstep.files import explain_write_errors
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 

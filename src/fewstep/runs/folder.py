@@ -24,8 +24,8 @@ from fewstep.config.identity import config_difference, config_hash
 from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.files import explain_write_errors, unfinished_name, write_json
 from fewstep.runs.provenance import provenance
-from fewstep.runs.writing import explain_write_errors, unfinished_name, write_json
 
 CONFIG = "config.json"
 RUN = "run.json"

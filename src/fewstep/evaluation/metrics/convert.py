@@ -17,7 +17,7 @@ from fewstep.evaluation.metrics.prompt_rows import TOKENIZER_FILE
 from fewstep.evaluation.metrics.protocol import Metric
 from fewstep.evaluation.metrics.registry import create_metrics, metric_class, metric_names
 from fewstep.evaluation.metrics.source import Source
-from fewstep.runs.writing import explain_write_errors, write_json
+from fewstep.files import explain_write_errors, write_json
 
 
 def convert(

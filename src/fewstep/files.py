@@ -1,0 +1,143 @@
+"""Plain files: JSON that may come from anybody, files that are whole or absent, errors of the disk as sentences."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fewstep.errors import CheckpointError, ConfigError, shown
+
+T = TypeVar("T")
+
+MAX_JSON_BYTES = 64 * 2**20
+"""No JSON file that a model, a run or a cache consists of comes near it; more is refused before it is read."""
+
+_REASONS = {
+    errno.ENOSPC: ("there is no space left on the disk", "Free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "Free some space"),
+    errno.EACCES: ("you have no permission to write there", "Change the permissions"),
+    errno.EPERM: ("writing there is not permitted", "Change the permissions"),
+    errno.EROFS: ("the file system is read-only", "Make it writable"),
+    errno.ENOTDIR: ("a part of that path is a file, not a folder", "Remove the file"),
+    errno.EEXIST: ("a file of that name is in the way", "Remove the file"),
+    errno.EISDIR: ("a folder of that name is in the way", "Remove the folder"),
+    errno.ENOENT: ("no folder can be made there", "Change the path"),
+}
+
+
+class UnreadableError(ValueError):
+    """Why a file or a text is not the plain data asked for: a clause such as ``it is not valid JSON (...)``."""
+
+
+def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_JSON_BYTES) -> T:
+    """Read a JSON file whose content nobody vouches for.
+
+    Args:
+        path: The file.
+        shape: What it has to hold: a pydantic model, a dataclass, or a type such as ``dict[str, Any]``.
+        max_bytes: A larger file is not opened.
+
+    Raises:
+        UnreadableError: It is missing, is no file, is too large, is no JSON, or holds something else.
+    """
+    try:
+        if not path.is_file():
+            raise UnreadableError("it is not a file" if path.exists() else "it is missing")
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise UnreadableError(f"it has {size} bytes, more than any file of its kind ({max_bytes} at most)")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UnreadableError(f"it cannot be read: {error.strerror or error}") from error
+    return parse_json(content, shape)
+
+
+def load_json(path: Path, shape: type[T], *, cure: str, max_bytes: int = MAX_JSON_BYTES) -> T:
+    """:func:`read_json` for files of a checkpoint, a run or a cache.
+
+    Args:
+        cure: What to do when the file cannot be used: a sentence without its full stop.
+
+    Raises:
+        CheckpointError: The file, the reason and the cure.
+    """
+    try:
+        return read_json(path, shape, max_bytes=max_bytes)
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} cannot be used: {error}. {cure}.") from error
+
+
+def parse_json(text: str | bytes, shape: type[T]) -> T:
+    """Parse one JSON document of a given shape; ``NaN`` and infinities are numbers, as published files have them.
+
+    Raises:
+        UnreadableError: It is no JSON (too many brackets or digits included), or holds something else.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        value: T = TypeAdapter(shape).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise UnreadableError(_misfit(error)) from error
+    return value
+
+
+def _misfit(error: Any) -> str:
+    """The first thing that is wrong, with the key at which it stands."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "json_invalid":
+        return f"it is not valid JSON ({first['ctx']['error']})"
+    place = ".".join(map(str, first["loc"]))
+    said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{shown(place, quoted=False) if place else 'the whole'} is {shown(first['input'])}: {said}"
+
+
+def disk_reason(error: OSError) -> str | None:
+    """Why the disk refused, and what to do, or None for an error that the user did not cause."""
+    if error.errno not in _REASONS:
+        return None
+    reason, remedy = _REASONS[error.errno]
+    return f"{reason}. {remedy}, or choose another place."
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says about writing ``path`` into a ConfigError.
+
+    safetensors reports a full disk as an error of its own, with the system's words in it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        reason = disk_reason(error)
+        if reason is None:
+            raise
+        raise ConfigError(f"{path} cannot be written: {reason}") from error
+    except SafetensorError as error:
+        raise ConfigError(f"{path} cannot be written: {error}. Free some space, or choose another place.") from error
+
+
+def unfinished_name(name: str) -> str:
+    """What :func:`write_json` calls a file until it is whole."""
+    return f".{name}.unfinished"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data, whole or not at all."""
+    unfinished = path.with_name(unfinished_name(path.name))
+    with explain_write_errors(path):
+        try:
+            with unfinished.open("w", encoding="utf-8") as file:
+                json.dump(value, file, indent=2, ensure_ascii=False)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,112 @@
+"""The one reader of JSON, and how a message shows values that somebody else wrote."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from fewstep.errors import CheckpointError, printable, shown, told_lines
+from fewstep.files import UnreadableError, load_json, parse_json, read_json
+
+
+class Seal(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: int
+    sha256: str
+
+
+WRONG: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "it is not valid JSON (EOF while parsing a value"),
+    "cut short": (b'{"a": {"bytes": 1', "it is not valid JSON (EOF while parsing an object"),
+    "a list": (b"[]", "the whole is []: input should be an object"),
+    "null": (b"null", "the whole is null: input should be an object"),
+    "a text": (b'"files"', "the whole is 'files': input should be an object"),
+    "an empty seal": (b'{"a": {}}', "a.bytes is {}: field required"),
+    "a seal that is a list": (b'{"a": [1]}', "a is [1]: input should be an object"),
+    "a text for a number": (b'{"a": {"bytes": "1", "sha256": ""}}', "a.bytes is '1': input should be a valid integer"),
+    "an unknown key": (b'{"a": {"bytes": 1, "sha256": "", "more": 2}}', "a.more is 2: extra inputs are not permitted"),
+    "brackets": (b"[" * 100_000, "it is not valid JSON (recursion limit exceeded"),
+    "digits": (b'{"a": ' + b"1" * 5000 + b"}", "it is not valid JSON (number out of range"),
+    "no UTF-8": (b'{"a": "\xff"}', "it is not valid JSON (invalid unicode code point"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_file_of_another_shape_is_a_clause_that_says_what_stands_where(name: str, tmp_path: Path) -> None:
+    content, reason = WRONG[name]
+    path = tmp_path / "manifest.json"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableError) as caught:
+        read_json(path, dict[str, Seal])
+    assert str(caught.value).startswith(reason)  # where in the file is the parser's own word
+
+
+def test_numbers_that_are_none_are_read_as_published_files_have_them() -> None:
+    assert parse_json('{"lambda_min_clipped": -Infinity}', dict[str, Any]) == {"lambda_min_clipped": float("-inf")}
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: None, "it is missing"),
+        (lambda path: path.mkdir(), "it is not a file"),
+        (os.mkfifo, "it is not a file"),  # a pipe would be waited for without end
+        (lambda path: path.write_bytes(b" " * 101), "it has 101 bytes, more than any file of its kind (100 at most)"),
+    ],
+)
+def test_what_is_no_file_or_a_huge_one_is_not_opened(make: Any, reason: str, tmp_path: Path) -> None:
+    make(tmp_path / "run.json")
+    with pytest.raises(UnreadableError) as caught:
+        read_json(tmp_path / "run.json", dict[str, Any], max_bytes=100)
+    assert str(caught.value) == reason
+
+
+def test_the_error_of_a_checkpoint_names_the_file_and_the_cure(tmp_path: Path) -> None:
+    path = tmp_path / "index.json"
+    path.write_text("{}")
+    with pytest.raises(CheckpointError) as caught:
+        load_json(path, list[int], cure="Delete the folder")
+    assert str(caught.value) == (
+        f"{path} cannot be used: the whole is {{}}: input should be a valid array. Delete the folder."
+    )
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+VALUES: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "null"),
+    "yes": (True, "true"),
+    "number": (0.5, "0.5"),
+    "colour": ("a\x1b[31mb", r"'a\x1b[31mb'"),
+    "long": ("x" * 10**7, f"'{'x' * 76}..."),
+    "digits": (10**5000, "a whole number of 16610 bits"),
+    "endless": (endless(), "[[[[...]]]]"),
+    "many": ({"a": [10**7] * 10**6}, "{'a': [10000000, 10000000, 10000000, 10000000, 10000000, 10000000, ...]}"),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_message_shows_any_value_on_one_short_line(name: str) -> None:
+    value, text = VALUES[name]
+    assert shown(value) == text
+
+
+def test_a_message_cannot_move_the_cursor_and_ends_after_twenty_lines() -> None:
+    assert told_lines("a\x1b[2Jb\rc\u202ed") == [r"a\x1b[2Jb\rc\u202ed"]
+    lines = told_lines("\n".join(f"problem {number}" for number in range(100)))
+    assert len(lines) == 20
+    assert lines[-1] == "... and 81 lines more"
+    assert len(told_lines("x" * 10**6)[0]) == 2000
+
+
+def test_half_a_character_is_no_text_and_is_escaped() -> None:
+    assert printable("a\ud800b") == r"a\ud800b"
+    with pytest.raises(UnreadableError, match="valid string"):
+        parse_json('"\ud800"', str)
