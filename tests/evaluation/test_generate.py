@@ -84,6 +84,16 @@ def test_an_interrupted_phase_goes_on_and_ends_with_the_same_bytes(models: Path,
     assert record.complete
 
 
+@pytest.mark.parametrize("left", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
+def test_a_picture_that_is_not_whole_is_drawn_again(models: Path, tmp_path: Path, left: bytes) -> None:
+    draw(tmp_path, chosen(models, "student"), batch=2)
+    torn = sorted((tmp_path / "models" / "student" / "pictures").glob("*.png"))[3]
+    before = torn.read_bytes()
+    torn.write_bytes(left)
+    draw(tmp_path, chosen(models, "student"), batch=2)
+    assert torn.read_bytes() == before
+
+
 def test_a_finished_phase_loads_no_model(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draw(tmp_path, chosen(models, "student"))
 

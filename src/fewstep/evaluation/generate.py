@@ -12,6 +12,7 @@ from fewstep.evaluation.drawers import Drawer, open_drawer
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.metrics.protocol import PromptItem
 from fewstep.evaluation.models import ModelEntry, ModelSpec
+from fewstep.evaluation.picture_files import is_whole_png
 from fewstep.evaluation.progress import Advance, progress_bar
 from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
@@ -101,7 +102,7 @@ def _generate_model(
     require_writable([wanted[0].path])
     units = ranks.share(in_batches(wanted, batch))
     # a batch that lacks one picture is drawn again as a whole: rounding may depend on who shares a network call
-    missing = [unit for unit in units if not all(request.path.is_file() for request in unit)]
+    missing = [unit for unit in units if not all(is_whole_png(request.path) for request in unit)]
     total, left = sum(map(len, units)), sum(map(len, missing))
     calls = 0.0
     if missing:

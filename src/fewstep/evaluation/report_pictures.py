@@ -8,10 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from fewstep.errors import CheckpointError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.generate import strip_seeds
+from fewstep.evaluation.picture_files import read_picture
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
+from fewstep.files import UnreadableError
 
 SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""
@@ -24,8 +27,12 @@ def tile(path: Path, caption: str) -> str:
     """One picture with a line under it, inside the page; a picture that was never drawn says so."""
     if not path.is_file():
         return f'<figure class="tile"><figcaption>{escape(caption)}: not drawn</figcaption></figure>'
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
+    try:
+        image = read_picture(path)
+    except UnreadableError as error:
+        raise CheckpointError(
+            f"The report cannot show {path}: {error}. Remove the file, and draw it again with --phase generate."
+        ) from error
     css = ' class="small"' if max(image.size) <= SMALL else ""
     if max(image.size) > SIDE:
         image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

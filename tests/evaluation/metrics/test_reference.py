@@ -16,6 +16,7 @@ from fewstep.evaluation.metrics.reference import (
     open_reference,
 )
 from tests.evaluation.metrics.tiny_digits import write_digits
+from tests.evaluation.test_picture_files import BAD
 
 
 def never() -> Extractor:
@@ -120,8 +121,17 @@ def test_a_reference_that_is_none_is_refused_before_anything_is_drawn(tmp_path: 
         ReferenceSource("fid", tmp_path / name).check()
 
 
-def test_a_broken_reference_picture_is_named(tmp_path: Path) -> None:
+# what Pillow answers with an OSError, a SyntaxError and a DecompressionBombError
+@pytest.mark.parametrize("kind", ["a text", "pixels that are no stream", "a bomb"])
+def test_a_broken_reference_picture_is_named(tmp_path: Path, kind: str) -> None:
     write_digits(tmp_path, [0, 1])
-    (tmp_path / "001.png").write_bytes(b"not a picture")
+    (tmp_path / "001.png").write_bytes(BAD[kind][0])
     with pytest.raises(ConfigError, match=r"The reference picture .*001\.png of fid cannot be read"):
         ReferenceSource("fid", tmp_path).read(digits)
+
+
+def test_a_folder_that_is_called_like_a_picture_is_no_picture(tmp_path: Path) -> None:
+    write_digits(tmp_path, [0, 1])
+    before = ReferenceSource("fid", tmp_path).digest
+    (tmp_path / "old.png").mkdir()
+    assert ReferenceSource("fid", tmp_path).digest == before

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.evaluation.metrics.protocol import MetricError, Picture
+from fewstep.files import UnreadableError
 
 
 def read_images(metric: str, pictures: Sequence[Picture]) -> list[Image.Image]:
@@ -21,8 +22,8 @@ def read_images(metric: str, pictures: Sequence[Picture]) -> list[Image.Image]:
 def _read(metric: str, picture: Picture) -> Image.Image:
     try:
         return picture.image()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise cannot_score(metric, picture, f"the file cannot be read as a picture ({error})") from error
+    except UnreadableError as error:
+        raise cannot_score(metric, picture, f"the file cannot be read as a picture: {error}") from error
 
 
 def checked_scores(metric: str, pictures: Sequence[Picture], scores: Tensor) -> list[float]:
@@ -44,5 +45,5 @@ def cannot_score(metric: str, picture: Picture, reason: str) -> MetricError:
     """The error for one picture: which metric, which picture, why."""
     return MetricError(
         f"{metric} cannot score {picture.path} (prompt {picture.item.id}, seed {picture.seed}): {reason}. "
-        "It was given no score; draw the picture again or leave the metric out."
+        "It was given no score; remove the file and draw the picture again, or leave the metric out."
     )

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fewstep.errors import FewstepError
+from fewstep.evaluation.picture_files import read_picture
 
 
 class MetricError(FewstepError, RuntimeError):
@@ -47,9 +48,12 @@ class Picture:
     seed: int
 
     def image(self) -> Image.Image:
-        """Read the picture as RGB."""
-        with Image.open(self.path) as opened:
-            return opened.convert("RGB")
+        """Read the picture as RGB.
+
+        Raises:
+            UnreadableError: The file is no such picture; says why.
+        """
+        return read_picture(self.path)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from PIL import Image
 from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.extractors import Extractor
+from fewstep.evaluation.picture_files import read_picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE_SUFFIXES = (".safetensors", ".npz")
@@ -79,7 +79,9 @@ class ReferenceSource:
     def pictures(self) -> list[Path]:
         """The pictures of the folder and its subfolders, by name."""
         assert self.path is not None
-        return sorted(path for path in self.path.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+        return sorted(
+            path for path in self.path.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -88,7 +90,13 @@ class ReferenceSource:
             from fewstep.demo.assets import REFERENCE_FILE, check_files
 
             return _hash_of([check_files(under=REFERENCE_FILE)])
-        return _hash_of(self.pictures() if self.path.is_dir() else [self.path])
+        try:
+            return _hash_of(self.pictures() if self.path.is_dir() else [self.path])
+        except OSError as error:
+            raise ConfigError(
+                f"{self.metric}.reference is {self.path}, and {error.filename} cannot be read: {error.strerror}. "
+                f"Change its permissions, or remove it."
+            ) from error
 
     def read(self, extractor: Callable[[], Extractor]) -> Reference | Statistics:
         """The reference's features, computed once per extractor and then kept in the cache.
@@ -194,9 +202,8 @@ def _features_of(paths: list[Path], extractor: Extractor, *, metric: str, batch:
 
 def _prepared(path: Path, extractor: Extractor, *, metric: str) -> Tensor:
     try:
-        with Image.open(path) as opened:
-            return extractor.prepare(opened.convert("RGB"))
-    except (OSError, ValueError) as error:
+        return extractor.prepare(read_picture(path))
+    except ValueError as error:
         raise ConfigError(
             f"The reference picture {path} of {metric} cannot be read: {error}. Remove it or get it again."
         ) from error

@@ -1,0 +1,88 @@
+"""The one place that opens a picture file: whatever somebody brings is RGB pixels or a reason why not."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from fewstep.files import UnreadableError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""What is decoded, whatever a file is called; Pillow would also hand files of some formats to other programs."""
+MAX_PIXELS = 8192 * 8192
+"""Of one picture: decoded and converted, half a gigabyte."""
+MAX_RATIO = 64
+"""The longer side by the shorter: networks that scale the shorter side up make the longer one larger in proportion."""
+BACKGROUND = (255, 255, 255)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture as 8-bit RGB.
+
+    Transparent parts show white, 16-bit levels are divided by 256 as Pillow does it for colours, and CMYK is converted;
+    an orientation in the metadata is ignored, as the metrics' originals do.
+
+    Raises:
+        UnreadableError: It is missing, is no picture, is damaged, too large, too long, or an animation.
+    """
+    if not path.is_file():
+        raise UnreadableError("it is not a file" if path.exists() else "it is missing")
+    try:
+        # Pillow reports what it makes of odd files as warnings, of large ones too
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as opened:
+                _check(opened)
+                opened.load()
+                return _rgb(opened)
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError as error:
+        is_empty = path.stat().st_size == 0
+        kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UnreadableError(
+            "it is empty" if is_empty else f"it is no {kinds}, or damaged at its beginning"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"it has more than {MAX_PIXELS} pixels") from error
+    except Exception as error:
+        # a decoder raises whatever the bytes lead it to; only an error of the disk has a number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UnreadableError(f"it cannot be read: {error.strerror}") from error
+        raise UnreadableError(f"it is damaged ({str(error) or type(error).__name__})") from error
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG does; says nothing of what lies between."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(8) == b"\x89PNG\r\n\x1a\n"
+            file.seek(-12, 2)
+            return begins and file.read() == b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
+    except OSError:
+        return False
+
+
+def _check(opened: Image.Image) -> None:
+    """What the header tells, before anything is decoded."""
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(f"it has {width} x {height} pixels, more than {MAX_PIXELS}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UnreadableError(f"it has {width} x {height} pixels; one side is more than {MAX_RATIO} times the other")
+    # a JPEG with a preview inside counts as several pictures, of which the first is the picture
+    if opened.format in ("PNG", "WEBP") and getattr(opened, "n_frames", 1) > 1:
+        raise UnreadableError(f"it is an animation of {opened.n_frames} pictures")  # type: ignore[attr-defined]
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # grey of 16 bits; Pillow's own conversion cuts it off at 255
+        grey = np.asarray(image, dtype=np.uint32) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground.convert("RGB")
