@@ -9,7 +9,7 @@ from fewstep.backbones.matrix import PORTED
 from fewstep.config import load_recipe
 from fewstep.planning import activations
 from fewstep.planning.activations import forward_flops, measure, trained_network
-from fewstep.planning.checkpoints import network_without_weights, planned_adapter, shipped
+from fewstep.planning.checkpoints import planned_adapter, shipped
 from fewstep.planning.cost import forward_units
 from fewstep.planning.memory import GIB
 from fewstep.planning.plan import Planner, Rates, given
@@ -49,7 +49,7 @@ def test_work_of_a_forward_from_a_few_blocks_is_that_of_all(name: str) -> None:
 
 def test_activations_from_a_few_blocks_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = planned_adapter(load_recipe("sana-600m").config.backbone)
-    network = activations.PlannedNetwork(adapter, network_without_weights(adapter).requires_grad_(True), torch.float32)
+    network = activations.PlannedNetwork(adapter, adapter.network_without_weights().requires_grad_(True), torch.float32)
     short = measure(network, True)
     monkeypatch.setattr(activations, "SHORTEST_ROW", 1000)
     whole = measure(network, True)

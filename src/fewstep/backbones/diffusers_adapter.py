@@ -4,6 +4,7 @@ A family adds its clock, how its network is asked and how its pipeline embeds pr
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,15 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.backbones.source import load_component, loading, locate, pipeline_parts, quiet_imports
 from fewstep.errors import ConfigError
 
 
 class DiffusersAdapter(ModelAdapter):
     """The questions of :class:`ModelAdapter` whose answer is the same for most pipelines."""
 
+    merges_lora = True
     network_class: ClassVar[str]
     vae_class: ClassVar[str] = "AutoencoderKL"
     pipeline_unit: ClassVar[int] = 1
@@ -68,7 +71,9 @@ class DiffusersAdapter(ModelAdapter):
         return self.latent_channels, height // factor, width // factor
 
     def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
-        return self._load(self.network_component, self.network_class, dtype)
+        network = self._load(self.network_component, self.network_class, dtype)
+        self._merge({self.network_component: network})
+        return network
 
     def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
         return self._load("vae", self.vae_class, dtype)
@@ -78,13 +83,12 @@ class DiffusersAdapter(ModelAdapter):
             import diffusers
 
             pipeline_class = getattr(diffusers, self.pipeline_class)
+        given = {**self.load_kwargs(), **components}
         with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
             pipeline = pipeline_class.from_pretrained(
-                locate(self.config.model),
-                revision=self.config.revision,
-                dtype=dtype,
-                **{**self.load_kwargs(), **components},
+                locate(self.config.model), revision=self.config.revision, dtype=dtype, **given
             )
+        self._merge({name: part for name, part in pipeline.components.items() if name not in given})
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
@@ -116,13 +120,59 @@ class DiffusersAdapter(ModelAdapter):
             revision=self.config.revision,
             model_index=self.components["model_index"],
             network_component=self.network_component,
+            changed=self._changed(network.dtype),  # type: ignore[arg-type]
         )
+
+    def network_without_weights(self) -> nn.Module:
+        """The network on the meta device, in eval mode, frozen."""
+        with quiet_imports():
+            import diffusers
+
+            network_class = getattr(diffusers, self.network_class)
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # diffusers tells which keys of a configuration it does not know
+            network: nn.Module = network_class.from_config(dict(self.network_config))
+        return network.eval().requires_grad_(False)
+
+    def require_usable(self) -> None:
+        if self.config.lora:
+            self._loras().read()
+
+    def text_identity(self) -> Mapping[str, Any]:
+        told = self._loras().text_identity() if self.config.lora else []
+        return {"lora": told} if told else {}
 
     def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
         return _present(pipeline, "text_encoder")
 
     def get_tokenizers(self, pipeline: Any) -> list[Any]:
         return _present(pipeline, "tokenizer")
+
+    def _loras(self) -> PipelineLoras:
+        return PipelineLoras(
+            self.config.lora,
+            model=self.config.model,
+            pipeline_class=self.pipeline_class,
+            component=self.network_component,
+            known=pipeline_parts(self.components["model_index"]).keys() - self.load_kwargs().keys(),
+            network=self.network_without_weights(),
+        )
+
+    def _merge(self, parts: Mapping[str, Any]) -> None:
+        """Add the config's LoRAs to freshly loaded components, in place."""
+        if self.config.lora:
+            self._loras().merge({name: part for name, part in parts.items() if isinstance(part, nn.Module)})
+
+    def _changed(self, dtype: torch.dtype) -> dict[str, nn.Module]:
+        """Components other than the network whose files are not those of the checkpoint, loaded as they are now."""
+        if not self.config.lora:
+            return {}
+        changed = self._loras().components() - {self.network_component}
+        if not changed:
+            return {}
+        others = pipeline_parts(self.components["model_index"]).keys() - changed - {"scheduler"}
+        pipeline = self.load_pipeline(dtype=dtype, **dict.fromkeys(others))
+        return {name: pipeline.components[name] for name in sorted(changed)}
 
     def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
         return load_component(self.config.model, self.config.revision, component, class_name, dtype)

@@ -27,6 +27,7 @@ def write_pipeline_folder(
     revision: str | None,
     model_index: Mapping[str, Any],
     network_component: str,
+    changed: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the pipeline of ``model`` into ``folder`` with another network and scheduler.
 
@@ -34,15 +35,18 @@ def write_pipeline_folder(
         folder: An existing empty folder.
         network: A diffusers model; saved in its own dtype as safetensors.
         model_index: The checkpoint's ``model_index.json``.
+        changed: Further components that are not those of ``model``, by name.
     """
-    replaced = {network_component, "scheduler"}
+    changed = changed or {}
+    replaced = {network_component, "scheduler", *changed}
     skip = (*DUPLICATE_WEIGHTS, f"{network_component}/*.safetensors")
     copied = sorted(pipeline_parts(model_index).keys() - replaced)
     source = fetch_folder(model, revision, folders=copied, skip=skip)
     for name in copied:
         _copy_component(source / name, folder / name)
     with quiet_loading(model):
-        network.save_pretrained(folder / network_component, safe_serialization=True)  # type: ignore[operator]
+        for name, part in {network_component: network, **changed}.items():
+            part.save_pretrained(folder / name, safe_serialization=True)
     scheduler.save_pretrained(folder / "scheduler")
     written = {network_component: network, "scheduler": scheduler}
     # the network's class too: older checkpoints name one that has since been split

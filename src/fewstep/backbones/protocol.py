@@ -67,6 +67,16 @@ class PromptBatch:
     contrast: float = 1.0
 
 
+class LoraSource(BaseModel):
+    """A LoRA: where it is, and how much of it is used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
+    file: str | None = Field(default=None, description="which file of the folder or repository; None is the only one")
+    scale: float = Field(default=1.0, ge=-100, le=100)
+
+
 class BackboneConfig(BaseModel):
     """Which checkpoint a run distils, and at what size. Families with choices of their own subclass it."""
 
@@ -79,6 +89,9 @@ class BackboneConfig(BaseModel):
     width: int = Field(default=1024, gt=0, description="pixels")
     allow_distilled: bool = Field(
         default=False, description="accept a checkpoint that looks already distilled; for those that only look it"
+    )
+    lora: tuple[LoraSource, ...] = Field(
+        default=(), description="merged into the model, in this order, before anything else; the result is the teacher"
     )
     not_about_text: ClassVar[frozenset[str]] = frozenset()
     """A family's own fields that change no prompt embedding."""
@@ -108,6 +121,8 @@ class ModelAdapter(ABC):
     """Class names of the repeated blocks: the units of sharding and of activation checkpointing."""
     lora_targets: tuple[str, ...]
     """Module name suffixes that take LoRA factors; an adapter may set them from the checkpoint's configuration."""
+    merges_lora: ClassVar[bool] = False
+    """Whether everything it loads has ``config.lora`` merged into it."""
     never_trained: tuple[str, ...] = ()
     """Patterns of parameter names that never receive a gradient, though trainable."""
 
@@ -237,6 +252,14 @@ class ModelAdapter(ABC):
     @abstractmethod
     def save_pipeline(self, network: nn.Module, folder: Path) -> None:
         """Write a diffusers folder with ``network`` and copies of the checkpoint's other components."""
+
+    def require_usable(self) -> None:
+        """Find out what is wrong with files that the config names beside the model, before weights are loaded."""
+        return
+
+    def text_identity(self) -> Mapping[str, Any]:
+        """What besides the checkpoint's own encoders decides the embeddings of prompts; empty if nothing does."""
+        return {}
 
     # The names of the published CDM documentation, so that a port written against it reads the same.
 

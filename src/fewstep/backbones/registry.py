@@ -80,7 +80,14 @@ def create_model_adapter(
     adapter = adapter_class(config.kind)
     _require_pipeline(adapter, checkpoint)
     _require_agreement(config, checkpoint)
-    return adapter(config.model_copy(update={"model": model}), checkpoint.adapter_components)
+    if config.lora and not adapter.merges_lora:
+        raise ConfigError(
+            f"backbone.lora is set, but the backbone {adapter.kind} merges no LoRA into what it loads; merge it into "
+            "the model yourself, and leave backbone.lora out."
+        )
+    if model != config.model:  # what was made from the config's model has its LoRAs inside
+        config = config.model_copy(update={"model": model, "lora": ()})
+    return adapter(config, checkpoint.adapter_components)
 
 
 def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:

@@ -60,6 +60,7 @@ def _embed(config: "RunConfig", root: Path) -> None:
 
     prompts = load_prompts(config.prompts)
     adapter = create_model_adapter(config.backbone.model, config.backbone)
+    adapter.require_usable()
     device = choose_device(config.parallel)
     with stop_on_signals() as stop, join(device, timeout_minutes=config.parallel.timeout_minutes) as world:
 

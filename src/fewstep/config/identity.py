@@ -15,6 +15,7 @@ CHANGEABLE = frozenset({"budget", "report", "evaluation", "checkpoint", "paralle
 _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
+    (("backbone", "lora"), []),
 )
 """Settings that came after runs had been named: with these values they compute what there was before them."""
 

@@ -112,16 +112,31 @@ def merge_layers(layers: Iterable[Layer]) -> dict[str, Any]:
 def anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in one layer absolute: they are relative to ``folder``, where the layer was written.
 
-    A prompt file is always a path. A model is one when it begins with ``.``, ``/`` or ``~``: anything else may be a
-    repository id.
+    A prompt file is always a path. A model or a LoRA is one when it begins with ``.``, ``/`` or ``~`` or is a file of
+    weights: anything else may be a repository id.
     """
     anchored = dict(settings)
-    for section, key in (("prompts", "path"), ("backbone", "model")):
-        value = anchored.get(section)
-        text = value.get(key) if isinstance(value, Mapping) else None
-        if isinstance(text, str) and text and (key == "path" or text[0] in "./~"):
-            anchored[section] = {**anchored[section], key: str((folder / Path(text).expanduser()).resolve())}
+    for keys in _PATHS:
+        anchored = _anchored(anchored, keys, folder, always=keys == _PROMPT_FILE)
     return anchored
+
+
+_PROMPT_FILE = ("prompts", "path")
+_PATHS = (_PROMPT_FILE, ("backbone", "model"), ("backbone", "lora", "*", "path"))
+_WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+
+
+def _anchored(value: Any, keys: Sequence[str], folder: Path, *, always: bool) -> Any:
+    """``value`` with the text at ``keys`` as an absolute path, if it is there and is one; ``*`` is every item."""
+    if not keys:
+        is_path = isinstance(value, str) and value and (always or value[0] in "./~" or value.endswith(_WEIGHT_FILES))
+        return str((folder / Path(value).expanduser()).resolve()) if is_path else value
+    key, *below = keys
+    if key == "*" and isinstance(value, list):
+        return [_anchored(item, below, folder, always=always) for item in value]
+    if isinstance(value, Mapping) and key in value:
+        return {**value, key: _anchored(value[key], below, folder, always=always)}
+    return value
 
 
 def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, str | None, Path]:

@@ -146,6 +146,12 @@ def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
         facts = _open(spec).facts
         named = facts.provenance.get("teacher") if facts is not None and facts.role == "student" else None
         if isinstance(named, str) and named:
+            merged = facts.provenance.get("teacher_lora") if facts is not None else None
+            if merged:
+                raise ConfigError(
+                    f"The teacher of {spec.model} is {named} with LoRAs merged into it ({merged}), which no file of it "
+                    "holds; say how to draw with it: --teacher MODEL,lora=FILE,lora_scale=SCALE."
+                )
             return ModelSpec(model=named, name="teacher", dtype=spec.dtype)
     return None
 

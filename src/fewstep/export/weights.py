@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.lora import product
@@ -118,6 +119,11 @@ def _public_name(model: str) -> str:
     return Path(model).name if Path(model).is_absolute() else model
 
 
+def _merged_loras(backbone: BackboneConfig) -> dict[str, str]:
+    told = [f"{_public_name(lora.path)} at scale {lora.scale:g}" for lora in backbone.lora]
+    return {"teacher_lora": ", ".join(told)} if told else {}
+
+
 def _provenance(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     facts, steps = folder.facts, completed_steps(checkpoint)
     code = facts["sessions"][-1]
@@ -128,6 +134,7 @@ def _provenance(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         "student_updates": steps // folder.config.student.every,
         "teacher": _public_name(folder.config.backbone.model),
         "teacher_revision": folder.config.backbone.revision,
+        **_merged_loras(folder.config.backbone),
         "fewstep": code["fewstep"],
         "git": code["git"],
     }

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.core.points import NoisyLatent
-from fewstep.planning.checkpoints import network_without_weights, prompts_without_values
+from fewstep.planning.checkpoints import prompts_without_values
 from fewstep.planning.live import LiveStorage
 from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
 from fewstep.roles.lora import LoraSwitch, attach
@@ -72,7 +72,7 @@ class PlannedNetwork:
 
 def trained_network(adapter: DiffusersAdapter, *, compute: torch.dtype) -> PlannedNetwork:
     """A network of which every weight is trained, as it is while it computes: weights cast, buffers not."""
-    network = network_without_weights(adapter).requires_grad_(True)
+    network = adapter.network_without_weights().requires_grad_(True)
     for parameter in network.parameters():
         parameter.data = parameter.data.to(compute)
     return PlannedNetwork(adapter, network, compute)
@@ -82,7 +82,7 @@ def frozen_network(
     adapter: DiffusersAdapter, factors: dict[str, LoraWeights], *, compute: torch.dtype
 ) -> PlannedNetwork:
     """The teacher's network with the factors of the roles that train some."""
-    network = nn.Module.to(network_without_weights(adapter), compute)
+    network = nn.Module.to(adapter.network_without_weights(), compute)
     for role, weights in factors.items():
         attach(network, weights, role, targets=adapter.get_lora_target_modules())
     return PlannedNetwork(adapter, network, compute, LoraSwitch(network) if factors else None)

@@ -8,7 +8,6 @@ from importlib.resources import files
 from typing import Any
 
 import torch
-from torch import nn
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
@@ -46,19 +45,8 @@ def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
             f"backbone.kind is {config.kind}, for which fewstep plan does not know what a prompt looks like; "
             f"it knows {', '.join(sorted(_PROMPTS))}."
         )
+    adapter.require_usable()
     return adapter
-
-
-def network_without_weights(adapter: DiffusersAdapter) -> nn.Module:
-    """The checkpoint's network on the meta device, in eval mode, frozen."""
-    with quiet_imports():
-        import diffusers
-
-        network_class = getattr(diffusers, adapter.network_class)
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # diffusers tells which keys of a configuration it does not know
-        network: nn.Module = network_class.from_config(dict(adapter.network_config))
-    return network.eval().requires_grad_(False)
 
 
 def prompts_without_values(adapter: DiffusersAdapter, count: int, dtype: torch.dtype) -> Conditioning:

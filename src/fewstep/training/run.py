@@ -93,6 +93,7 @@ def train(
         prompts = load_prompts(config.prompts)
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
+        world.from_main(adapter.require_usable)
         with _run_folder(world, recipe, root=root, output=output, resume=resume) as folder:
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
             watchers = _watchers(config, adapter, prompts, embeddings, folder)
