@@ -1,5 +1,6 @@
 """Low-rank factors on every backbone: attached through peft, equal to the base until they move, exact when merged."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.export import export_student
 from tests.backbones.families import FAMILIES
 from tests.backbones.test_conformance import Case, modules_matching, open_case
+from tests.closeness import additions, assert_rounded_alike, assert_same_bits
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))
@@ -52,8 +54,21 @@ def velocity(case: Case, network: nn.Module) -> Tensor:
     return case.adapter.velocity(network, NoisyLatent(case.noise(), torch.tensor([0.9, 0.4])), cond)
 
 
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """Every weight by its name without the adapter's own, which diffusers chooses when it loads."""
+    return {re.sub(r"\.default(_\d+)?\.", ".", name): value for name, value in network.state_dict().items()}
+
+
+def assert_same_network(case: Case, loaded: nn.Module, saved: nn.Module) -> None:
+    """Equal weights bit by bit; they lie elsewhere, and kernels choose by that, so the answers are equal but for it."""
+    assert_same_bits(weights(loaded), weights(saved))
+    assert_rounded_alike(velocity(case, loaded), velocity(case, saved), terms=additions(saved))
+
+
 def test_fresh_factors_change_nothing(case: Case, wrapped: Any) -> None:
-    assert torch.equal(velocity(case, wrapped), velocity(case, case.network))
+    with wrapped.disable_adapter():
+        base = velocity(case, wrapped)
+    assert torch.equal(velocity(case, wrapped), base)
 
 
 def test_factors_are_all_that_trains_and_sit_on_every_target(case: Case, wrapped: Any) -> None:
@@ -66,19 +81,19 @@ def test_factors_are_all_that_trains_and_sit_on_every_target(case: Case, wrapped
 
 def test_merged_factors_give_the_velocity_of_the_attached_ones(case: Case, wrapped: Any) -> None:
     attached = velocity(case, moved(wrapped))
+    terms = additions(wrapped)
     merged = velocity(case, wrapped.merge_and_unload())
     assert (attached - velocity(case, case.network)).abs().max() > 1e-3
-    # (W + B A) x against W x + B (A x): float32 sums in another order, through every block
-    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=1e-4)
+    # (W + B A) x against W x + B (A x)
+    assert_rounded_alike(merged, attached, terms=terms)
 
 
 def test_saved_factors_load_exactly(case: Case, wrapped: Any, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    before = velocity(case, moved(wrapped))
-    wrapped.save_pretrained(tmp_path)
+    moved(wrapped).save_pretrained(tmp_path)
     loaded = PeftModel.from_pretrained(case.adapter.load_network(), tmp_path)
-    assert torch.equal(velocity(case, loaded), before)
+    assert_same_network(case, loaded, wrapped)
 
 
 def test_factors_load_through_diffusers_own_loader(case: Case, tmp_path: Path) -> None:
@@ -98,12 +113,11 @@ def test_factors_load_through_diffusers_own_loader(case: Case, tmp_path: Path) -
     fresh: Any = case.adapter.load_network()
     fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
     assert (before - velocity(case, case.network)).abs().max() > 1e-3
-    assert torch.equal(velocity(case, fresh), before)
+    assert_same_network(case, fresh, network)
 
 
 def test_merged_student_survives_its_export_exactly(case: Case, wrapped: Any, tmp_path: Path) -> None:
     merged = moved(wrapped).merge_and_unload()
-    before = velocity(case, merged)
     done = export_student(case.adapter, merged, tmp_path / "student", levels=(1.0, 0.5))
     exported = create_model_adapter(done.folder, as_teacher=False)
-    assert torch.equal(velocity(case, exported.load_network()), before)
+    assert_same_network(case, exported.load_network(), merged)

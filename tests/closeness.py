@@ -1,0 +1,41 @@
+"""What float32 rounding allows: comparisons that hold on every processor.
+
+A matrix product, a convolution or a mean adds the same terms in an order that depends on the instruction set, on the
+number of threads and on where the operands lie in memory. So two networks of equal weights need not answer with equal
+bits, and neither do two machines. What is promised bit by bit (weights that were stored and loaded, one network asked
+twice in one process) is compared with ``torch.equal``; the rest here.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# the largest relative error of one float32 operation: half the step from 1 to the next number
+UNIT = 2.0**-24
+
+
+def rounding(terms: int) -> float:
+    """The largest difference, relative to the size of the result, of two orders of ``terms`` float32 additions.
+
+    One addition is off by up to ``UNIT``, with a standard deviation of 0.6 of it; independent errors add in squares,
+    and both orders have them: 0.8 sqrt(terms) UNIT. The largest of a million entries is five deviations out, and
+    normalisations on the way enlarge it twice.
+    """
+    return 8 * terms**0.5 * UNIT
+
+
+def additions(network: nn.Module) -> int:
+    """Additions on the longest way through a network: each of its matrices adds as many terms as its rows have."""
+    return sum(weight[0].numel() for weight in network.parameters() if weight.ndim > 1)
+
+
+def assert_rounded_alike(actual: Tensor, expected: Tensor, *, terms: int) -> None:
+    """Both are the same sums of about ``terms`` terms, one after the other, up to the order of their additions."""
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=rounding(terms) * largest)
+
+
+def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same names with the same numbers, bit by bit: what storing and loading promise."""
+    assert actual.keys() == expected.keys()
+    assert [name for name, value in actual.items() if not torch.equal(value, expected[name])] == []
