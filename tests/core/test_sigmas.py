@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.core.sigmas import LogitNormal, SameAsQuery, SigmaRange, Uniform, UniformBelowQuery
+from fewstep.core.sigmas import LogitNormal, SameAsQuery, SigmaRange, Uniform, UniformBelowQuery, level
 from tests.golden import functions, values
 
 RANGE = SigmaRange()
@@ -48,9 +48,16 @@ def test_as_many_draws_sit_on_the_bounds_as_published() -> None:
     assert np.isclose((sigma == 0.98).float().mean(), published["frac_at_max"])
 
 
-def test_a_probe_at_the_same_level_ignores_its_draw() -> None:
-    query = torch.tensor([0.3, 0.7])
-    assert torch.equal(SameAsQuery().sigma(torch.rand(2), query_sigma=query), query)
+def test_a_probe_at_the_same_level_ignores_its_draw_and_the_range() -> None:
+    query = torch.tensor([0.3, 0.7, 1.0])
+    assert torch.equal(level(SameAsQuery(), torch.rand(3), query_sigma=query, within=RANGE), query)
+
+
+@pytest.mark.parametrize("law", [Uniform(), UniformBelowQuery(), LogitNormal(std=9.0)])
+def test_a_level_that_is_drawn_stays_in_the_range(law: Uniform | UniformBelowQuery | LogitNormal) -> None:
+    u = torch.tensor([1e-4, 0.5, 1 - 1e-4])
+    drawn = level(law, u, query_sigma=torch.ones(3), within=RANGE)
+    torch.testing.assert_close(drawn, torch.tensor([0.02, 0.5, 0.98]))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import PromptBatch
+from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core import flow, objectives
-from fewstep.core.points import extrapolate, renoise
+from fewstep.core.points import NoisyLatent, extrapolate, renoise
+from fewstep.core.sigmas import SameAsQuery
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws
 from fewstep.methods.simulation import simulate_whole
@@ -297,3 +298,33 @@ def test_a_backbone_without_unconditional_branch_names_its_own_contrast() -> Non
         simulated.x0, 2.0 * 0.4 * (x0_high - x0_low), objectives.normaliser(x0_low, simulated.x0)
     )
     torch.testing.assert_close(losses["ca"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_probe_at_its_querys_level_is_pure_noise_where_the_query_is() -> None:
+    terms = Terms(dm=DistributionMatching(probe=SameAsQuery()))
+    of = method(terms)
+    drawn = draws(of)
+    student, teacher, fake = networks()
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
+    seen = []
+
+    def watched(point: NoisyLatent, cond: Conditioning) -> Tensor:
+        seen.append(point)
+        return teacher(point, cond)
+
+    student_losses(
+        of,
+        student=student,
+        teacher=watched,
+        fake_score=fake,
+        guided_teacher=unguided,
+        simulated=simulated,
+        prompts=PROMPTS,
+        draws=drawn,
+    )
+    (probe,) = seen
+    anchors = simulated.trajectory.anchor.sigma
+    assert (anchors == 1).any()
+    assert torch.equal(probe.sigma, anchors)
+    first = anchors == 1
+    assert torch.equal(probe.x_sigma[first], drawn.terms["dm"].probe_noise[first])

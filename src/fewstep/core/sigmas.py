@@ -14,9 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SigmaRange:
-    """The noise levels at which networks are asked; every law is clamped to it, not rescaled.
+    """The noise levels that are drawn; a draw outside is clamped to it, not rescaled.
 
-    Differs: nothing. The published runs clamp too, so 2 % of a uniform law's mass sits on either bound.
+    Differs: nothing. The published runs clamp too, so 2 % of a uniform law's mass sits on either bound; and they do not
+    clamp a level that is taken over from a query (:class:`SameAsQuery`).
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
@@ -63,7 +64,10 @@ class UniformBelowQuery:
 
 @dataclass(frozen=True)
 class SameAsQuery:
-    """sigma = sigma_query: the probe differs from the query in its noise only."""
+    """sigma = sigma_query: the probe differs from the query in its noise only.
+
+    Nothing is drawn, so nothing is clamped: at the first anchor the probe is pure noise, as in the published code.
+    """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     law: Literal["same_as_query"] = "same_as_query"
@@ -89,6 +93,14 @@ class LogitNormal:
 
 
 SigmaLaw = Uniform | UniformBelowQuery | SameAsQuery | LogitNormal
+
+
+def level(
+    law: SigmaLaw, u: Float[Tensor, "b"], *, query_sigma: Float[Tensor, "b"], within: SigmaRange
+) -> Float[Tensor, "b"]:
+    """The noise level of a law for a raw draw ``u``: clamped where it is drawn, as it is where it is the query's."""
+    sigma = law.sigma(u, query_sigma=query_sigma)
+    return sigma if isinstance(law, SameAsQuery) else within.clamp(sigma)
 
 
 def _require(holds: bool, sentence: str) -> None:

@@ -19,7 +19,7 @@ from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
-from fewstep.core.sigmas import SigmaLaw, SigmaRange
+from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.frozen import View, look
 from fewstep.methods.isg import GuidedVelocity, isg_losses
@@ -42,7 +42,7 @@ class Method:
     Attributes:
         schedule: Anchors of the backward simulation, before the time shift.
         terms: The student's loss terms.
-        sigma_range: Bounds of every drawn noise level; the upper one is at most the backbone's ``sigma_max``.
+        sigma_range: Bounds of every noise level that is drawn; the upper one is at most the backbone's ``sigma_max``.
         fake_sigma: Law of the fake score's noise levels.
         fake_target: ``anchor``: x0 that the student predicts at its anchor; ``final``: its finished sample.
         to_sigma: The backbone's map from pre-shift levels to sigma.
@@ -208,9 +208,9 @@ def _probe(method: Method, term: Term, answer: _Answer, draws: TermDraws) -> Noi
 def _level(
     method: Method, law: SigmaLaw, u: Float[Tensor, "b"], query_sigma: Float[Tensor, "b"] | None = None
 ) -> Float[Tensor, "b"]:
-    """A drawn noise level, clamped. Without a query, laws below it see the largest level, 1."""
+    """A law's noise level. Without a query, laws below it see the largest level, 1."""
     bound = torch.ones_like(u) if query_sigma is None else query_sigma
-    return method.sigma_range.clamp(law.sigma(u, query_sigma=bound))
+    return level(law, u, query_sigma=bound, within=method.sigma_range)
 
 
 def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: View) -> Float[Tensor, "b"]:
