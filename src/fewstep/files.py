@@ -3,10 +3,11 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fewstep.errors import CheckpointError, ConfigError, shown
 
@@ -76,13 +77,21 @@ def parse_json(text: str | bytes, shape: type[T]) -> T:
     Raises:
         UnreadableError: It is no JSON (too many brackets or digits included), or holds something else.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        value: T = TypeAdapter(shape).validate_json(text, strict=True)
+        value: T = _reader(cast(Hashable, shape)).validate_json(text, strict=True)
     except ValidationError as error:
         raise UnreadableError(_misfit(error)) from error
     return value
+
+
+@cache
+def _reader(shape: Any) -> Any:
+    """Made once for each shape: making it takes as long as parsing a hundred lines."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(shape)
 
 
 def _misfit(error: Any) -> str:
