@@ -28,12 +28,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("pydantic", "pydantic_core", "yaml"),
         *("fewstep.core", "fewstep.methods.terms", "fewstep.roles.weights", "fewstep.backbones"),
     },
+    "prompts": {"pyarrow"},
     "runs": {"pydantic", "filelock", "safetensors", "fewstep", "fewstep.config"},
     "data": {
         *("torch", "numpy", "safetensors", "datasets"),
-        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits"),
+        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits", "fewstep.prompts"),
     },
-    "sampling": {"torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs"},
+    "sampling": {
+        *("torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs", "fewstep.prompts"),
+    },
     "planning": {
         *("torch", "diffusers", "fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"),
         *("fewstep.roles", "fewstep.distributed"),
@@ -42,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
         *("rapidocr", "rapidfuzz", "fewstep.demo.assets", "fewstep.demo.classifier", "fewstep.demo.digits"),
         *("fewstep", "fewstep.backbones", "fewstep.config.evaluation_config", "fewstep.runs", "fewstep.sampling"),
-        *("rich", "datasets"),
+        *("rich", "datasets", "fewstep.prompts"),
     },
     "training": {
         *("torch", "PIL", "rich"),

@@ -80,7 +80,7 @@ CASES = {
     "unknown key": Case("train RECIPE student.evry=2", "did you mean student.every?"),
     "wrong type": Case("train RECIPE batch=many", "batch is 'many', from the command line; it must be a whole number."),
     "fraction in place of a number": Case("train RECIPE budget.student_updates=1.5", "budget.student_updates is 1.5"),
-    "missing prompt file": Case("train RECIPE prompts.path=p.txt", "There is no prompt file"),
+    "missing prompt file": Case("train RECIPE prompts.path=p.txt", "p.txt does not exist; check its path"),
     "empty prompt file": Case("train RECIPE prompts.path=empty.txt", "There is no prompt in", empty_prompts),
     "run of other settings": Case(
         "train RECIPE student.lr=5e-4 --output run --resume", "run belongs to a run with other settings"

@@ -70,7 +70,7 @@ def test_a_wrong_type_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_missing_prompt_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "train", "digits", "prompts={kind: file, path: p.txt}")
-    assert said == f"There is no prompt file {tmp_path / 'p.txt'}; set prompts.path to a txt, jsonl or csv file."
+    assert said == f"The prompt file {tmp_path / 'p.txt'} does not exist; check its path."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -101,7 +101,7 @@ def test_drawing_without_a_prompt_is_refused(capsys: pytest.CaptureFixture[str])
 
 def test_drawing_with_a_missing_prompts_file_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "sample", "anything", "--prompts-file", "p.txt", "--output", "p.png").startswith(
-        "There is no prompt file p.txt"
+        "The prompt file p.txt does not exist"
     )
 
 

@@ -1,6 +1,8 @@
 """The commands. Each one imports what it runs when it is called, so that ``fewstep --version`` loads no torch."""
 
 import shlex
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -104,7 +106,7 @@ def sample(
     model: Annotated[str, typer.Argument(help="An exported student, a diffusers folder, or a repository id.")],
     output: Annotated[Path, typer.Option(help="A PNG file; several pictures are numbered.")],
     prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
-    prompts_file: Annotated[Path | None, typer.Option(help="One prompt per line, or jsonl, or csv.")] = None,
+    prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Per picture.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Names the noise, together with the prompt.")] = 0,
     guidance_scale: Annotated[
@@ -228,4 +230,4 @@ def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
     from fewstep.config.run_config import PromptFile
     from fewstep.data.prompts import load_prompts
 
-    return [*(prompts or []), *load_prompts(PromptFile(path=str(file)))]
+    return [*(prompts or []), *load_prompts(PromptFile(path=str(file)), tell=partial(print, file=sys.stderr))]

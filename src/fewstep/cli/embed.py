@@ -58,11 +58,15 @@ def _embed(config: "RunConfig", root: Path) -> None:
     from fewstep.training.run import COMPUTE, choose_device
     from fewstep.training.signals import stop_on_signals
 
-    prompts = load_prompts(config.prompts)
+    notes: list[str] = []
+    prompts = load_prompts(config.prompts, tell=notes.append)
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     adapter.require_usable()
     device = choose_device(config.parallel)
     with stop_on_signals() as stop, join(device, timeout_minutes=config.parallel.timeout_minutes) as world:
+        if world.is_main:
+            for note in notes:
+                print(note, flush=True)
 
         def progress(done: int, total: int) -> None:
             if world.is_main:

@@ -24,11 +24,14 @@ class Section(BaseModel):
 
 
 class PromptFile(Section):
-    """Prompts from a file, by its suffix: one per line (.txt), or a column of .jsonl or .csv."""
+    """Prompts from a file, by its suffix: one per line (.txt), or a column of a table, or the texts of a webdataset."""
 
     kind: Literal["file"] = "file"
-    path: str = Field(description="txt, jsonl or csv; relative to the recipe file, or to the working directory")
-    column: str | None = Field(default=None, description="of a jsonl or csv file; needed when there are several")
+    path: str = Field(
+        description="txt, jsonl, json, csv, tsv, parquet or tar; a folder of the last two, or a pattern such as "
+        "part-*.tar; relative to the recipe file, or to the working directory"
+    )
+    column: str | None = Field(default=None, description="of a table; needed unless one is called prompt")
 
 
 class DemoPrompts(Section):

@@ -1,106 +1,78 @@
 """Prompts of a run, from where its recipe says they are."""
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 from fewstep.config.run_config import DemoPrompts, HubPrompts, PromptFile
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
+from fewstep.prompts.tables import files_of, open_table
+from fewstep.prompts.text import require_prompt
 
-SUFFIXES = (".txt", ".jsonl", ".csv")
 
-
-def load_prompts(source: PromptFile | DemoPrompts | HubPrompts) -> tuple[str, ...]:
+def load_prompts(
+    source: PromptFile | DemoPrompts | HubPrompts, *, tell: Callable[[str], None] | None = None
+) -> tuple[str, ...]:
     """Read prompts without blank ones and repetitions, in the order in which they first appear.
 
+    Args:
+        source: Where they are.
+        tell: Told, in a sentence, how many rows were left out, when there are any.
+
     Raises:
-        ConfigError: There is no such file, column or dataset, it cannot be read, or it holds no prompt.
+        ConfigError: There is no such file, column or dataset, it cannot be read, it holds no prompt, or a prompt is
+            nothing that a tokenizer takes.
     """
     match source:
         case PromptFile():
-            prompts, place = _from_file(Path(source.path), source.column), source.path
+            prompts, place = _from_file(source), source.path
         case DemoPrompts():
             prompts, place = _from_demo(), "the embedded prompts"
         case HubPrompts():
             prompts, place = _from_hub(source), f"the column {source.column} of {source.dataset}"
         case _:
             assert_never(source)
-    stripped = (prompt.strip() for prompt in prompts)
-    distinct = tuple(dict.fromkeys(prompt for prompt in stripped if prompt))
+    distinct: dict[str, None] = {}
+    rows = blank = 0
+    for text in prompts:
+        rows += 1
+        prompt = text.strip()
+        if prompt:
+            distinct[prompt] = None
+        else:
+            blank += 1
     if not distinct:
         raise ConfigError(f"There is no prompt in {place}; a run needs at least one that is not blank.")
-    return distinct
+    repeated = rows - blank - len(distinct)
+    if tell is not None and blank + repeated:
+        left = f"{blank} are blank and {repeated} repeat an earlier one"
+        tell(f"Of {rows} rows of {place}, {left}; {len(distinct)} prompts stay.")
+    return tuple(distinct)
 
 
-def _from_file(path: Path, column: str | None) -> Iterable[str]:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ConfigError(f"prompts.path is {path}, and its suffix is none of {', '.join(SUFFIXES)}; convert the file.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"There is no prompt file {path}; set prompts.path to a txt, jsonl or csv file.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The prompt file {path} cannot be read as UTF-8 text: {error}.") from error
-    if suffix == ".txt":
-        if column is not None:
-            raise ConfigError(
-                f"prompts.column is '{column}', but {path} is a txt file, which has no columns; remove it."
-            )
-        return text.split("\n")
-    rows = _csv_rows(text) if suffix == ".csv" else _jsonl_rows(text, path)
-    return _column(rows, column, path)
-
-
-def _csv_rows(text: str) -> list[dict[str, Any]]:
-    # newline="": a quoted prompt may hold line breaks
-    return list(csv.DictReader(io.StringIO(text, newline="")))
-
-
-def _jsonl_rows(text: str, path: Path) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+def _from_file(source: PromptFile) -> Iterator[str]:
+    for path in files_of(Path(source.path)):
+        table = open_table(path, source.column)
+        if not table.names:
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"Line {number} of the prompt file {path} is not valid JSON: {error.msg}.") from error
-        rows.append(row if isinstance(row, dict) else {"prompt": row})
-    return rows
+        column = table.prompt_column(source.column)
+        for place, columns in table.rows([column]):
+            if columns.get(column) is None:
+                raise ConfigError(
+                    f"{place} has no text in the column {shown(column)} (prompts.column); every row needs one. Its "
+                    f"columns are {shown(', '.join(columns), 300, quoted=False)}."
+                )
+            yield require_prompt(columns[column], place=place)
 
 
-def _column(rows: Sequence[dict[str, Any]], column: str | None, path: Path) -> list[str]:
-    """The named column; without a name the only one, or the one called prompt."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if column is None and rows:
-        column = "prompt" if "prompt" in names else names[0] if len(names) == 1 else None
-        if column is None:
-            raise ConfigError(f"{path} has the columns {', '.join(map(str, names))}; name one with prompts.column.")
-    prompts = []
-    for number, row in enumerate(rows, start=1):
-        value = row.get(column) if column is not None else None
-        if not isinstance(value, str):
-            found = "is missing" if value is None else f"is {value!r}"
-            raise ConfigError(
-                f"The column '{column}' (prompts.column) {found} in row {number} of {path}; it must be a text in every "
-                f"row. The columns are {', '.join(map(str, names))}."
-            )
-        prompts.append(value)
-    return prompts
-
-
-def _from_demo() -> list[str]:
+def _from_demo() -> Iterator[str]:
     # imported here: prompts of a file need nothing of the demo
     from fewstep.demo.digits import all_prompts
 
-    return all_prompts()
+    yield from filter(None, all_prompts())  # the empty one is the null prompt
 
 
-def _from_hub(source: HubPrompts) -> list[str]:
+def _from_hub(source: HubPrompts) -> Iterator[str]:
     place = f"prompts.dataset is '{source.dataset}'"
     try:
         from datasets import load_dataset
@@ -119,4 +91,6 @@ def _from_hub(source: HubPrompts) -> list[str]:
             f"prompts.column is '{source.column}', which {source.dataset} does not have; "
             f"its columns are {', '.join(rows.column_names)}."
         )
-    return [prompt for prompt in rows[source.column] if isinstance(prompt, str)]
+    for number, text in enumerate(rows[source.column], start=1):
+        # a missing value counts as a blank row: nobody can write into a dataset of others
+        yield "" if text is None else require_prompt(text, place=f"Row {number} of {source.dataset}")

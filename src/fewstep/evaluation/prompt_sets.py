@@ -6,18 +6,20 @@ where their authors put them, or read from a file that the user fetched.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.metrics.protocol import PromptItem
-from fewstep.evaluation.prompt_files import Row, read_rows
+from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
+from fewstep.prompts.text import require_prompt
 
-PROMPT_COLUMNS = ("prompt", "Prompt", "Prompts", "caption", "captions", "text")
+Row = Mapping[str, Any]
 ID_COLUMNS = ("id", "item_id", "image_id")
 DPG_COLUMNS = {"item_id", "text", "proposition_id", "dependency", "question_natural_language"}
 
@@ -29,10 +31,12 @@ class PromptSet:
     Attributes:
         name: Of the set, or of the file.
         items: In the set's order, no text twice.
+        note: A sentence about rows that were left out, when there are any.
     """
 
     name: str
     items: tuple[PromptItem, ...]
+    note: str | None = field(default=None, compare=False)
 
     @property
     def digest(self) -> str:
@@ -148,14 +152,20 @@ def load_prompt_set(source: str) -> PromptSet:
     """
     name, _, file = source.partition("=")
     if file and name in NAMED:
-        return prompt_set(name, read_rows(Path(file)))
+        return prompt_set(name, _read(Path(file)))
     if source == EMBEDDED:
         return _embedded()
     if source in NAMED:
         return prompt_set(source, _fetch(source, NAMED[source]))
-    if Path(source).is_file() or Path(source).suffix:
-        return prompt_set(Path(source).stem, read_rows(Path(source)))
+    if Path(source).suffix or os.path.exists(source):
+        return prompt_set(Path(source).stem, _read(Path(source)))
     raise ConfigError(f"--prompts is {source!r}, which is no file and none of {', '.join(prompt_set_names())}.")
+
+
+def _read(path: Path) -> list[Row]:
+    """All rows of a file of prompts, with the columns beside them."""
+    tables = (open_table(file) for file in files_of(path))
+    return [row.columns for table in tables for row in table.rows(table.names)]
 
 
 def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
@@ -166,8 +176,10 @@ def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
     if rows and rows[0].keys() >= DPG_COLUMNS:
         rows = _grouped(rows)
     items: dict[str, PromptItem] = {}
+    blank = 0
     for number, row in enumerate(rows):
         text, column = _text(name, row, number)
+        blank += not text
         if text and text not in items:
             facts = {key: value for key, value in row.items() if key != column}
             # as JSON gives them back: the score phase reads them from the evaluation's folder
@@ -175,21 +187,28 @@ def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
     if not items:
         raise ConfigError(f"There is no prompt in {name}; give a file with at least one.")
     _require_distinct_ids(name, tuple(items.values()))
-    return PromptSet(name, tuple(items.values()))
+    repeated = len(rows) - blank - len(items)
+    note = None
+    if blank + repeated:
+        note = (
+            f"Of {len(rows)} rows of {name}, {blank} have no prompt and {repeated} repeat an earlier one; "
+            f"{len(items)} prompts are drawn, each once."
+        )
+    return PromptSet(name, tuple(items.values()), note)
 
 
 def _text(name: str, row: Row, number: int) -> tuple[str, str]:
     """A row's prompt and the column it stands in; of a list of captions the first."""
-    column = next((column for column in PROMPT_COLUMNS if column in row), None)
+    column = next((column for name in PROMPT_NAMES for column in row if column.casefold() == name), None)
     value = row[column] if column is not None else None
-    if isinstance(value, list) and value:
+    if column is not None and column.casefold().startswith("caption") and isinstance(value, list) and value:
         value = value[0]
     if column is None or not isinstance(value, str):
         raise ConfigError(
-            f"Row {number + 1} of {name} has no text in a column called {' or '.join(PROMPT_COLUMNS)}; its columns are "
+            f"Row {number + 1} of {name} has no text in a column called {' or '.join(PROMPT_NAMES)}; its columns are "
             f"{', '.join(map(str, row))}. Rename the column of the prompts."
         )
-    return value.strip(), column
+    return require_prompt(value, place=f"Row {number + 1} of {name}").strip(), column
 
 
 def _id(row: Row, number: int) -> str:
@@ -237,7 +256,7 @@ def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[Row]:
     rows: list[Row] = []
     for file in hub.files:
         path = Path(_fetched(name, instead, partial(hf_hub_download, hub.dataset, file, repo_type="dataset")))
-        rows.extend({**row, "file": Path(file).stem} for row in read_rows(path))
+        rows.extend({**row, "file": Path(file).stem} for row in _read(path))
     return rows
 
 

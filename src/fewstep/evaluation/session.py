@@ -93,6 +93,8 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
         else:
             models = _models(order)
             plan = _plan(order, [entry for _, entry in models])
+            if plan.prompts.note is not None:
+                told.print(plan.prompts.note, markup=False)
             metrics = _metrics(order, plan) if order.metrics or order.phase == "both" else ()
             _require_alike(folder, plan, [entry for _, entry in models], order)
         check_metrics(metrics, plan.prompts.items, num_seeds=len(plan.seeds))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def train(
             replicate=config.parallel.replicate,
             alone=settings.spread_alone,
         )
-        prompts = load_prompts(config.prompts)
+        prompts = load_prompts(config.prompts, tell=partial(console.print, markup=False))
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
         world.from_main(adapter.require_usable)
