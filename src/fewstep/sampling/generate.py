@@ -14,7 +14,8 @@ from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
+from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
@@ -79,7 +80,7 @@ class TextToImage:
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
         """Embed prompts, one row each; a repeated prompt is embedded once."""
-        unique = list(dict.fromkeys(prompts))
+        unique = list(dict.fromkeys(require_prompts(prompts)))
         self.warn_of_cut(unique)
         chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
         rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
@@ -114,6 +115,7 @@ class TextToImage:
         Raises:
             ConfigError: There is a negative prompt, and nothing that it could change.
         """
+        require_prompts(prompts)  # before their noise is named by them
         grid = self.sigmas(steps) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
         if negative_prompt is not None:
@@ -134,6 +136,7 @@ class TextToImage:
             return None
         if negative_prompt is None:
             return self.adapter.encode_null(self.pipeline)
+        require_prompt(negative_prompt, place="The negative prompt")
         warn_of_cut_prompts(self.adapter, self.pipeline, [negative_prompt])
         return self.adapter.encode_negative(self.pipeline, negative_prompt)
 
@@ -215,6 +218,15 @@ def fastest_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _texts(prompts: str | Sequence[str]) -> list[str]:
+    if not isinstance(prompts, str | Sequence):
+        raise ConfigError(f"The prompts are {shown(prompts)}; give a text or a list of texts.")
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    if not texts:
+        raise ConfigError("There is no prompt to draw; give at least one.")
+    return require_prompts(texts)
+
+
 def sample(
     model: str | Path,
     prompts: str | Sequence[str],
@@ -243,9 +255,9 @@ def sample(
         ConfigError: The model cannot be opened, there is no prompt, a negative prompt would change nothing, or
             ``output`` cannot be written.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts:
-        raise ConfigError("There is no prompt to draw; give at least one.")
+    texts = _texts(prompts)
+    if negative_prompt is not None:
+        require_prompt(negative_prompt, place="The negative prompt")
     if steps < 1:
         raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
     paths = picture_paths(output, len(texts)) if output is not None else []
