@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("rich", "datasets", "fewstep.prompts"),
     },
     "training": {
-        *("torch", "PIL", "rich"),
+        *("torch", "PIL", "pydantic", "rich"),
         *("fewstep.core", "fewstep.methods", "fewstep.roles", "fewstep.backbones", "fewstep.config", "fewstep.data"),
         *("fewstep.runs", "fewstep.sampling", "fewstep.distributed"),
         *("fewstep.evaluation.during_training", "fewstep.planning"),
@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep", "fewstep.backbones", "fewstep.config", "fewstep.roles", "fewstep.runs", "fewstep.training"),
     },
 }
-EVERYWHERE = {"fewstep.errors", "fewstep.files"}
+EVERYWHERE = {"fewstep.errors", "fewstep.files", "fewstep.seals"}
 FREE = {"demo", "cli"}
 # the metrics are pure; only what applies them to a model knows models
 FREE_FILES = {"evaluation/run.py"}

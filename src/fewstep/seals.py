@@ -1,0 +1,155 @@
+"""Files whose content somebody wrote down: size and SHA-256, under plain names in one folder.
+
+What is sealed is a regular file inside its folder: a link could lead anywhere. A file is hashed when it is first used;
+as long as the system says that nobody touched it since, its hash is known.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fewstep.files import UnreadableError, read_json
+
+MEMORY = ".hashed.json"
+"""In a folder whose files are large: what their hashes were, and what the system said of them then."""
+_SETTLED = 2.0  # seconds: a file changed again within a tick of the clock looks untouched
+_Touched = tuple[int, int, int, int]
+_hashed: dict[_Touched, str] = {}
+
+
+class Seal(BaseModel):
+    """What a file holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bytes: Annotated[int, Field(gt=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class BrokenSealError(ValueError):
+    """A file is not what was written down: a clause without its subject, such as ``is missing``."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(reason)
+        self.path = path
+
+
+def is_plain_name(name: object) -> bool:
+    """Whether a name stays in its folder, on every system."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= 255
+        and name not in (".", "..")
+        and name.isprintable()
+        and not any(character in name for character in "/\\:")
+    )
+
+
+def _require_plain(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError("it is not the name of a file in this folder")
+    return name
+
+
+Seals = dict[Annotated[str, AfterValidator(_require_plain)], Seal]
+"""Files of one folder by name, as JSON holds them."""
+
+
+def seal(file: Path) -> Seal:
+    """What a file holds now.
+
+    Raises:
+        BrokenSealError: It is missing, empty, or no regular file.
+    """
+    size, touched = _look(file)
+    known = _hashed.get(touched)
+    if known is None:
+        with file.open("rb") as opened:
+            known = hashlib.file_digest(opened, "sha256").hexdigest()
+        if _is_settled(touched):
+            _hashed[touched] = known
+    return Seal(bytes=size, sha256=known)
+
+
+def verify(folder: Path, seals: Mapping[str, Seal], *, share: slice = slice(None), remember: bool = False) -> None:
+    """Compare files with their seals: all are there, each holds what it held.
+
+    Args:
+        folder: Of the files.
+        seals: By name.
+        share: Of the files whose content is compared, when several processes divide it; the rest is by size.
+        remember: Keep in the folder what was hashed, so that the next process need not.
+
+    Raises:
+        BrokenSealError: Of the first file that is not as it was.
+    """
+    for name, expected in seals.items():
+        size, _ = _look(folder / name)
+        if size != expected.bytes:
+            raise BrokenSealError(folder / name, f"holds {size} bytes instead of {expected.bytes}")
+    names = list(seals)[share]
+    if remember:
+        _recall(folder, names)
+    for name in names:
+        if seal(folder / name).sha256 != seals[name].sha256:
+            raise BrokenSealError(folder / name, "was altered (its SHA-256 differs)")
+    if remember:
+        _keep(folder, names)
+
+
+def require_no_links(folder: Path) -> None:
+    """Raise BrokenSealError for a symbolic link anywhere below ``folder``: what is written there could go anywhere."""
+    for path, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            if os.path.islink(os.path.join(path, name)):
+                raise BrokenSealError(Path(path) / name, "is a symbolic link, which may lead out of the folder")
+
+
+def _look(file: Path) -> tuple[int, _Touched]:
+    """A file's size, and what changes whenever somebody writes to it or puts another in its place."""
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        raise BrokenSealError(file, "is missing") from None
+    except OSError as error:
+        raise BrokenSealError(file, f"cannot be read: {error.strerror or error}") from error
+    if stat.S_ISLNK(found.st_mode):
+        raise BrokenSealError(file, "is a symbolic link, which may lead out of the folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise BrokenSealError(file, "is not a file")
+    if found.st_size == 0:
+        raise BrokenSealError(file, "is empty")
+    # the time of the last change of the inode cannot be set by hand, and no archive brings it along
+    return found.st_size, (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _is_settled(touched: _Touched) -> bool:
+    return max(touched[2:]) < time.time_ns() - int(_SETTLED * 1e9)
+
+
+def _recall(folder: Path, names: Iterable[str]) -> None:
+    try:
+        kept = read_json(folder / MEMORY, dict[str, tuple[int, int, int, int, str]])
+    except UnreadableError:
+        return  # hashing again is always right
+    for name in names:
+        if name in kept and _look(folder / name)[1] == kept[name][:4]:
+            _hashed.setdefault(kept[name][:4], kept[name][4])
+
+
+def _keep(folder: Path, names: Iterable[str]) -> None:
+    looks = {name: _look(folder / name)[1] for name in names}
+    kept = {name: (*touched, _hashed[touched]) for name, touched in looks.items() if touched in _hashed}
+    unfinished = folder / f"{MEMORY}.{os.getpid()}"
+    try:
+        unfinished.write_text(json.dumps(kept))
+        unfinished.replace(folder / MEMORY)
+    except OSError:  # somebody else's folder: it is hashed again next time
+        unfinished.unlink(missing_ok=True)
