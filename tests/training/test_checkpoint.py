@@ -1,4 +1,5 @@
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from fewstep.errors import CheckpointError
-from fewstep.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint, stored_tensors
+from fewstep.training.checkpoint import checkpoints, load_checkpoint, pointed_to, save_checkpoint, stored_tensors
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -113,3 +114,55 @@ def test_a_stop_of_the_checkpoint_library_that_is_no_exception_is_told(
     monkeypatch.setattr(dcp, "save", broken)
     with pytest.raises(CheckpointError, match="No space left on device"):
         save_checkpoint(tmp_path, state(), step=1, keep_last=1)
+
+
+MANIFESTS = {
+    "nothing listed": ('{"files": {}}', "it lists no .metadata"),
+    "no list": ("{}", "files is .*: field required"),
+    "a list": ("[]", "the whole is "),
+    "null": ("null", "the whole is "),
+    "a path": ('{"files": {"../a": {"bytes": 1, "sha256": "%s"}}}' % ("0" * 64), "not the name of a file"),
+    "brackets": ("[" * 100_000, "it is not valid JSON"),
+    "no seal": ('{"files": {".metadata": null}}', "files..metadata is null"),
+    "bytes": (b"\xff\xfe", "it is not valid JSON"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    content, sentence = MANIFESTS[name]
+    (path / "manifest.json").write_bytes(content.encode() if isinstance(content, str) else content)
+    for read in (lambda: load_checkpoint(path, state()), lambda: stored_tensors(path, "student")):
+        with pytest.raises(CheckpointError, match=f"no readable manifest.json: .*{sentence}"):
+            read()
+
+
+def test_a_data_file_that_the_manifest_leaves_out_is_not_used(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["files"]["__0_0.distcp"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"refers to the file '__0_0.distcp', which is none of the checkpoint's"):
+        load_checkpoint(path, state())
+
+
+def test_links_in_place_of_a_file_or_of_a_checkpoint_are_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=2)
+    moved = path.rename(tmp_path / "moved")
+    path.symlink_to(moved)
+    with pytest.raises(CheckpointError, match="is a symbolic link; put the folder itself there"):
+        load_checkpoint(path, state())
+    (moved / "__0_0.distcp").rename(tmp_path / "data")
+    (moved / "__0_0.distcp").symlink_to(tmp_path / "data")
+    with pytest.raises(CheckpointError, match=r"__0_0.distcp is a symbolic link, which may lead out of the folder"):
+        load_checkpoint(moved, state())
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"../..", b"/etc", b"step-1", b"step-00000001/../..", b"\xff\x00", b"x" * 10**6]
+)
+def test_a_pointer_that_names_no_checkpoint_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "best").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"best says .*, which is no checkpoint's name .*Delete that file"):
+        pointed_to(tmp_path / "best")

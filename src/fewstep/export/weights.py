@@ -19,6 +19,7 @@ from fewstep.training.checkpoint import (
     StoredTensors,
     checkpoints,
     completed_steps,
+    is_published,
     pointed_to,
     stored_tensors,
 )
@@ -49,7 +50,7 @@ def read_student(run: str | Path) -> TrainedStudent:
     path = Path(run)
     if path.name in (LATEST, BEST) and path.parent.name == "checkpoints":
         path = pointed_to(path) or path
-    is_checkpoint = path.name.startswith("step-") and path.parent.name == "checkpoints"
+    is_checkpoint = is_published(path.name) and path.parent.name == "checkpoints"
     folder = RunFolder.open(path.parent.parent if is_checkpoint else path)
     published = [path] if is_checkpoint else checkpoints(folder.checkpoints)
     if not published:

@@ -6,7 +6,6 @@ A checkpoint is a ``torch.distributed.checkpoint`` folder beside a ``manifest.js
 file. The rename is what publishes it, so a killed process leaves nothing that a resume takes for whole.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -22,19 +21,23 @@ from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
+from pydantic import BaseModel
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from fewstep.distributed.world import World, alone
-from fewstep.errors import CheckpointError
+from fewstep.errors import CheckpointError, shown
+from fewstep.files import UnreadableError, read_json
+from fewstep.seals import BrokenSealError, Seal, Seals, seal, verify
 from fewstep.training.plain_reading import PlainPlanner, PlainReader
 
 MANIFEST = "manifest.json"
 LATEST, BEST = "latest", "best"
 INDEX = ".metadata"
 PART_BYTES = 1 << 30  # read at once where a whole section would be too much
-_PUBLISHED = re.compile(r"step-\d{8}")
+MAX_POINTER_BYTES = 100
+_PUBLISHED = re.compile(r"step-[0-9]{8}")
 
 
 def save_checkpoint(
@@ -74,11 +77,18 @@ def save_checkpoint(
     return published
 
 
+class Manifest(BaseModel):
+    """``manifest.json``: what a checkpoint's files hold, and what it says of itself."""
+
+    files: Seals
+    about: dict[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class _Written:
     """What one process wrote: its files with their sizes and hashes, or why it could not."""
 
-    files: dict[str, dict[str, Any]]
+    files: dict[str, Seal]
     problem: str | None = None
 
 
@@ -114,7 +124,7 @@ def _publish(unfinished: Path, published: Path, written: list[_Written], about: 
         if problem is not None:
             raise _not_written(published, problem)
         manifest = unfinished / MANIFEST
-        files = {name: seal for part in written for name, seal in part.files.items()}
+        files = {name: known.model_dump() for part in written for name, known in part.files.items()}
         manifest.write_text(json.dumps({"files": files, "about": about}, indent=1))
         _fsync(manifest)
         _fsync(unfinished)
@@ -145,8 +155,26 @@ def _point(pointer: Path, name: str) -> None:
 
 
 def pointed_to(pointer: Path) -> Path | None:
-    """The checkpoint that ``latest`` or ``best`` names; None when there is none yet."""
-    return pointer.parent / pointer.read_text().strip() if pointer.is_file() else None
+    """The checkpoint that ``latest`` or ``best`` names; None when there is none yet.
+
+    Raises:
+        CheckpointError: It names no checkpoint.
+    """
+    if not pointer.is_file():
+        return None
+    with pointer.open("rb") as file:
+        name = file.read(MAX_POINTER_BYTES).decode("utf-8", errors="replace").strip()
+    if not is_published(name):
+        raise CheckpointError(
+            f"{pointer} says {shown(name)}, which is no checkpoint's name (such as step-00000400). Delete that file, "
+            f"or write the name of a folder in {pointer.parent} into it."
+        )
+    return pointer.parent / name
+
+
+def is_published(name: str) -> bool:
+    """Whether this is a checkpoint's name."""
+    return _PUBLISHED.fullmatch(name) is not None
 
 
 def _not_written(published: Path, reason: str) -> CheckpointError:
@@ -160,20 +188,30 @@ def load_checkpoint(checkpoint: Path, state: dict[str, Any], world: World | None
     """Fill ``state`` in place from a checkpoint after checking its files; every process of the run calls it.
 
     Raises:
-        CheckpointError: A file is missing, truncated or altered, or the checkpoint lacks a field of ``state``.
+        CheckpointError: A file is missing, truncated or altered, or a field is missing, unknown, or of another type or
+            shape than in ``state``.
     """
     world = world or alone(torch.device("cpu"))
-    world.all_or_none(lambda: verify_checkpoint(checkpoint, rank=world.rank, size=world.size))
-    _read(checkpoint, state, world)
+    seals: dict[str, Seal] = {}
+    world.all_or_none(lambda: seals.update(verify_checkpoint(checkpoint, rank=world.rank, size=world.size)))
+    _read(checkpoint, seals, state, world, whole=True)
 
 
-def _read(checkpoint: Path, state: dict[str, Any], world: World) -> None:
+def _read(
+    checkpoint: Path, seals: Mapping[str, Seal], state: dict[str, Any], world: World, *, whole: bool = False
+) -> None:
+    reader = PlainReader(checkpoint, seals)
+
+    def look() -> None:  # before torch does, which prints what it stumbles over
+        _require_index(reader, checkpoint)
+
+    world.all_or_none(look)
     try:
         with _one_process():
             dcp.load(
                 state,
-                storage_reader=PlainReader(checkpoint),
-                planner=PlainPlanner(),
+                storage_reader=reader,
+                planner=PlainPlanner(whole=whole),
                 process_group=world.patient,
                 no_dist=world.size == 1,
             )
@@ -186,6 +224,16 @@ def _read(checkpoint: Path, state: dict[str, Any], world: World) -> None:
         ) from error
 
 
+def _require_index(reader: PlainReader, checkpoint: Path) -> Metadata:
+    try:
+        return reader.read_metadata()
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"The index of the checkpoint {checkpoint} cannot be read ({error}). Delete {checkpoint} and resume "
+            "from the checkpoint before it, or start anew."
+        ) from error
+
+
 @dataclass(frozen=True)
 class StoredTensors:
     """One section's tensors of a checkpoint, on disk, whole whatever number of processes wrote them.
@@ -194,11 +242,13 @@ class StoredTensors:
         checkpoint: The checkpoint; its files were checked.
         section: For example ``ema``.
         empty: Tensors by name, on the meta device.
+        seals: Of the checkpoint's files.
     """
 
     checkpoint: Path
     section: str
     empty: dict[str, Tensor]
+    seals: Mapping[str, Seal]
 
     def parts(self, max_bytes: int = PART_BYTES) -> Iterator[dict[str, Tensor]]:
         """Read them a part at a time, so that no more than ``max_bytes`` (or one tensor) is in memory at once."""
@@ -219,7 +269,7 @@ class StoredTensors:
 
     def _read(self, names: Sequence[str]) -> dict[str, Tensor]:
         tensors = {name: torch.empty_like(self.empty[name], device="cpu") for name in names}
-        _read(self.checkpoint, {self.section: tensors}, alone(torch.device("cpu")))
+        _read(self.checkpoint, self.seals, {self.section: tensors}, alone(torch.device("cpu")))
         return tensors
 
 
@@ -229,18 +279,15 @@ def stored_tensors(checkpoint: Path, section: str) -> StoredTensors:
     Raises:
         CheckpointError: A file is missing, truncated or altered.
     """
-    verify_checkpoint(checkpoint)
-    try:
-        metadata = PlainReader(checkpoint).read_metadata().state_dict_metadata
-    except UnpicklingError as error:
-        raise CheckpointError(f"The index of the checkpoint {checkpoint} cannot be read ({error}).") from error
+    seals = verify_checkpoint(checkpoint)
+    metadata = _require_index(PlainReader(checkpoint, seals), checkpoint).state_dict_metadata
     prefix = f"{section}."
     empty = {
         key.removeprefix(prefix): torch.empty(stored.size, dtype=stored.properties.dtype, device="meta")
         for key, stored in metadata.items()
         if key.startswith(prefix) and isinstance(stored, TensorStorageMetadata)
     }
-    return StoredTensors(checkpoint, section, empty)
+    return StoredTensors(checkpoint, section, empty, seals)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -255,28 +302,29 @@ def completed_steps(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> None:
-    """Compare every file with the manifest, or this process's share of them.
+def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> dict[str, Seal]:
+    """Compare every file with the manifest; of this process's share of them, the content.
+
+    Returns:
+        The seals of the files, by name.
 
     Raises:
         CheckpointError: Naming the file, and what to do.
     """
     remedy = f"Delete {checkpoint} and resume from the checkpoint before it, or start anew"
+    if checkpoint.is_symlink():
+        raise CheckpointError(f"The checkpoint {checkpoint} is a symbolic link; put the folder itself there.")
     try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The checkpoint {checkpoint} has no readable {MANIFEST}. {remedy}.") from error
-    for name, expected in list(manifest["files"].items())[rank::size]:
-        file = checkpoint / name
-        if not file.is_file():
-            raise CheckpointError(f"The checkpoint file {file} is missing. {remedy}.")
-        size = file.stat().st_size
-        if size != expected["bytes"]:
-            raise CheckpointError(
-                f"The checkpoint file {file} holds {size} bytes instead of {expected['bytes']}. {remedy}."
-            )
-        if _sha256(file) != expected["sha256"]:
-            raise CheckpointError(f"The checkpoint file {file} was altered (its SHA-256 differs). {remedy}.")
+        seals = read_json(checkpoint / MANIFEST, Manifest).files
+        if INDEX not in seals:
+            raise UnreadableError(f"it lists no {INDEX}")
+    except UnreadableError as error:
+        raise CheckpointError(f"The checkpoint {checkpoint} has no readable {MANIFEST}: {error}. {remedy}.") from error
+    try:
+        verify(checkpoint, seals, share=slice(rank, None, size))
+    except BrokenSealError as error:
+        raise CheckpointError(f"The checkpoint file {error.path} {error}. {remedy}.") from error
+    return seals
 
 
 @contextmanager
@@ -287,15 +335,10 @@ def _one_process() -> Iterator[None]:
         yield
 
 
-def _sealed(file: Path) -> dict[str, Any]:
+def _sealed(file: Path) -> Seal:
     """Bring a file to the disk; what the manifest says about it."""
     _fsync(file)
-    return {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return seal(file)
 
 
 def _fsync(path: Path) -> None:

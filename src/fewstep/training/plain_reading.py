@@ -1,19 +1,27 @@
 """Reading a checkpoint without running what it says.
 
 ``torch.distributed.checkpoint`` keeps its index and its plain values as pickles and loads them without restriction, so
-a run folder from somebody else could execute anything. Here only the classes that an index consists of are loaded.
+a run folder from somebody else could execute anything. Here only the classes that an index consists of are loaded. What
+it says is believed only where it fits: the checkpoint's own files, every element of a tensor once, the types asked for.
 """
 
 import io
+import math
 import os
 import pathlib
 import pickle
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
-from torch.distributed.checkpoint.planner import ReadItem
+from torch import Tensor
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPlanner, ReadItem
+from torch.futures import Future
+
+from fewstep.errors import shown
+from fewstep.seals import Seal
 
 _INDEX = "torch.distributed.checkpoint.metadata"
 _ALLOWED = {
@@ -39,7 +47,17 @@ class _IndexUnpickler(pickle.Unpickler):
 
 
 class PlainReader(dcp.FileSystemReader):
-    """Reads a checkpoint's files; its index may name nothing but what an index consists of."""
+    """Reads a checkpoint's files; its index may name nothing but what an index consists of, and no other file.
+
+    Args:
+        checkpoint: The folder.
+        seals: Of its files, which were compared with them.
+    """
+
+    def __init__(self, checkpoint: pathlib.Path, seals: Mapping[str, Seal]) -> None:
+        super().__init__(checkpoint)
+        self.seals = seals
+        self._index: Metadata | None = None
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         """The checkpoint's index.
@@ -47,21 +65,143 @@ class PlainReader(dcp.FileSystemReader):
         Raises:
             pickle.UnpicklingError: It names something else, or is no index at all.
         """
-        with open(os.path.join(self.path, ".metadata"), "rb") as file:
-            metadata = _IndexUnpickler(file).load()
-        if not isinstance(metadata, Metadata):
-            raise pickle.UnpicklingError("it holds no index")
-        if metadata.storage_meta is None:
-            metadata.storage_meta = StorageMeta()
-        metadata.storage_meta.load_id = self.load_id
-        return metadata
+        if self._index is None:
+            with open(os.path.join(self.path, ".metadata"), "rb") as file:
+                self._index = _plain_index(file, self.seals)
+            self._index.storage_meta = self._index.storage_meta or StorageMeta()
+            self._index.storage_meta.load_id = self.load_id
+        return self._index
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        """Read what a plan asks for; a tensor that is not of the type asked for is refused, never cast."""
+        for item in plan.items:
+            stored = self.storage_data[item.storage_index]
+            with open(os.path.join(self.path, stored.relative_path), "rb") as file:
+                piece = self._slice_file(file, stored)
+                if item.type == LoadItemType.BYTE_IO:
+                    planner.load_bytes(item, io.BytesIO(piece.read(-1)))
+                    continue
+                tensor = torch.load(piece, map_location="cpu", weights_only=True)
+            target = planner.resolve_tensor(item).detach()
+            if not isinstance(tensor, Tensor) or tensor.dtype != target.dtype or tensor.layout != torch.strided:
+                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise ValueError(f"{shown(item.dest_index.fqn)} is stored as {found} and not as {target.dtype}")
+            for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+                tensor = tensor.narrow(dim, start, length)
+            if tensor.shape != target.shape:
+                raise ValueError(f"{shown(item.dest_index.fqn)} is stored with another shape than the index says")
+            target.copy_(tensor)
+            planner.commit_tensor(item, target)
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
 
 
 class PlainPlanner(dcp.DefaultLoadPlanner):
-    """Loads tensors and plain values (numbers, texts, tuples), nothing that could run."""
+    """Loads tensors and plain values (numbers, texts, tuples) of the types they had, nothing that could run.
+
+    Args:
+        whole: Whether everything in the checkpoint is asked for.
+    """
+
+    def __init__(self, *, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def set_up_planner(
+        self, state_dict: dict[str, Any], metadata: Metadata | None = None, is_coordinator: bool = False
+    ) -> None:
+        """Compare what is stored with what is asked for, name by name."""
+        super().set_up_planner(state_dict, metadata, is_coordinator)
+        stored = {} if metadata is None else metadata.state_dict_metadata
+        for name, wanted in self.state_dict.items():
+            if name not in stored:
+                raise ValueError(f"{shown(name)} is not in it")
+            if (problem := _misfit(stored[name], wanted)) is not None:
+                raise ValueError(f"{shown(name)} is stored {problem}")
+        unknown = sorted(stored.keys() - self.state_dict.keys())
+        if unknown and self.whole:
+            raise ValueError(f"it holds {shown(unknown[0])}, which the run does not have")
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         """Check a plain value before it is taken over."""
-        torch.load(value, weights_only=True)
+        name = read_item.dest_index.fqn
+        found, wanted = torch.load(value, weights_only=True), self.state_dict[name]
+        if type(found) is not type(wanted):
+            raise ValueError(f"{shown(name)} is stored as {type(found).__name__} and not as {type(wanted).__name__}")
         value.seek(0)
         super().load_bytes(read_item, value)
+
+
+def _misfit(stored: TensorStorageMetadata | BytesStorageMetadata, wanted: Any) -> str | None:
+    """How what the index says of a name differs from what the run has under it."""
+    if not isinstance(wanted, Tensor):
+        return "as a tensor and not as a plain value" if isinstance(stored, TensorStorageMetadata) else None
+    if not isinstance(stored, TensorStorageMetadata):
+        return "as a plain value and not as a tensor"
+    if stored.properties.dtype != wanted.dtype:
+        return f"as {stored.properties.dtype} and not as {wanted.dtype}"
+    if stored.size != wanted.shape:
+        return f"with shape {tuple(stored.size)} and not {tuple(wanted.shape)}"
+    return None
+
+
+def _plain_index(file: IO[bytes], seals: Mapping[str, Seal]) -> Metadata:
+    try:
+        metadata = _IndexUnpickler(file).load()
+        if not isinstance(metadata, Metadata):
+            raise pickle.UnpicklingError("it holds no index")
+        _require_consistent(metadata, seals)
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # a pickle can leave out or exchange any part of its objects
+        raise pickle.UnpicklingError("it holds no index") from error
+    return metadata
+
+
+def _require_consistent(metadata: Metadata, seals: Mapping[str, Seal]) -> None:
+    """Refuse an index that is not about these files, or by which parts of a tensor would stay unread."""
+    pieces: dict[str, list[tuple[int, ...]]] = {}
+    for index, stored in metadata.storage_data.items():
+        if stored.relative_path not in seals:
+            raise pickle.UnpicklingError(
+                f"it refers to the file {shown(stored.relative_path)}, which is none of the checkpoint's"
+            )
+        if not 0 <= stored.offset <= stored.offset + stored.length <= seals[stored.relative_path].bytes:
+            raise pickle.UnpicklingError(f"it refers to bytes that {shown(stored.relative_path)} does not have")
+        if stored.transform_descriptors:
+            raise pickle.UnpicklingError(f"{shown(index.fqn)} is stored in a way that no checkpoint needs")
+        pieces.setdefault(index.fqn, []).append(tuple(index.offset or ()))
+    for name, stored in metadata.state_dict_metadata.items():
+        if isinstance(stored, BytesStorageMetadata):
+            complete = name in pieces
+        else:
+            chunks = [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in stored.chunks]
+            known = isinstance(stored.properties.dtype, torch.dtype) and isinstance(stored.size, torch.Size)
+            complete = known and _is_tiled(stored.size, chunks)
+            complete = complete and {offset for offset, _ in chunks} <= set(pieces.get(name, ()))
+        if not complete:
+            raise pickle.UnpicklingError(f"parts of {shown(name)} are missing")
+
+
+def _is_tiled(size: Sequence[int], chunks: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
+    """Whether boxes (offset, sizes) cover a tensor, each element once."""
+    for offset, sizes in chunks:
+        ends = zip(offset, sizes, size, strict=True)
+        if not all(start >= 0 and length >= 0 and start + length <= whole for start, length, whole in ends):
+            return False
+    if sum(math.prod(sizes) for _, sizes in chunks) != math.prod(size):
+        return False
+    filled = sorted(chunk for chunk in chunks if math.prod(chunk[1]))
+    for number, one in enumerate(filled):
+        for other in filled[number + 1 :]:
+            if size and other[0][0] >= one[0][0] + one[1][0]:
+                break  # nor do those behind it: they are in the order of their first rows
+            if _overlap(one, other):
+                return False
+    return True
+
+
+def _overlap(one: tuple[tuple[int, ...], tuple[int, ...]], other: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
+    sides = zip(*one, *other, strict=True)
+    return all(a < b + height and b < a + width for a, width, b, height in sides)
