@@ -165,12 +165,6 @@ def test_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         create_model_adapter(tmp_path / "nowhere")
 
 
-def test_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
-    with pytest.raises(ConfigError, match=r"model\.safetensors is not a folder"):
-        create_model_adapter(tmp_path / "model.safetensors")
-
-
 def test_repository_that_cannot_be_reached_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ConfigError, match="somebody/model is not a local folder, not in the download cache, and the"):

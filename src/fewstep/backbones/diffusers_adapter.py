@@ -6,6 +6,8 @@ A family adds its clock, how its network is asked and how its pipeline embeds pr
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.backbones.lora_merge import PipelineLoras
+from fewstep.backbones.one_file import OneFile
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.source import load_component, loading, locate, pipeline_parts, quiet_imports
@@ -26,6 +29,8 @@ class DiffusersAdapter(ModelAdapter):
     merges_lora = True
     network_class: ClassVar[str]
     vae_class: ClassVar[str] = "AutoencoderKL"
+    encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = None
+    """How the names of each text encoder begin in files of the original layout; None where those are not read."""
     pipeline_unit: ClassVar[int] = 1
     """The pipeline takes multiples of this many pixels, whatever its VAE."""
     default_latent_side: ClassVar[int] = 128
@@ -35,6 +40,11 @@ class DiffusersAdapter(ModelAdapter):
         super().__init__(config, components)
         self.network_config = components[self.network_component]
         self.vae_config = components["vae"]
+        if config.components is not None and self.encoder_prefixes is None:
+            raise ConfigError(
+                f"backbone.model is {config.model}, but the backbone {self.kind} reads no files in an original layout; "
+                "give the model as a diffusers folder."
+            )
         self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
 
     @classmethod
@@ -83,10 +93,12 @@ class DiffusersAdapter(ModelAdapter):
             import diffusers
 
             pipeline_class = getattr(diffusers, self.pipeline_class)
+        origin = self.config.origin
         given = {**self.load_kwargs(), **components}
-        with loading(self.config.model, self.config.revision, f"the pipeline {self.config.model}"):
+        inside = {name: self._load_inside(name, dtype) for name in self._inside() if name not in given}
+        with loading(origin, self.config.revision, f"the pipeline {origin}"):
             pipeline = pipeline_class.from_pretrained(
-                locate(self.config.model), revision=self.config.revision, dtype=dtype, **given
+                locate(origin), revision=self.config.revision, dtype=dtype, **given, **inside
             )
         self._merge({name: part for name, part in pipeline.components.items() if name not in given})
         pipeline.set_progress_bar_config(disable=True)
@@ -116,7 +128,7 @@ class DiffusersAdapter(ModelAdapter):
             folder,
             network,
             self.student_scheduler(),
-            model=self.config.model,
+            model=self.config.origin,
             revision=self.config.revision,
             model_index=self.components["model_index"],
             network_component=self.network_component,
@@ -135,12 +147,15 @@ class DiffusersAdapter(ModelAdapter):
         return network.eval().requires_grad_(False)
 
     def require_usable(self) -> None:
+        self._inside()
         if self.config.lora:
             self._loras().read()
 
     def text_identity(self) -> Mapping[str, Any]:
-        told = self._loras().text_identity() if self.config.lora else []
-        return {"lora": told} if told else {}
+        told: dict[str, Any] = {"lora": self._loras().text_identity()} if self.config.lora else {}
+        if self._one_file is not None:
+            told["one_file"] = self._one_file.content(tuple(self.encoder_prefixes or ()))
+        return {name: value for name, value in told.items() if value}
 
     def get_text_encoders(self, pipeline: Any) -> list[nn.Module]:
         return _present(pipeline, "text_encoder")
@@ -165,17 +180,47 @@ class DiffusersAdapter(ModelAdapter):
 
     def _changed(self, dtype: torch.dtype) -> dict[str, nn.Module]:
         """Components other than the network whose files are not those of the checkpoint, loaded as they are now."""
-        if not self.config.lora:
-            return {}
-        changed = self._loras().components() - {self.network_component}
+        merged = self._loras().components() if self.config.lora else set()
+        changed = {*merged, *self._inside()} - {self.network_component}
         if not changed:
             return {}
         others = pipeline_parts(self.components["model_index"]).keys() - changed - {"scheduler"}
         pipeline = self.load_pipeline(dtype=dtype, **dict.fromkeys(others))
         return {name: pipeline.components[name] for name in sorted(changed)}
 
+    @cached_property
+    def _one_file(self) -> OneFile | None:
+        if self.config.components is None or self.encoder_prefixes is None:
+            return None
+        return OneFile(
+            self.config.model,
+            folder=self.config.components,
+            revision=self.config.revision,
+            encoders=self.encoder_prefixes,
+            network=self.network_component,
+        )
+
+    def _inside(self) -> list[str]:
+        """Components that come from one file instead of the folder that describes the model."""
+        if self._one_file is None:
+            return []
+        parts = pipeline_parts(self.components["model_index"])
+        return [name for name in self._one_file.held if name in parts and name not in self.load_kwargs()]
+
+    def _load_inside(self, component: str, dtype: torch.dtype) -> nn.Module:
+        assert self._one_file is not None
+        library, class_name = pipeline_parts(self.components["model_index"])[component]
+        if component == self.network_component:
+            class_name = self.network_class
+        with quiet_imports():
+            kind = getattr(import_module(library), class_name)
+        like = self.network_without_weights() if component == self.network_component else None
+        return self._one_file.load(component, kind, like=like, dtype=dtype)
+
     def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
-        return load_component(self.config.model, self.config.revision, component, class_name, dtype)
+        if component in self._inside():
+            return self._load_inside(component, dtype)
+        return load_component(self.config.origin, self.config.revision, component, class_name, dtype)
 
 
 def _present(pipeline: Any, name: str) -> list[Any]:

@@ -81,6 +81,10 @@ class FluxAdapter(PackedFlowAdapter):
     config_class: ClassVar[type[BackboneConfig]] = FluxConfig
     pipeline_class: ClassVar[str] = "FluxPipeline"
     network_class: ClassVar[str] = "FluxTransformer2DModel"
+    encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
+        "text_encoder": ("text_encoders.clip_l.transformer.",),
+        "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
+    }
     block_classes: ClassVar[tuple[str, ...]] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
     config: FluxConfig
 

@@ -83,8 +83,14 @@ class BackboneConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: str
-    model: str = Field(description="Hugging Face repository id or a local diffusers folder")
-    revision: str | None = None
+    model: str = Field(
+        description="Hugging Face repository id, local diffusers folder, or one safetensors file in the original layout"
+    )
+    components: str | None = Field(
+        default=None,
+        description="for one file: the folder or repository with the JSON files and whatever the file lacks",
+    )
+    revision: str | None = Field(default=None, description="of the repository")
     height: int = Field(default=1024, gt=0, description="pixels")
     width: int = Field(default=1024, gt=0, description="pixels")
     allow_distilled: bool = Field(
@@ -95,6 +101,11 @@ class BackboneConfig(BaseModel):
     )
     not_about_text: ClassVar[frozenset[str]] = frozenset()
     """A family's own fields that change no prompt embedding."""
+
+    @property
+    def origin(self) -> str:
+        """The folder or repository that describes the model."""
+        return self.components or self.model
 
     def without_guidance(self) -> str | None:
         """Why the teacher gives no direction of guidance under these choices, and what to set; None when it does."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.refused import other_medium, refuse_distilled, refuse_distilled_name
 from fewstep.backbones.source import Checkpoint, open_checkpoint
@@ -68,10 +69,11 @@ def create_model_adapter(
         ConfigError: The checkpoint cannot be read, is already distilled, or is not what ``config.kind`` drives.
     """
     model = str(base_model)
+    origin = _origin(model, config)
     refuses = as_teacher and not (config is not None and config.allow_distilled)
     if refuses:
-        refuse_distilled_name(model)
-    checkpoint = open_checkpoint(model, config.revision if config is not None else None)
+        refuse_distilled_name(Path(model).stem if is_one_file(model) else model)
+    checkpoint = open_checkpoint(origin, config.revision if config is not None else None)
     if refuses:
         refuse_distilled(checkpoint)
     if config is None:
@@ -86,8 +88,21 @@ def create_model_adapter(
             "the model yourself, and leave backbone.lora out."
         )
     if model != config.model:  # what was made from the config's model has its LoRAs inside
-        config = config.model_copy(update={"model": model, "lora": ()})
+        config = config.model_copy(update={"model": model, "components": None, "lora": ()})
     return adapter(config, checkpoint.adapter_components)
+
+
+def _origin(model: str, config: BackboneConfig | None) -> str:
+    """The folder or repository that describes a model."""
+    components = config.components if config is not None and config.model == model else None
+    if is_one_file(model):
+        require_usable_file(model, components)
+    elif components is not None:
+        raise ConfigError(
+            f"backbone.components is {components}, but backbone.model is {model}, which is no single file of weights "
+            "and brings its own components; leave backbone.components out."
+        )
+    return components or model
 
 
 def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:

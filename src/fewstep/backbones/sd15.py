@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 (epsilon) and 2.x (epsilon or v-prediction): one UNet, one CLIP, one adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,6 +28,9 @@ class SD15Adapter(VariancePreservingAdapter):
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     network_component: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DConditionModel"
+    encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
+        "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.")
+    }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
     config: SD15Config
 

@@ -38,6 +38,11 @@ class SD3Adapter(FlowMatchAdapter):
     config_class: ClassVar[type[BackboneConfig]] = SD3Config
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
     network_class: ClassVar[str] = "SD3Transformer2DModel"
+    encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
+        "text_encoder": ("text_encoders.clip_l.transformer.",),
+        "text_encoder_2": ("text_encoders.clip_g.transformer.",),
+        "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
+    }
     block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
     config: SD3Config
 

@@ -30,6 +30,10 @@ class SDXLAdapter(VariancePreservingAdapter):
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     network_component: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DConditionModel"
+    encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
+        "text_encoder": ("conditioner.embedders.0.transformer.",),
+        "text_encoder_2": ("conditioner.embedders.1.model.",),
+    }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
     config: SDXLConfig
 

@@ -97,7 +97,10 @@ def find_file(source: str, name: str, *, revision: str | None) -> Path | None:
         path = Path(source, name)
         return path if path.is_file() else None
     if source.startswith((".", "/", "~")) or source.count("/") > 1 or os.path.exists(source):
-        raise ConfigError(f"{source} is not a folder. Give a diffusers folder or a Hugging Face repository id.")
+        one_file = " One file of weights needs backbone.components in a recipe." if source.endswith("tensors") else ""
+        raise ConfigError(
+            f"{source} is not a folder. Give a diffusers folder or a Hugging Face repository id.{one_file}"
+        )
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 

@@ -16,6 +16,7 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
     (("backbone", "lora"), []),
+    (("backbone", "components"), None),
 )
 """Settings that came after runs had been named: with these values they compute what there was before them."""
 

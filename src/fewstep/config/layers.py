@@ -122,7 +122,7 @@ def anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 _PROMPT_FILE = ("prompts", "path")
-_PATHS = (_PROMPT_FILE, ("backbone", "model"), ("backbone", "lora", "*", "path"))
+_PATHS = (_PROMPT_FILE, ("backbone", "model"), ("backbone", "components"), ("backbone", "lora", "*", "path"))
 _WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 

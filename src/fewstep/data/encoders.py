@@ -18,7 +18,7 @@ def encoder_identity(adapter: ModelAdapter) -> dict[str, Any]:
     return {
         "kind": adapter.kind,
         "settings": adapter.config.model_dump(mode="json", exclude={*_COMMON_SETTINGS, *adapter.config.not_about_text}),
-        "files": _content(adapter.config.model, adapter.config.revision),
+        "files": _content(adapter.config.origin, adapter.config.revision),
         **adapter.text_identity(),
     }
 

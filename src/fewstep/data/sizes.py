@@ -127,6 +127,6 @@ def prompt_shapes(backbone: BackboneConfig, components: Mapping[str, Mapping[str
 
 
 def _components(backbone: BackboneConfig) -> Mapping[str, Mapping[str, Any]]:
-    if Path(backbone.model).is_dir() or backbone.model.startswith("fewstep:"):
-        return open_checkpoint(backbone.model, backbone.revision).components
+    if Path(backbone.origin).is_dir() or backbone.origin.startswith("fewstep:"):
+        return open_checkpoint(backbone.origin, backbone.revision).components
     return {adapter_class(backbone.kind).network_component: PUBLISHED.get(backbone.kind, {})}

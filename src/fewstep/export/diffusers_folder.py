@@ -19,7 +19,7 @@ from fewstep.export.card import DTYPES, model_card, plain_floats, stock_call
 from fewstep.files import explain_write_errors
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
-NOT_KEPT = {"model", "revision", "allow_distilled", "lora"}
+NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
 
 
 @dataclass(frozen=True)

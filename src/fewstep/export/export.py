@@ -37,10 +37,11 @@ def export(run: str | Path, output: str | Path, *, dtype: str = "fp32", factors_
     if factors_only:
         if not isinstance(trained, LoraWeights):
             raise ConfigError(f"The run {run} trained all weights, so it has no factors; export it without --factors.")
-        if config.backbone.lora:
+        if config.backbone.lora or config.backbone.components:
+            reason = "has LoRAs merged into it (backbone.lora)" if config.backbone.lora else "is one file of weights"
             raise ConfigError(
-                f"The teacher of {run} has LoRAs merged into it (backbone.lora), which its factors alone would leave "
-                "out; export the merged student, without --factors."
+                f"The teacher of {run} {reason}, which is not what diffusers would put the factors on; "
+                "export the merged student, without --factors."
             )
         require_loader(network, config.backbone.model)
         facts = student_facts(adapter, config.sampling.levels, student.provenance)

@@ -35,7 +35,7 @@ def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
     Raises:
         ConfigError: The checkpoint cannot be read, or its backbone is not one that a plan can be made for.
     """
-    components = shipped().get(config.model)
+    components = shipped().get(config.origin)
     if components is None or config.revision is not None:
         adapter = create_model_adapter(config.model, config)
     else:
@@ -61,7 +61,7 @@ def prompts_without_values(adapter: DiffusersAdapter, count: int, dtype: torch.d
 
 def decoder_parameters(adapter: DiffusersAdapter) -> int:
     """Parameters of the VAE, which the main process keeps when it draws pictures."""
-    if adapter.config.model in shipped():
+    if adapter.config.origin in shipped():
         return _DECODERS[adapter.vae_class]
     with quiet_imports():
         import diffusers
