@@ -1,8 +1,9 @@
-# make demo       distil the embedded teacher to four steps and write runs/demo/report.html
-# make test       the fast tier: formatting, types, import rules, tests
-# make test-slow  the slow tier: the wheel in an empty environment, the demo and its claims, the benchmarks
-# make test-all   the fast tier, then the slow one
-# make check      formatting and types only
+# make demo           distil the embedded teacher to four steps and write runs/demo/report.html
+# make test           the fast tier: formatting, types, import rules, tests
+# make test-slow      the slow tier: the wheel in an empty environment, the demo and its claims, the benchmarks
+# make test-all       the fast tier, then the slow one
+# make test-portable  the numeric tests as on other processors: fewer instructions, other kernels, 1, 2 and 4 threads
+# make check          formatting and types only
 #
 # Each target makes .venv and installs what it needs from constraints.txt; the second time that takes no time.
 
@@ -13,20 +14,29 @@ INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 # One thread per process: on a busy machine OpenMP threads wait for each other far longer than they help.
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+# Workers take whole stretches of tests, so that one of them makes what the tests of a file share.
+SPREAD := -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-slow test-all check clean
+# Settings of tests/portable.py and their numbers of threads; all of them when none are named.
+SETTINGS ?=
+THREADS ?= 1,2,4
+
+.PHONY: demo test test-slow test-all test-portable check clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
 	@$(BIN)/fewstep demo
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" -n $(WORKERS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 test-slow: .venv/installed-test
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow
 
 test-all: test test-slow
+
+test-portable: .venv/installed-test
+	$(BIN)/python -m tests.portable $(SETTINGS) --threads $(THREADS) --workers $(WORKERS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

@@ -1,19 +1,37 @@
 """Every test runs offline and on one thread, so that numbers repeat and no test waits for a network."""
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# tests/portable.py asks for more: the numbers must hold with any number
+os.environ.setdefault("FEWSTEP_TEST_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", os.environ["FEWSTEP_TEST_THREADS"])
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
 
+import pytest
 import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ["FEWSTEP_TEST_THREADS"]))
 # random cases are the same on every machine, and shared machines have no reliable clock
 settings.register_profile("fewstep", deadline=None, derandomize=True)
 settings.load_profile("fewstep")
 # the shapes in the signatures are checked here and cost nothing elsewhere
 install_import_hook(["fewstep.core", "fewstep.methods"], "beartype.beartype")
+
+TESTS = Path(__file__).parent
+# where networks are asked and their answers compared: what another processor could round to another verdict
+NUMERIC = {
+    *("backbones", "core", "data", "demo", "distributed", "evaluation", "export", "methods"),
+    *("planning", "roles", "sampling", "training"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test of the numeric folders."""
+    for item in items:
+        if item.path.relative_to(TESTS).parts[0] in NUMERIC:
+            item.add_marker(pytest.mark.numeric)

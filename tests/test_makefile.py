@@ -64,6 +64,12 @@ def test_the_fast_tier_leaves_the_slow_tests_out_and_the_slow_tier_has_them(clon
     assert "-m pytest -m slow" in slow
 
 
+def test_other_processors_are_tried_with_the_settings_and_threads_that_are_asked(clone: Path) -> None:
+    pretend_installed(clone)
+    steps = make(clone, "--dry-run", "test-portable", "SETTINGS=oldest", "THREADS=2").stdout
+    assert "-m tests.portable oldest --threads 2" in steps
+
+
 def test_the_fast_tier_checks_format_and_types(clone: Path) -> None:
     pretend_installed(clone)
     steps = make(clone, "--dry-run", "test").stdout
