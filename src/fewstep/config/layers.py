@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.config.recipe_files import recipe_names, recipe_source
-from fewstep.config.yaml_text import parse_yaml, parse_yaml_mapping
-from fewstep.errors import ConfigError
+from fewstep.config.yaml_text import MAX_CHARACTERS, parse_yaml, parse_yaml_mapping
+from fewstep.errors import ConfigError, shown
 
 DISCRIMINATORS = ("kind", "law", "at", "mode")
 COMMAND_LINE = "the command line"
+MAX_KEYS = 20
+"""Names in one override; the deepest setting has 5."""
+MAX_BASES = 50
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def recipe_layers(name_or_path: str) -> list[Layer]:
         if layer.source in seen:
             raise ConfigError(f"The bases go in a circle: {' -> '.join([*seen, layer.source])}. Remove one 'base:'.")
         seen.append(layer.source)
+        if len(seen) > MAX_BASES:
+            raise ConfigError(f"{seen[0]} stands on more than {MAX_BASES} bases; write some of them as one recipe.")
         layers.append(layer)
     return layers[::-1]
 
@@ -69,7 +74,7 @@ def recipe_text(name_or_path: str) -> str:
         ConfigError: There is no such recipe.
     """
     if _is_path(name_or_path):
-        return _read_file(Path(name_or_path).expanduser().resolve(), below=None)
+        return _read_file(_absolute(name_or_path, Path(), "the recipe"), below=None)
     return recipe_source(name_or_path)
 
 
@@ -84,8 +89,13 @@ def override_layer(overrides: Iterable[str]) -> Layer:
         path, equals, text = override.partition("=")
         keys = path.strip().split(".")
         if not equals or not all(keys):
-            raise ConfigError(f"'{override}' on the command line is no override; write it as student.lr=1e-4.")
-        _put(settings, keys, parse_yaml(text, source=f"The value of '{override}' on the command line"))
+            raise ConfigError(f"{shown(override)} on the command line is no override; write it as student.lr=1e-4.")
+        if len(keys) > MAX_KEYS:
+            raise ConfigError(
+                f"{shown(override)} on the command line names {len(keys)} keys, one below the other; no setting lies "
+                f"deeper than {MAX_KEYS}."
+            )
+        _put(settings, keys, parse_yaml(text, source=f"The value of {shown(override)} on the command line"))
     return Layer(COMMAND_LINE, anchor_paths(settings, Path()))
 
 
@@ -130,7 +140,7 @@ def _anchored(value: Any, keys: Sequence[str], folder: Path, *, always: bool) ->
     """``value`` with the text at ``keys`` as an absolute path, if it is there and is one; ``*`` is every item."""
     if not keys:
         is_path = isinstance(value, str) and value and (always or value[0] in "./~" or value.endswith(_WEIGHT_FILES))
-        return str((folder / Path(value).expanduser()).resolve()) if is_path else value
+        return str(_absolute(value, folder, "a path of the settings")) if is_path else value
     key, *below = keys
     if key == "*" and isinstance(value, list):
         return [_anchored(item, below, folder, always=always) for item in value]
@@ -142,7 +152,7 @@ def _anchored(value: Any, keys: Sequence[str], folder: Path, *, always: bool) ->
 def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, str | None, Path]:
     """One recipe or base: its layer, its own base, and the folder that the base is relative to."""
     if _is_path(reference):
-        path = (beside / Path(reference).expanduser()).resolve()
+        path = _absolute(reference, beside, "the recipe" if below is None else f"the base of {below}")
         settings = parse_yaml_mapping(_read_file(path, below=below), source=str(path))
         layer = Layer(str(path), anchor_paths({k: v for k, v in settings.items() if k != "base"}, path.parent))
         folder = path.parent
@@ -152,7 +162,9 @@ def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, st
         folder = beside
     base = settings.get("base")
     if base is not None and not isinstance(base, str):
-        raise ConfigError(f"base is {base!r} in {layer.source}; it names a built-in recipe or a file beside this one.")
+        raise ConfigError(
+            f"base is {shown(base)} in {layer.source}; it names a built-in recipe or a file beside this one."
+        )
     return layer, base, folder
 
 
@@ -162,9 +174,23 @@ def _is_path(reference: str) -> bool:
     return reference.endswith((".yaml", ".yml")) or "/" in reference or "\\" in reference
 
 
+def _absolute(text: str, folder: Path, what: str) -> Path:
+    """A path that is relative to ``folder``; ``~`` is the home folder."""
+    try:
+        return (folder / Path(text).expanduser()).resolve()
+    # zero bytes; a home folder that is not there; links in a circle
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(f"{what} is {shown(text)}, which is no path: {error}.") from error
+
+
 def _read_file(path: Path, *, below: str | None) -> str:
     asked = f", which is the base of {below}," if below else ""
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a file")
+        size = path.stat().st_size
+        if size > 4 * MAX_CHARACTERS:
+            raise OSError(f"it has {size} bytes; recipes have {MAX_CHARACTERS} characters at most")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"There is no recipe file {path}{asked.rstrip(',')}; check the path.") from error

@@ -4,7 +4,7 @@ import difflib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def recipe_source(name: str) -> str:
         nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(nearest)}? " if nearest else ""
         raise ConfigError(
-            f"There is no recipe '{name}'. {hint}The built-in recipes are {', '.join(names)}; "
+            f"There is no recipe {shown(name)}. {hint}The built-in recipes are {', '.join(names)}; "
             "a recipe file of your own is named by its path, which ends in .yaml."
         )
     return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
