@@ -58,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep", "fewstep.backbones", "fewstep.config", "fewstep.roles", "fewstep.runs", "fewstep.training"),
     },
 }
-EVERYWHERE = {"fewstep.errors", "fewstep.files", "fewstep.seals"}
+EVERYWHERE = {"fewstep.bounds", "fewstep.errors", "fewstep.files", "fewstep.seals"}
 FREE = {"demo", "cli"}
 # the metrics are pure; only what applies them to a model knows models
 FREE_FILES = {"evaluation/run.py"}

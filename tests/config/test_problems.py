@@ -61,7 +61,7 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         ("student.betas=[0.9]", "student.betas.1 is not stated and has no default"),
         (
             "student.betas=[0.9, 0.9, 0.9]",
-            "student.betas is [0.9, 0.9, 0.9], from the command line; it must be a list of 2.",
+            "student.betas is [0.9, 0.9, 0.9], from the command line; it must be a list of at most 2.",
         ),
         (
             "precision.compute=fp16",

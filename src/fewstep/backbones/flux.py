@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewstep.backbones import packed
 from fewstep.backbones.packed_flow import PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning, PromptBatch
+from fewstep.bounds import Guidance
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
@@ -38,8 +39,8 @@ class GuidanceEmbedding(_Choice):
     """The same prompt at two embedded scales, per unit of scale; the low one is the teacher's unguided prediction."""
 
     mode: Literal["guidance_embedding"] = "guidance_embedding"
-    high: float = Field(default=3.5, ge=0)
-    low: float = Field(default=UNGUIDED, ge=0)
+    high: Guidance = 3.5
+    low: Guidance = UNGUIDED
 
     @model_validator(mode="after")
     def _high_is_above_low(self) -> "GuidanceEmbedding":
@@ -62,8 +63,8 @@ class FluxConfig(BackboneConfig):
 
     kind: Literal["flux"] = "flux"
     max_sequence_length: int = Field(default=512, gt=0, le=512, description="T5 tokens")
-    guidance: float = Field(
-        default=3.5, ge=0, description="embedded scale of student and fake score, and of the exported student"
+    guidance: Guidance = Field(
+        default=3.5, description="embedded scale of student and fake score, and of the exported student"
     )
     ca: Direction = Field(default=GuidanceEmbedding(), description="what stands for the direction of guidance")
     not_about_text: ClassVar[frozenset[str]] = frozenset({"guidance", "ca"})

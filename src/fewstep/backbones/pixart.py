@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
+from fewstep.bounds import Tokens
 from fewstep.errors import ConfigError
 
 
@@ -20,7 +21,7 @@ class PixArtConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for PixArt-Sigma."""
 
     kind: Literal["pixart"] = "pixart"
-    max_sequence_length: int = Field(default=300, gt=0, description="T5 tokens of a prompt")
+    max_sequence_length: Tokens = Field(default=300, gt=0, description="T5 tokens of a prompt")
 
 
 class PixArtAdapter(VariancePreservingAdapter):

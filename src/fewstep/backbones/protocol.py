@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
 from fewstep.core.points import NoisyLatent
 
@@ -72,9 +73,9 @@ class LoraSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: str = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
-    file: str | None = Field(default=None, description="which file of the folder or repository; None is the only one")
-    scale: float = Field(default=1.0, ge=-100, le=100)
+    path: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
+    file: Name | None = Field(default=None, description="which file of the folder or repository; None is the only one")
+    scale: Scale = 1.0
 
 
 class BackboneConfig(BaseModel):
@@ -82,22 +83,24 @@ class BackboneConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: str
-    model: str = Field(
+    kind: Name
+    model: Place = Field(
         description="Hugging Face repository id, local diffusers folder, or one safetensors file in the original layout"
     )
-    components: str | None = Field(
+    components: Place | None = Field(
         default=None,
         description="for one file: the folder or repository with the JSON files and whatever the file lacks",
     )
-    revision: str | None = Field(default=None, description="of the repository")
-    height: int = Field(default=1024, gt=0, description="pixels")
-    width: int = Field(default=1024, gt=0, description="pixels")
+    revision: Name | None = Field(default=None, description="of the repository")
+    height: Pixels = Field(default=1024, description="pixels")
+    width: Pixels = Field(default=1024, description="pixels")
     allow_distilled: bool = Field(
         default=False, description="accept a checkpoint that looks already distilled; for those that only look it"
     )
     lora: tuple[LoraSource, ...] = Field(
-        default=(), description="merged into the model, in this order, before anything else; the result is the teacher"
+        default=(),
+        max_length=100,
+        description="merged into the model, in this order, before anything else; the result is the teacher",
     )
     not_about_text: ClassVar[frozenset[str]] = frozenset()
     """A family's own fields that change no prompt embedding."""

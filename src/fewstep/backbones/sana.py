@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fewstep.backbones import flow_match
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.bounds import Tokens
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -26,7 +27,7 @@ class SanaConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for the SANA family."""
 
     kind: Literal["sana"] = "sana"
-    max_sequence_length: int = Field(default=300, ge=2, description="Gemma tokens of a prompt")
+    max_sequence_length: Tokens = Field(default=300, ge=2, description="Gemma tokens of a prompt")
     instruction: bool = Field(
         default=True, description="put the pipeline's own instruction before each prompt, as its call does by default"
     )

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fewstep.bounds import Count, Name, Pictures
 
 
 class EvaluationConfig(BaseModel):
@@ -10,12 +12,14 @@ class EvaluationConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    every: PositiveInt = Field(description="student updates between measurements")
-    metrics: tuple[str, ...] = Field(min_length=1, description="names, as `fewstep evaluate metrics` lists them")
-    settings: dict[str, dict[str, Any]] = Field(default_factory=dict, description="of the metrics, by name")
-    num_prompts: PositiveInt = Field(default=16, description="the first of the run's prompts")
-    num_seeds: PositiveInt = Field(default=1, description="pictures per prompt")
-    keep_best: str | None = Field(default=None, description="the figure by which the best student is kept")
+    every: Count = Field(description="student updates between measurements")
+    metrics: tuple[Name, ...] = Field(
+        min_length=1, max_length=100, description="names, as `fewstep evaluate metrics` lists them"
+    )
+    settings: dict[Name, dict[Name, Any]] = Field(default_factory=dict, description="of the metrics, by name")
+    num_prompts: Count = Field(default=16, description="the first of the run's prompts")
+    num_seeds: Pictures = Field(default=1, description="pictures per prompt")
+    keep_best: Name | None = Field(default=None, description="the figure by which the best student is kept")
 
     @model_validator(mode="after")
     def _settings_have_their_metric(self) -> "EvaluationConfig":

@@ -1,6 +1,7 @@
 """Says in plain sentences what is wrong with stated settings: the value, where it came from, what to do."""
 
 import difflib
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,9 +13,13 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.layers import Layer
 from fewstep.config.run_config import RunConfig, backbone_config_class
 from fewstep.config.schema import fields_of, leaf_paths, real_path
-from fewstep.errors import ConfigError
+from fewstep.errors import MAX_LINES, ConfigError, shown
 
 Path = tuple[str | int, ...]
+
+MOST_LISTED = MAX_LINES - 2
+"""Problems in one message, whose first line says what they are and whose last says how many more there are."""
+_MORE = "... and"
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -25,7 +30,9 @@ _EXPECTED = {
     "bool_type": "true or false",
     "string_type": "text",
     "tuple_type": "a list",
-    "too_long": "a list of {max_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_too_long": "a text of at most {max_length} characters",
+    "predicate_failed": "one line of text without control characters",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
@@ -37,18 +44,38 @@ _NOT_A_MAPPING = ("model_type", "model_attributes_type", "dataclass_type", "data
 
 
 def explain(error: ValidationError, settings: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """One sentence for each problem that validation found, without repetition."""
-    sentences = (_sentence(details, settings, layers) for details in error.errors(include_url=False))
-    return list(dict.fromkeys(sentences))
+    """One sentence for each problem that validation found, without repetition; as many as are listed, then how many."""
+    found = error.errors(include_url=False)
+    return _first((_sentence(details, settings, layers) for details in found), of=len(found))
 
 
-def non_finite(settings: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
-    """One sentence for each number that is not finite: no setting may be."""
-    return [
-        f"{_dotted(path)} is {value}, from {_source(path, layers)}; it must be a finite number."
-        for path, value in _scalars(settings)
-        if isinstance(value, float) and not math.isfinite(value)
-    ]
+def unusable(settings: Mapping[str, Any], layers: Sequence[Layer]) -> list[str]:
+    """One sentence for each value that no setting can have whatever its name: no finite number, no text of Unicode."""
+    problems = []
+    for path, value in _scalars(settings):
+        if isinstance(value, float) and not math.isfinite(value):
+            problems.append((path, f"is {value}", "it must be a finite number"))
+        elif isinstance(value, str) and not _is_unicode(value):
+            problems.append((path, f"is {shown(value)}", "it holds halves of characters, which no file can hold"))
+        elif not all(map(_is_unicode, path)):
+            problems.append((path, "is stated", "its name holds halves of characters"))
+    sentences = (f"{_dotted(path)} {said}, from {_source(path, layers)}; {demand}." for path, said, demand in problems)
+    return _first(sentences, of=len(problems))
+
+
+def listed(problems: Sequence[str]) -> str:
+    """One message for all that was found."""
+    if len(problems) == 1:
+        return problems[0]
+    *_, last = problems
+    count = f"{len(problems)} problems" if not last.startswith(_MORE) else "more problems than are listed"
+    return f"The settings have {count}:\n" + "\n".join(f"  {problem}" for problem in problems)
+
+
+def _first(sentences: Iterator[str], *, of: int) -> list[str]:
+    """The first sentences, as many as a message has lines for; the others are not even made, which may take long."""
+    told = list(dict.fromkeys(itertools.islice(sentences, MOST_LISTED)))
+    return told if of <= MOST_LISTED else [*told, f"{_MORE} {of - MOST_LISTED} more."]
 
 
 def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequence[Layer]) -> str:
@@ -63,22 +90,27 @@ def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequen
         return f"{_dotted(path)} is not stated and has no default; add it to the recipe or to the command line."
     if kind == "value_error":
         return _broken_rule(path, str(context["error"]), source)
-    value = _shown(details["input"])
+    value = shown(details["input"])
     if kind == "union_tag_not_found":
         return f"{_dotted(path)} is {value}, from {source}, and does not say its {context['discriminator']}."
     if kind == "union_tag_invalid":
         tag, choices = context["tag"], context["expected_tags"]
         key = context["discriminator"].strip("'")
-        return f"{_dotted((*path, key))} is '{tag}', from {source}; it must be one of {choices}."
+        return f"{_dotted((*path, key))} is {shown(tag)}, from {source}; it must be one of {choices}."
     if kind in _NOT_A_MAPPING:
         return f"{_dotted(path)} is {value}, from {source}; it must be a mapping of settings."
-    expected = _EXPECTED[kind].format(**context) if kind in _EXPECTED else None
+    expected = _EXPECTED[kind].format_map(_whole(context)) if kind in _EXPECTED else None
     demand = f"it must be {expected}." if expected else f"{details['msg'][:1].lower()}{details['msg'][1:]}."
     return f"{_dotted(path)} is {value}, from {source}; {demand}"
 
 
+def _whole(context: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds such as 1000.0 as they are written: 1000."""
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in context.items()}
+
+
 def _broken_rule(path: Path, rule: str, source: str) -> str:
-    place = _dotted(path)
+    place, rule = _dotted(path), shown(rule, 500, quoted=False)
     said = rule if rule.startswith(place) else f"{place}: {rule}"
     return f"{said.removesuffix('.')} (from {source})."
 
@@ -86,6 +118,8 @@ def _broken_rule(path: Path, rule: str, source: str) -> str:
 def _nearest(path: Path, owner: type | None) -> str:
     """The settings a wrong key may have meant: its neighbours by spelling, then the same name elsewhere."""
     key, dotted_path = str(path[-1]), _dotted(path)
+    if "." in key:
+        return "a name has no dot; write each one below the other."
     known = list(dict.fromkeys(leaf_paths(RunConfig)))
     here = {_dotted((*path[:-1], name)): name for name in fields_of(owner)} if owner else {}
     if dotted_path in known:
@@ -118,9 +152,9 @@ def _source(path: Path, layers: Sequence[Layer]) -> str:
 
 def _scalars(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     items: Sequence[tuple[str | int, Any]]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and value:
         items = list(value.items())
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value:
         items = list(enumerate(value))
     else:
         yield path, value
@@ -130,9 +164,13 @@ def _scalars(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def _dotted(path: Path) -> str:
-    return ".".join(str(key) for key in path)
+    """A path as it is written, each name of it cut and without control characters."""
+    return shown(".".join(_name(key) for key in path), 200, quoted=False)
 
 
-def _shown(value: Any) -> str:
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def _name(key: str | int) -> str:
+    return shown(key, 60, quoted=False) if key != "" else "''"
+
+
+def _is_unicode(key: str | int) -> bool:
+    return not any("\ud800" <= char <= "\udfff" for char in str(key))

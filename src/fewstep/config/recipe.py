@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewstep.config.explain import explain, non_finite
+from fewstep.config.explain import explain, listed, unusable
 from fewstep.config.layers import Layer, merge_layers, override_layer, recipe_layers
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import ConfigError
@@ -49,16 +49,13 @@ def build_config(layers: Sequence[Layer]) -> RunConfig:
         ConfigError: One line for each problem.
     """
     settings = merge_layers(layers)
-    problems = non_finite(settings, layers)
+    problems = unusable(settings, layers)
     if not problems:
         try:
             return validate(settings)
         except ValidationError as error:
             problems = explain(error, settings, layers)
-    if len(problems) == 1:
-        raise ConfigError(problems[0])
-    listed = "\n".join(f"  {problem}" for problem in problems)
-    raise ConfigError(f"The settings have {len(problems)} problems:\n{listed}")
+    raise ConfigError(listed(problems))
 
 
 def validate(settings: Mapping[str, Any]) -> RunConfig:

@@ -6,15 +6,30 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.bounds import (
+    Batch,
+    Count,
+    CountOrNone,
+    Decay,
+    Guidance,
+    Levels,
+    Minutes,
+    Name,
+    Pictures,
+    Place,
+    Processes,
+    Rate,
+    Seed,
+    Steps,
+    Threads,
+    Weight,
+)
 from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
+from fewstep.errors import shown
 from fewstep.methods.terms import CfgAugmentation, Terms
 from fewstep.roles.weights import FullWeights, LoraWeights, Weights, alignment_problem, base_problem
-
-PositiveInt = Annotated[int, Field(gt=0)]
-Rate = Annotated[float, Field(gt=0)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -27,11 +42,11 @@ class PromptFile(Section):
     """Prompts from a file, by its suffix: one per line (.txt), or a column of a table, or the texts of a webdataset."""
 
     kind: Literal["file"] = "file"
-    path: str = Field(
+    path: Place = Field(
         description="txt, jsonl, json, csv, tsv, parquet or tar; a folder of the last two, or a pattern such as "
         "part-*.tar; relative to the recipe file, or to the working directory"
     )
-    column: str | None = Field(default=None, description="of a table; needed unless one is called prompt")
+    column: Name | None = Field(default=None, description="of a table; needed unless one is called prompt")
 
 
 class DemoPrompts(Section):
@@ -44,10 +59,10 @@ class HubPrompts(Section):
     """Prompts from a text column of a Hugging Face dataset (needs the extra ``hub``)."""
 
     kind: Literal["hub"] = "hub"
-    dataset: str = Field(description="dataset id on the Hugging Face hub")
-    column: str
-    split: str = "train"
-    revision: str | None = None
+    dataset: Place = Field(description="dataset id on the Hugging Face hub")
+    column: Name
+    split: Name = "train"
+    revision: Name | None = None
 
 
 Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
@@ -59,7 +74,7 @@ def _checkpointing(value: Any) -> bool | Literal["selective"]:
         return value
     if value == "selective":
         return "selective"
-    raise ValueError(f"gradient_checkpointing is {value!r}; it must be true, false or selective")
+    raise ValueError(f"gradient_checkpointing is {shown(value)}; it must be true, false or selective")
 
 
 Checkpointing = Annotated[bool | Literal["selective"], PlainValidator(_checkpointing)]
@@ -72,20 +87,20 @@ class OptimiserConfig(Section):
 
     weights: Weights = Field(default=FullWeights(), description="what is trained: full, or lora factors")
     lr: Rate
-    warmup: int = Field(default=100, ge=0, description="updates of this role")
+    warmup: CountOrNone = Field(default=100, description="updates of this role")
     lr_schedule: Literal["constant", "cosine", "linear"] = Field(
         default="constant", description="after the warm-up; cosine and linear reach 0 at the end of the budget"
     )
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Rate = 1e-8
-    weight_decay: float = Field(default=1e-4, ge=0)
-    clip: Rate | None = Field(default=1.0, description="largest norm of this role's gradient")
+    weight_decay: Guidance = 1e-4
+    clip: Weight | None = Field(default=1.0, description="largest norm of this role's gradient")
 
 
 class StudentConfig(OptimiserConfig):
     """The network being distilled."""
 
-    every: PositiveInt = Field(default=2, description="updates of fake_score per student update")
+    every: Count = Field(default=2, description="updates of fake_score per student update")
     ema: Decay | None = Field(
         default=0.999, description="decay of the averaged weights that are evaluated and exported"
     )
@@ -96,7 +111,7 @@ class Align(Section):
 
     decay: Decay = 0.999
     after: Literal["fake_score", "student"] = Field(default="fake_score", description="which role's update it follows")
-    every: PositiveInt = Field(default=1, description="updates of that role")
+    every: Count = Field(default=1, description="updates of that role")
 
 
 class FakeScoreConfig(OptimiserConfig):
@@ -112,7 +127,7 @@ class FakeScoreConfig(OptimiserConfig):
 class Budget(Section):
     """How long to train."""
 
-    student_updates: PositiveInt
+    student_updates: Count
 
 
 class Precision(Section):
@@ -142,11 +157,9 @@ class DrawConfig(Section):
 class SamplingConfig(Section):
     """How the student and, for comparison, the teacher draw pictures."""
 
-    levels: tuple[float, ...] = Field(
-        default=FOUR_STEPS, description="the student's noise levels, before the time shift"
-    )
-    teacher_steps: PositiveInt = 50
-    teacher_guidance_scale: float = Field(default=4.5, ge=1)
+    levels: Levels = Field(default=FOUR_STEPS, description="the student's noise levels, before the time shift")
+    teacher_steps: Steps = 50
+    teacher_guidance_scale: Annotated[Guidance, Field(ge=1)] = 4.5
 
     @field_validator("levels")
     @classmethod
@@ -158,10 +171,10 @@ class SamplingConfig(Section):
 class ReportConfig(Section):
     """What the run tells about itself."""
 
-    log_every: PositiveInt = Field(default=1, description="steps")
-    sheet_every: PositiveInt | None = Field(default=None, description="student updates between sample sheets")
-    sheet_prompts: PositiveInt = 8
-    sheet_seed: int = Field(default=0, ge=0)
+    log_every: Count = Field(default=1, description="steps")
+    sheet_every: Count | None = Field(default=None, description="student updates between sample sheets")
+    sheet_prompts: Pictures = 8
+    sheet_seed: Seed = 0
     tensorboard: bool = Field(default=True, description="written when tensorboard is installed")
     memory: bool = Field(
         default=False, description="tell predicted and measured peak also without a GPU, where measuring is slow"
@@ -171,8 +184,8 @@ class ReportConfig(Section):
 class CheckpointConfig(Section):
     """When the whole state is saved; it is always saved at the end."""
 
-    every: PositiveInt | None = Field(default=None, description="student updates")
-    keep_last: PositiveInt = 2
+    every: Count | None = Field(default=None, description="student updates")
+    keep_last: Count = 2
 
 
 class Offload(Section):
@@ -186,20 +199,22 @@ class ParallelConfig(Section):
     """Where the run computes; changes nothing but rounding."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: PositiveInt | None = Field(default=None, description="of the CPU; None leaves torch's choice")
-    microbatch: PositiveInt | None = Field(
+    threads: Threads | None = Field(default=None, description="of the CPU; None leaves torch's choice")
+    microbatch: Batch | None = Field(
         default=None, description="samples per process and forward; None is the whole batch over the processes"
     )
-    shard: PositiveInt | None = Field(
+    shard: Processes | None = Field(
         default=None, description="processes that share one copy of the weights; None is all, or what replicate leaves"
     )
-    replicate: PositiveInt | None = Field(default=None, description="copies of the weights (HSDP); None is one")
+    replicate: Processes | None = Field(default=None, description="copies of the weights (HSDP); None is one")
     offload: Offload = Offload()
-    prefetch: PositiveInt | None = Field(
+    prefetch: Count | None = Field(
         default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
     )
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
-    timeout_minutes: Rate = Field(default=10.0, description="until a process gives up waiting for the others in a step")
+    timeout_minutes: Minutes = Field(
+        default=10.0, description="until a process gives up waiting for the others in a step"
+    )
 
 
 class RunConfig(Section):
@@ -212,9 +227,9 @@ class RunConfig(Section):
     sigma_range: SigmaRange = SigmaRange()
     student: StudentConfig
     fake_score: FakeScoreConfig
-    batch: PositiveInt = Field(description="samples per step, over all processes")
+    batch: Batch = Field(description="samples per step, over all processes")
     budget: Budget
-    seed: int = Field(default=42, ge=0)
+    seed: Seed = 42
     precision: Precision = Precision()
     gradient_checkpointing: Checkpointing = Field(
         default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"

@@ -21,11 +21,11 @@ def fields_of(kind: type) -> dict[str, Any]:
 
 
 def alternatives(annotation: Any) -> tuple[type, ...]:
-    """The types an annotation admits that have settings of their own."""
+    """The types an annotation admits that have settings of their own; those of its items when it is a list."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return alternatives(get_args(annotation)[0])
-    if origin in (Union, UnionType):
+    if origin in (Union, UnionType, tuple):
         return tuple(kind for member in get_args(annotation) for kind in alternatives(member))
     return (annotation,) if fields_of(annotation) else ()
 
@@ -62,6 +62,10 @@ def real_path(root: type, location: Sequence[str | int], settings: Any) -> tuple
     owner: type | None = root
     entered: Any = None
     for key in location:
+        if isinstance(key, int) and entered is not None:
+            path.append(key)
+            settings = settings[key] if isinstance(settings, list) and key < len(settings) else None
+            continue
         if entered is not None:
             owner, entered = choose(entered, settings), None
             if owner is not None and key == tag_of(owner):
@@ -73,9 +77,9 @@ def real_path(root: type, location: Sequence[str | int], settings: Any) -> tuple
 
 
 def leaf_paths(root: type, prefix: str = "") -> Iterator[str]:
-    """Dotted paths of every setting below ``root``, those of all alternatives included."""
+    """Dotted paths of every setting below ``root``, those of all alternatives included; a list is one setting."""
     for name, annotation in fields_of(root).items():
-        kinds = alternatives(annotation)
+        kinds = () if get_origin(annotation) is tuple else alternatives(annotation)
         if not kinds:
             yield prefix + name
         for kind in kinds:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewstep.bounds import Levels, Share, Steps
 from fewstep.core.sigmas import Uniform
 
 ToSigma = Callable[[Tensor], Tensor]
@@ -25,7 +26,7 @@ class GeometricLength:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     law: Literal["geometric"] = "geometric"
-    ratio: float = 0.9
+    ratio: Share = 0.9
 
     def __post_init__(self) -> None:
         if not 0.0 < self.ratio < 1.0:
@@ -47,7 +48,7 @@ class FixedSchedule:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     kind: Literal["fixed"] = "fixed"
-    levels: tuple[float, ...] = FOUR_STEPS
+    levels: Levels = FOUR_STEPS
 
     def __post_init__(self) -> None:
         check_levels(self.levels)
@@ -90,8 +91,8 @@ class RandomLengthSchedule:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     kind: Literal["random_length"] = "random_length"
-    min_steps: int = 1
-    max_steps: int = 28
+    min_steps: Steps = 1
+    max_steps: Steps = 28
     inner: Uniform = field(default_factory=lambda: Uniform(low=0.25, high=0.95))
     length: GeometricLength | None = None
 

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fewstep.bounds import Rate, Scale, Share
+
 
 @dataclass(frozen=True)
 class SigmaRange:
@@ -21,8 +23,8 @@ class SigmaRange:
     """
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
-    low: float = 0.02
-    high: float = 0.98
+    low: Share = 0.02
+    high: Share = 0.98
 
     def __post_init__(self) -> None:
         _require(
@@ -39,8 +41,8 @@ class Uniform:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     law: Literal["uniform"] = "uniform"
-    low: float = 0.0
-    high: float = 1.0
+    low: Share = 0.0
+    high: Share = 1.0
 
     def __post_init__(self) -> None:
         _require(
@@ -82,8 +84,8 @@ class LogitNormal:
 
     __pydantic_config__: ClassVar = {"extra": "forbid"}
     law: Literal["logit_normal"] = "logit_normal"
-    mean: float = 0.0
-    std: float = 1.0
+    mean: Scale = 0.0
+    std: Rate = 1.0
 
     def __post_init__(self) -> None:
         _require(self.std > 0, f"std {self.std} must be positive")

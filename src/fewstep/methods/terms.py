@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fewstep.bounds import Guidance, Levels, Rate, Scale, Share, Weight
 from fewstep.core.objectives import NORMALISER_FLOOR
 from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import LogitNormal, SameAsQuery, Uniform, UniformBelowQuery
@@ -50,11 +51,11 @@ Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(disc
 class CfgAugmentation(Strict):
     """`ca`: pull along the teacher's conditional minus unconditional prediction."""
 
-    weight: float = Field(default=1.0, gt=0)
-    scale: float = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
+    weight: Weight = 1.0
+    scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
     query: Query = AtAnchor()
     probe: SigmaLaw = UniformBelowQuery()
-    floor: float = Field(default=NORMALISER_FLOOR, gt=0)
+    floor: Rate = NORMALISER_FLOOR
 
 
 class DistributionMatching(Strict):
@@ -63,11 +64,11 @@ class DistributionMatching(Strict):
     With ``guidance_scale`` other than 1 the teacher is guided (DMD2), and so is the normaliser.
     """
 
-    weight: float = Field(default=1.0, gt=0)
-    guidance_scale: float = Field(default=1.0, ge=0)
+    weight: Weight = 1.0
+    guidance_scale: Guidance = 1.0
     query: Query = AtAnchor()
     probe: SigmaLaw = Uniform()
-    floor: float = Field(default=NORMALISER_FLOOR, gt=0)
+    floor: Rate = NORMALISER_FLOOR
 
 
 class ContinuousAlignment(DistributionMatching):
@@ -83,8 +84,8 @@ Term = CfgAugmentation | DistributionMatching
 class GuidanceRange(Strict):
     """A guidance scale drawn uniformly once per step; one value when both ends are equal."""
 
-    low: float = Field(default=5.0, ge=0)
-    high: float = Field(default=5.0, ge=0)
+    low: Guidance = 5.0
+    high: Guidance = 5.0
 
     @model_validator(mode="after")
     def _ordered(self) -> "GuidanceRange":
@@ -96,11 +97,9 @@ class GuidanceRange(Strict):
 class IntraSegmentGuidance(Strict):
     """`isg`: a step across a segment of its own fixed grid must end where a guided detour ends (SenseFlow)."""
 
-    weight: float = Field(default=0.5, gt=0)
-    levels: tuple[float, ...] = Field(default=FOUR_STEPS, description="the grid, before the time shift")
-    margin: float = Field(
-        default=0.05, ge=0, description="least distance of the detour from a segment's ends, in sigma"
-    )
+    weight: Weight = 0.5
+    levels: Levels = Field(default=FOUR_STEPS, description="the grid, before the time shift")
+    margin: Share = Field(default=0.05, description="least distance of the detour from a segment's ends, in sigma")
     guidance: GuidanceRange = GuidanceRange()
 
     @field_validator("levels")

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fewstep.bounds import Name, Rank, Weight
+
 Base = Literal["compute", "int8", "nf4"]
 """How the frozen base of low-rank factors is held."""
 
@@ -25,10 +27,12 @@ class LoraWeights(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(default=64, gt=0)
-    alpha: float | None = Field(default=None, gt=0, description="None is the rank, so that the factor on B A is 1")
-    targets: tuple[str, ...] | None = Field(
-        default=None, description="ends of module names that take factors; None is the backbone's own list"
+    rank: Rank = 64
+    alpha: Weight | None = Field(default=None, description="None is the rank, so that the factor on B A is 1")
+    targets: tuple[Name, ...] | None = Field(
+        default=None,
+        max_length=1000,
+        description="ends of module names that take factors; None is the backbone's own list",
     )
     base: Base = Field(
         default="compute", description="the frozen base: in precision.compute, or its blocks in int8 or nf4 (4 bits)"

@@ -1,0 +1,79 @@
+"""Between which bounds numbers and texts lie: named kinds of values, for settings, options and functions.
+
+The bounds are generous. They are here so that a slip (a zero too many, a value of another setting) is told at once and
+not by a machine that runs out of memory an hour later.
+"""
+
+import math
+from typing import Annotated, Any
+
+from annotated_types import Interval, MaxLen, Predicate
+
+from fewstep.errors import ConfigError, shown
+
+MAX_COUNT = 2**31 - 1
+MAX_SEED = 2**63 - 1
+MAX_BATCH = 2**20
+MAX_STEPS = 1000
+MAX_PIXELS = 2**14
+MAX_TOKENS = 2**13
+MAX_RANK = 2**12
+MAX_THREADS = 2**10
+MAX_PROCESSES = 2**16
+MAX_PICTURES = 2**16
+MAX_MINUTES = 7 * 24 * 60.0
+MAX_SCALE = 1000.0
+MAX_WEIGHT = 1e6
+MAX_NAME = 300
+MAX_TEXT = 4096
+
+
+def has_no_control_characters(text: str) -> bool:
+    """Whether a text is one line that a terminal shows as it is."""
+    return text.isprintable()
+
+
+Count = Annotated[int, Interval(ge=1, le=MAX_COUNT)]
+"""How often, or how many, where each is cheap: updates, prompts, checkpoints."""
+CountOrNone = Annotated[int, Interval(ge=0, le=MAX_COUNT)]
+"""A count that may be 0."""
+Seed = Annotated[int, Interval(ge=0, le=MAX_SEED)]
+Batch = Annotated[int, Interval(ge=1, le=MAX_BATCH)]
+"""Samples that are computed at a time."""
+Steps = Annotated[int, Interval(ge=1, le=MAX_STEPS)]
+"""Noise levels of one picture, each of which costs a call of the network."""
+Pixels = Annotated[int, Interval(ge=1, le=MAX_PIXELS)]
+Tokens = Annotated[int, Interval(ge=0, le=MAX_TOKENS)]
+Rank = Annotated[int, Interval(ge=1, le=MAX_RANK)]
+Threads = Annotated[int, Interval(ge=1, le=MAX_THREADS)]
+Processes = Annotated[int, Interval(ge=1, le=MAX_PROCESSES)]
+Pictures = Annotated[int, Interval(ge=1, le=MAX_PICTURES)]
+"""Pictures of one prompt, or on one sheet."""
+
+Minutes = Annotated[float, Interval(gt=0, le=MAX_MINUTES)]
+Rate = Annotated[float, Interval(gt=0, le=MAX_SCALE)]
+"""A learning rate, or another small positive number that scales an update."""
+Decay = Annotated[float, Interval(ge=0, lt=1)]
+Share = Annotated[float, Interval(ge=0, le=1)]
+"""A noise level, or a part of a whole."""
+Weight = Annotated[float, Interval(gt=0, le=MAX_WEIGHT)]
+Scale = Annotated[float, Interval(ge=-MAX_SCALE, le=MAX_SCALE)]
+"""A coefficient that may turn the sign."""
+Guidance = Annotated[float, Interval(ge=0, le=MAX_SCALE)]
+Levels = Annotated[tuple[Share, ...], MaxLen(MAX_STEPS)]
+
+Name = Annotated[str, MaxLen(MAX_NAME), Predicate(has_no_control_characters)]
+"""What something is called: a column, a metric, a revision."""
+Place = Annotated[str, MaxLen(MAX_TEXT), Predicate(has_no_control_characters)]
+"""A path, or the id of a repository."""
+
+
+def require_between(value: Any, name: str, low: float, high: float) -> None:
+    """Refuse an argument of a function that is no finite number between two bounds, both allowed.
+
+    Raises:
+        ConfigError: With the name, the value and the bounds.
+    """
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not number or not low <= value <= high or not math.isfinite(value):
+        raise ConfigError(f"{name} is {shown(value)}; it must be a number from {low:g} to {high:g}.")
