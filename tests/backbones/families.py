@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fewstep.backbones import adapter_class
 from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp
 
 
@@ -127,19 +129,24 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class RealConfiguration:
     """A released checkpoint's network, built on the meta device.
 
     Attributes:
-        components: The JSON files that the adapter reads.
+        files: Excerpts of the JSON files that the adapter reads.
         num_parameters: From the fact sheet.
     """
 
     kind: str
     network_class: str
-    components: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, Any]]
     num_parameters: int
+
+    @cached_property
+    def components(self) -> dict[str, Any]:
+        """The files as opening the checkpoint gives them."""
+        return dict(tiny.whole(self.files, self.network_class, adapter_class(self.kind).vae_class))  # type: ignore[attr-defined]
 
 
 def _sd3_components(**network: Any) -> dict[str, dict[str, Any]]:
@@ -204,18 +211,18 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
         6_270_668_864,
     ),
     "sana-600m": RealConfiguration(
-        "sana", "SanaTransformer2DModel", tiny_sana.components(**tiny_sana.SANA_600M), 591_747_872
+        "sana", "SanaTransformer2DModel", tiny_sana.files(**tiny_sana.SANA_600M), 591_747_872
     ),
     "sana-1600m": RealConfiguration(
-        "sana", "SanaTransformer2DModel", tiny_sana.components(**tiny_sana.SANA_1600M), 1_604_462_752
+        "sana", "SanaTransformer2DModel", tiny_sana.files(**tiny_sana.SANA_1600M), 1_604_462_752
     ),
-    "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_components(), 610_856_096),
-    "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_components(), 859_520_964),
+    "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_files(), 610_856_096),
+    "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_files(), 859_520_964),
     "sd21": RealConfiguration(
         "sd15",
         "UNet2DConditionModel",
-        tiny_vp.sd_components(tiny_vp.SD21_UNET, prediction_type="v_prediction"),
+        tiny_vp.sd_files(tiny_vp.SD21_UNET, prediction_type="v_prediction"),
         865_910_724,
     ),
-    "sdxl": RealConfiguration("sdxl", "UNet2DConditionModel", tiny_vp.sdxl_components(), 2_567_463_684),
+    "sdxl": RealConfiguration("sdxl", "UNet2DConditionModel", tiny_vp.sdxl_files(), 2_567_463_684),
 }

@@ -193,7 +193,7 @@ def test_missing_component_configuration_is_refused(folder: Path) -> None:
 
 def test_damaged_json_is_refused(folder: Path) -> None:
     (folder / "model_index.json").write_text('{"_class_name": ')
-    with pytest.raises(CheckpointError, match=r"model_index\.json is not valid JSON"):
+    with pytest.raises(CheckpointError, match=r"model_index\.json cannot be used: it is not valid JSON"):
         create_model_adapter(folder)
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones import Conditioning, create_model_adapter
+from fewstep.backbones.configurations import complete
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.sana import SanaAdapter, SanaConfig
 from fewstep.core.points import NoisyLatent
@@ -20,7 +21,9 @@ LEVELS = [1.0, 0.75, 0.5, 0.25]
 
 def adapter_of(scheduler: dict[str, Any] = DPM, network: dict[str, Any] | None = None, **config: Any) -> SanaAdapter:
     components = tiny_sana.components(**tiny_sana.SANA_600M, **(network or {}))
-    return SanaAdapter(SanaConfig(model="sana", **config), {**components, "scheduler": scheduler})
+    return SanaAdapter(
+        SanaConfig(model="sana", **config), {**components, "scheduler": complete(scheduler, place="a file")}
+    )
 
 
 class Recorder(nn.Module):

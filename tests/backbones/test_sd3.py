@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones import Conditioning
+from fewstep.backbones.configurations import complete
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.config import load_recipe
 from fewstep.core.points import NoisyLatent
@@ -22,7 +23,9 @@ from tests.backbones.pages import FOLDER, PAGES
 def adapter_of(name: str = "sd3-medium", *, scheduler: dict[str, Any] | None = None, **config: Any) -> SD3Adapter:
     components = dict(REAL_CONFIGURATIONS[name].components)
     if scheduler is not None:
-        components["scheduler"] = {"_class_name": "FlowMatchEulerDiscreteScheduler", **scheduler}
+        components["scheduler"] = complete(
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", **scheduler}, place="a file"
+        )
     return SD3Adapter(SD3Config(model=name, **config), components)
 
 

@@ -256,7 +256,7 @@ def test_unconditional_branch_of_sdxl_is_zero_where_the_checkpoint_says_so(tmp_p
 def test_sdxl_with_normalised_latents_is_refused() -> None:
     file = tiny_vp.sdxl_components()
     file["vae"] = {**file["vae"], "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
-    with pytest.raises(ConfigError, match="VAE of sdxl normalises latents by latents_mean and latents_std"):
+    with pytest.raises(ConfigError, match="VAE of sdxl normalises latents by latents_mean, as retrainings of SDXL"):
         SDXLAdapter(SDXLConfig(model="sdxl"), file)
 
 

@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fewstep.backbones.configurations import complete
 from fewstep.backbones.vp_schedule import VPSchedule
 from fewstep.errors import ConfigError
 
@@ -22,7 +23,7 @@ BOTH = pytest.mark.parametrize("file", [LINEAR, SCALED], ids=["linear", "scaled_
 
 
 def schedule(file: dict[str, Any] = LINEAR, **changes: Any) -> VPSchedule:
-    return VPSchedule({**file, **changes}, model="somebody/model")
+    return VPSchedule(complete({**file, **changes}, place="a file"), model="somebody/model")
 
 
 def betas(file: dict[str, Any]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def test_levels_of_any_shape_are_mapped() -> None:
 def test_trained_betas_take_the_place_of_a_formula() -> None:
     listed = torch.linspace(1e-4, 0.02, 1000).tolist()
     levels = torch.linspace(0, 1, 41)
-    own = VPSchedule({"_class_name": "DDPMScheduler", "trained_betas": listed}, model="m")
+    own = schedule({"_class_name": "DDPMScheduler", "trained_betas": listed})
     assert torch.equal(own.sigma(levels), schedule(LINEAR).sigma(levels))
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from tokenizers import pre_tokenizers
 
+from fewstep.backbones.configurations import complete_components
+
 WIDTH = 32
 LATENT_CHANNELS = 4
 
@@ -103,6 +105,16 @@ def sd3_pipeline(*, sd35: bool = True, t5: bool = True, scheduler: dict[str, Any
             text_encoder_3=t5_encoder().eval() if t5 else None,
             tokenizer_3=t5_tokenizer() if t5 else None,
         )
+
+
+def whole(components: dict[str, dict[str, Any]], network_class: str, vae_class: str = "AutoencoderKL") -> Any:
+    """Excerpts of a checkpoint's JSON files as opening the checkpoint gives them, with every default in place."""
+    classes = {"transformer": network_class, "unet": network_class, "vae": vae_class}
+    named = {
+        name: {"_class_name": classes[name], **config} if name in classes else config
+        for name, config in components.items()
+    }
+    return complete_components(named, place="an excerpt")
 
 
 def save(pipeline: Any, folder: Path) -> Path:

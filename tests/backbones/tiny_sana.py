@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.backbones import tiny
+
 WIDTH = 32
 CHANNELS = 4
 STOCK_SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
@@ -120,8 +122,13 @@ def encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[lis
     return [positive for _, positive in pairs], [negative for negative, _ in pairs]
 
 
-def components(**network: Any) -> dict[str, dict[str, Any]]:
-    """The JSON files of a released checkpoint."""
+def components(**network: Any) -> Any:
+    """The configurations of a released checkpoint as opening it gives them."""
+    return tiny.whole(files(**network), "SanaTransformer2DModel", "AutoencoderDC")
+
+
+def files(**network: Any) -> dict[str, dict[str, Any]]:
+    """Excerpts of the JSON files of a released checkpoint."""
     return {
         "model_index": {"_class_name": "SanaPipeline"},
         "scheduler": {"_class_name": "DPMSolverMultistepScheduler", **STOCK_SCHEDULER},

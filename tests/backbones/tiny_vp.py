@@ -246,7 +246,11 @@ PIXART = {
 }
 
 
-def pixart_components(**network: Any) -> dict[str, dict[str, Any]]:
+def pixart_components(**network: Any) -> Any:
+    return tiny.whole(pixart_files(**network), "PixArtTransformer2DModel")
+
+
+def pixart_files(**network: Any) -> dict[str, dict[str, Any]]:
     return {
         "model_index": {"_class_name": "PixArtSigmaPipeline"},
         "scheduler": {
@@ -261,7 +265,11 @@ def pixart_components(**network: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def sd_components(unet: dict[str, Any] = SD15_UNET, **scheduler: Any) -> dict[str, dict[str, Any]]:
+def sd_components(unet: dict[str, Any] = SD15_UNET, **scheduler: Any) -> Any:
+    return tiny.whole(sd_files(unet, **scheduler), "UNet2DConditionModel")
+
+
+def sd_files(unet: dict[str, Any] = SD15_UNET, **scheduler: Any) -> dict[str, dict[str, Any]]:
     return {
         "model_index": {"_class_name": "StableDiffusionPipeline"},
         "scheduler": {**SD_SCHEDULER_FILE, **scheduler},
@@ -270,7 +278,11 @@ def sd_components(unet: dict[str, Any] = SD15_UNET, **scheduler: Any) -> dict[st
     }
 
 
-def sdxl_components(**scheduler: Any) -> dict[str, dict[str, Any]]:
+def sdxl_components(**scheduler: Any) -> Any:
+    return tiny.whole(sdxl_files(**scheduler), "UNet2DConditionModel")
+
+
+def sdxl_files(**scheduler: Any) -> dict[str, dict[str, Any]]:
     return {
         "model_index": {"_class_name": "StableDiffusionXLPipeline"},
         "scheduler": {"_class_name": "EulerDiscreteScheduler", **SD_BETAS, "prediction_type": "epsilon", **scheduler},

@@ -16,6 +16,7 @@ from fewstep.planning.measured import PeakMeter, resident
 from fewstep.roles.build import build_roles
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
+from tests.backbones import tiny
 
 SHORT = ["schedule={kind: fixed, levels: [1.0, 0.5]}", "budget.student_updates=1", "report.sheet_every=null"]
 PICTURE = ["backbone.height=128", "backbone.width=128", "backbone.max_sequence_length=19"]
@@ -66,7 +67,7 @@ def adapter_of(config: RunConfig, *, layers: int, heads: int) -> RandomSD3:
         "vae": {"block_out_channels": [128, 256, 512, 512], "scaling_factor": 1.5, "shift_factor": 0.06},
         "transformer": network,
     }
-    return RandomSD3(config.backbone, components)
+    return RandomSD3(config.backbone, tiny.whole(components, "SD3Transformer2DModel"))
 
 
 def config_of(*overrides: str) -> RunConfig:

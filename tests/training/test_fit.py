@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fewstep.backbones import create_model_adapter
+from fewstep.backbones.configurations import complete
 from fewstep.backbones.flow_match import shift_level
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.config import load_recipe
@@ -18,6 +19,7 @@ from tests.backbones.families import REAL_CONFIGURATIONS
 from tests.training.tiny_run import recipe, run
 
 FLUX_SCHEDULER = {
+    "_class_name": "FlowMatchEulerDiscreteScheduler",
     "use_dynamic_shifting": True,
     "base_shift": 0.5,
     "max_shift": 1.15,
@@ -43,7 +45,7 @@ def test_the_rule_reproduces_the_schedule_published_for_sd3() -> None:
 
 def test_the_rule_reproduces_the_schedule_published_for_flux_at_1024_pixels() -> None:
     levels = torch.linspace(1.0, 0.25, 4)
-    sigmas = shift_level(levels, FLUX_SCHEDULER, num_tokens=(1024 // 16) ** 2)
+    sigmas = shift_level(levels, complete(FLUX_SCHEDULER, place="a file"), num_tokens=(1024 // 16) ** 2)
     torch.testing.assert_close(sigmas, torch.tensor([1.0, 0.9045, 0.7595, 0.5128]), rtol=0, atol=5e-5)
 
 

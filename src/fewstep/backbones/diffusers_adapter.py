@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, pipeline_parts, quiet_imports
-from fewstep.errors import ConfigError
+from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.errors import ConfigError, shown
 
 
 class DiffusersAdapter(ModelAdapter):
@@ -38,8 +39,9 @@ class DiffusersAdapter(ModelAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        self.network_config = components[self.network_component]
-        self.vae_config = components["vae"]
+        self.network_config = self.component(components, self.network_component, model=config.origin)
+        self.vae_config = self.component(components, "vae", model=config.origin)
+        _require_plain_latents(self.vae_config, model=config.origin)
         if config.components is not None and self.encoder_prefixes is None:
             raise ConfigError(
                 f"backbone.model is {config.model}, but the backbone {self.kind} reads no files in an original layout; "
@@ -51,9 +53,29 @@ class DiffusersAdapter(ModelAdapter):
     def default_config(
         cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
     ) -> BackboneConfig:
-        latents = int(components[cls.network_component].get("sample_size") or cls.default_latent_side)
-        side = latents * cls.vae_factor(components["vae"])
+        # not every network has a size of its own, and some may be trained at two numbers
+        stated = cls.component(components, cls.network_component, model=model).get("sample_size")
+        latents = stated if isinstance(stated, int) else cls.default_latent_side
+        side = latents * cls.vae_factor(cls.component(components, "vae", model=model))
         return cls.config_class(kind=cls.kind, model=model, revision=revision, height=side, width=side)
+
+    @classmethod
+    def component(cls, components: Mapping[str, Mapping[str, Any]], name: str, *, model: str) -> Mapping[str, Any]:
+        """One component's configuration, which must be of the class that this backbone drives.
+
+        Raises:
+            ConfigError: There is none, or it is of another class.
+        """
+        wanted = {cls.network_component: cls.network_class, "vae": cls.vae_class}[name]
+        if name not in components:
+            raise ConfigError(f"{model} has no {name}; a {cls.pipeline_class} needs a {wanted} of that name.")
+        found = components[name].get("_class_name")
+        if found != wanted:
+            raise ConfigError(
+                f"The {name} of {model} is a {shown(found, quoted=False)}, but backbone.kind={cls.kind} drives a "
+                f"{wanted}. Use a copy of the model with the original {name}."
+            )
+        return components[name]
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:
@@ -63,7 +85,7 @@ class DiffusersAdapter(ModelAdapter):
     @property
     def patch_size(self) -> int:
         """Latents along one side of an image token."""
-        return int(self.network_config.get("patch_size") or 1)
+        return int(self.network_config["patch_size"]) if "patch_size" in self.network_config else 1
 
     @property
     def latent_channels(self) -> int:
@@ -106,7 +128,7 @@ class DiffusersAdapter(ModelAdapter):
 
     @torch.no_grad()
     def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
-        latents = x0.float() / self.vae_config["scaling_factor"] + (self.vae_config.get("shift_factor") or 0.0)
+        latents = x0.float() / self.vae_config["scaling_factor"] + self._latent_shift
         pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
         scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
         return scaled
@@ -217,10 +239,34 @@ class DiffusersAdapter(ModelAdapter):
         like = self.network_without_weights() if component == self.network_component else None
         return self._one_file.load(component, kind, like=like, dtype=dtype)
 
+    @property
+    def _latent_shift(self) -> float:
+        shift = self.vae_config.get("shift_factor")  # not every VAE class knows one, and null is none
+        return 0.0 if shift is None else float(shift)
+
     def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
         if component in self._inside():
             return self._load_inside(component, dtype)
         return load_component(self.config.origin, self.config.revision, component, class_name, dtype)
+
+
+def scheduler_of(components: Mapping[str, Mapping[str, Any]], *, model: str) -> Mapping[str, Any]:
+    """The scheduler's configuration; ConfigError when there is none."""
+    if "scheduler" not in components:
+        raise ConfigError(
+            f"{model} has no scheduler, so nothing tells the noise levels that its network was trained on. "
+            "Get the model again, or copy the original's scheduler folder."
+        )
+    return components["scheduler"]
+
+
+def _require_plain_latents(vae: Mapping[str, Any], *, model: str) -> None:
+    given = [name for name in ("latents_mean", "latents_std") if vae.get(name) is not None]
+    if given:
+        raise ConfigError(
+            f"The VAE of {model} normalises latents by {given[0]}, as retrainings of SDXL on another noise schedule "
+            "do; this backbone knows the plain scaling_factor and shift_factor only. Use the original checkpoint's VAE."
+        )
 
 
 def _present(pipeline: Any, name: str) -> list[Any]:

@@ -1,14 +1,15 @@
 """``fewstep.json``: what a pipeline folder says about itself that diffusers has no place for."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fewstep.errors import CheckpointError
+from fewstep.errors import CheckpointError, shown
+from fewstep.files import UnreadableError, read_json, write_json
 
 FACTS_FILE = "fewstep.json"
+MAX_FACTS_BYTES = 2**20
 
 
 class ModelFacts(BaseModel):
@@ -44,16 +45,21 @@ class ModelFacts(BaseModel):
 def read_facts(path: Path) -> ModelFacts:
     """Read one ``fewstep.json``."""
     try:
-        return ModelFacts.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError) as error:
-        detail = str(error).splitlines()[-1 if isinstance(error, UnicodeDecodeError) else 0]
+        return ModelFacts.model_validate(read_json(path, dict[str, Any], max_bytes=MAX_FACTS_BYTES))
+    except (UnreadableError, ValidationError) as error:
+        detail = error if isinstance(error, UnreadableError) else _first(error)
         raise CheckpointError(
-            f"{path} is damaged or was written by something else ({detail}). "
+            f"{path} is damaged or was written by something else: {detail}. "
             "Export the model again, or delete the file to treat the folder as a plain diffusers pipeline."
         ) from error
 
 
+def _first(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{shown(place, quoted=False)} is {shown(problem['input'])} ({problem['msg']})"
+
+
 def write_facts(facts: ModelFacts, folder: Path) -> None:
     """Write ``fewstep.json`` into a pipeline folder."""
-    text = json.dumps(facts.model_dump(mode="json"), indent=2, sort_keys=True)
-    (folder / FACTS_FILE).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / FACTS_FILE, facts.model_dump(mode="json"))

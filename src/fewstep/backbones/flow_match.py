@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.flow import time_shift
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 BENDS_THE_GRID = (
     "shift_terminal",
@@ -33,7 +33,7 @@ class FlowMatchAdapter(DiffusersAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        require_plain_shift(components["scheduler"], model=config.model)
+        require_plain_shift(scheduler_of(components, model=config.model), model=config.model)
 
     def to_sigma(self, level: Tensor) -> Tensor:
         _, height, width = self.latent_shape(self.config.height, self.config.width)
@@ -51,20 +51,19 @@ def shift_level(level: Tensor, scheduler: Mapping[str, Any], *, num_tokens: int)
 
     Args:
         level: Noise levels in [0, 1].
-        scheduler: The scheduler's configuration file.
+        scheduler: The scheduler's complete configuration.
         num_tokens: Image tokens of one latent; read by a dynamic shift only.
     """
-    if not scheduler.get("use_dynamic_shifting", False):
-        return time_shift(level, float(scheduler.get("shift", 1.0)))
+    if not scheduler["use_dynamic_shifting"]:
+        return time_shift(level, float(scheduler["shift"]))
     mu = dynamic_mu(scheduler, num_tokens)
-    linear = scheduler.get("time_shift_type", "exponential") == "linear"
-    return time_shift(level, mu if linear else math.exp(mu))
+    return time_shift(level, mu if scheduler["time_shift_type"] == "linear" else math.exp(mu))
 
 
 def dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
     """The pipelines' linear rule from the number of image tokens to mu."""
-    low_tokens, high_tokens = scheduler.get("base_image_seq_len", 256), scheduler.get("max_image_seq_len", 4096)
-    low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
+    low_tokens, high_tokens = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
+    low, high = scheduler["base_shift"], scheduler["max_shift"]
     slope = (high - low) / (high_tokens - low_tokens)
     return float(num_tokens * slope + (low - slope * low_tokens))
 
@@ -73,10 +72,10 @@ def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
     """Raise ConfigError when the scheduler does more to a grid than shift each level."""
     if scheduler.get("_class_name") != "FlowMatchEulerDiscreteScheduler":
         raise ConfigError(
-            f"{model} ships with the scheduler {scheduler.get('_class_name')}; "
+            f"{model} ships with the scheduler {shown(scheduler.get('_class_name'), quoted=False)}; "
             "this backbone knows the clock of FlowMatchEulerDiscreteScheduler only."
         )
-    active = [name for name in BENDS_THE_GRID if scheduler.get(name)]
+    active = [name for name in BENDS_THE_GRID if scheduler[name]]
     if active:
         raise ConfigError(
             f"The scheduler of {model} sets {active[0]}={scheduler[active[0]]!r}, which moves noise levels in a way "

@@ -91,7 +91,7 @@ class FluxAdapter(PackedFlowAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        self.embeds_guidance = bool(self.network_config.get("guidance_embeds"))
+        self.embeds_guidance = bool(self.network_config["guidance_embeds"])
         if isinstance(self.config.ca, GuidanceEmbedding) and not self.embeds_guidance:
             raise ConfigError(
                 f"{config.model} has no guidance embedding (guidance_embeds is false), so backbone.ca cannot use one. "
@@ -104,7 +104,7 @@ class FluxAdapter(PackedFlowAdapter):
         cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
     ) -> BackboneConfig:
         config = super().default_config(model, revision, components)
-        embeds_guidance = components["transformer"].get("guidance_embeds")
+        embeds_guidance = components["transformer"]["guidance_embeds"]
         return config if embeds_guidance else config.model_copy(update={"ca": NullPrompt()})
 
     # The maths' side.

@@ -11,8 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from fewstep.backbones.source import MODEL_INDEX, fetch_folder, pipeline_parts, quiet_loading
+from fewstep.backbones.configurations import pipeline_parts, without_infinities
+from fewstep.backbones.source import MODEL_INDEX, fetch_folder, quiet_loading
 from fewstep.errors import CheckpointError
+from fewstep.files import load_json, write_json
 
 DUPLICATE_WEIGHTS = ("*.fp16.*", "*.bf16.*", "*.non_ema.*", "*.bin", "*.msgpack", "*.onnx*", "*.ckpt", "*.h5")
 """Further copies of weights that a checkpoint may hold beside its safetensors."""
@@ -47,12 +49,19 @@ def write_pipeline_folder(
     with quiet_loading(model):
         for name, part in {network_component: network, **changed}.items():
             part.save_pretrained(folder / name, safe_serialization=True)
-    scheduler.save_pretrained(folder / "scheduler")
+    _write_scheduler(scheduler, folder / "scheduler")
     written = {network_component: network, "scheduler": scheduler}
     # the network's class too: older checkpoints name one that has since been split
     index = {**model_index, **{name: ["diffusers", type(part).__name__] for name, part in written.items()}}
     index.pop("_name_or_path", None)
     (folder / MODEL_INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_scheduler(scheduler: Any, folder: Path) -> None:
+    """Save a scheduler as JSON that any parser reads: diffusers writes a limit of minus infinity as such."""
+    scheduler.save_pretrained(folder)
+    file = folder / "scheduler_config.json"
+    write_json(file, without_infinities(load_json(file, dict[str, Any], cure="Export again")))
 
 
 def _copy_component(source: Path, target: Path) -> None:

@@ -75,11 +75,11 @@ class PixArtAdapter(VariancePreservingAdapter):
 
 
 def _require_no_size_conditions(network: Mapping[str, Any], *, model: str) -> None:
-    asked = network.get("use_additional_conditions")
-    if asked or (asked is None and network.get("sample_size") == 128):
+    asked = network["use_additional_conditions"]
+    if asked or (asked is None and network["sample_size"] == 128):
         # left out at 1024 px it means true, and the pipeline then passes None to embedders of size and aspect ratio
         raise ConfigError(
             f"The transformer of {model} has use_additional_conditions={asked} with sample_size="
-            f"{network.get('sample_size')}, so it expects a size and an aspect ratio that PixArt-Sigma's pipeline does "
+            f"{network['sample_size']}, so it expects a size and an aspect ratio that PixArt-Sigma's pipeline does "
             "not give. For a PixArt-Sigma checkpoint set use_additional_conditions to false in transformer/config.json."
         )

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.backbones.source import Checkpoint, locate, pipeline_parts
+from fewstep.backbones.configurations import pipeline_parts
+from fewstep.backbones.source import Checkpoint, locate
 from fewstep.errors import ConfigError
 
 

@@ -15,12 +15,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.backbones import flow_match
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.bounds import Tokens
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 
 class SanaConfig(BackboneConfig):
@@ -50,13 +50,13 @@ class SanaAdapter(DiffusersAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        if self.network_config.get("guidance_embeds"):
+        if self.network_config["guidance_embeds"]:
             raise ConfigError(
                 f"{config.model} takes its guidance as an input of the network, as SANA-Sprint does, which is already "
                 "distilled; this backbone drives the teachers, such as "
                 "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers."
             )
-        self.shift = _static_shift(components["scheduler"], model=config.model)
+        self.shift = _static_shift(scheduler_of(components, model=config.model), model=config.model)
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:
@@ -68,7 +68,7 @@ class SanaAdapter(DiffusersAdapter):
         # the time stays float32 under any compute dtype: bfloat16 cannot tell 999 from 1000
         output = network(
             hidden_states=point.x_sigma.to(self.compute_dtype),
-            timestep=1000.0 * point.sigma.float() * float(self.network_config.get("timestep_scale", 1.0)),
+            timestep=1000.0 * point.sigma.float() * float(self.network_config["timestep_scale"]),
             encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
             encoder_attention_mask=cond.tensors["prompt_attention_mask"],
             return_dict=False,
@@ -131,17 +131,18 @@ def _static_shift(scheduler: Mapping[str, Any], *, model: str) -> float:
     """The time shift of the checkpoint's scheduler: DPM++ on flow sigmas, or the Euler one of other conversions."""
     if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
         flow_match.require_plain_shift(scheduler, model=model)
-        if not scheduler.get("use_dynamic_shifting"):
-            return float(scheduler.get("shift", 1.0))
+        if not scheduler["use_dynamic_shifting"]:
+            return float(scheduler["shift"])
     elif (
         scheduler.get("_class_name") == "DPMSolverMultistepScheduler"
-        and scheduler.get("use_flow_sigmas")
-        and scheduler.get("prediction_type") == "flow_prediction"
-        and not scheduler.get("use_dynamic_shifting")
+        and scheduler["use_flow_sigmas"]
+        and scheduler["prediction_type"] == "flow_prediction"
+        and not scheduler["use_dynamic_shifting"]
     ):
-        return float(scheduler.get("flow_shift", 1.0))
+        return float(scheduler["flow_shift"])
     raise ConfigError(
-        f"The scheduler of {model} is a {scheduler.get('_class_name')} whose clock this backbone does not know; SANA "
-        "needs a DPMSolverMultistepScheduler with use_flow_sigmas and prediction_type=flow_prediction, or a "
-        "FlowMatchEulerDiscreteScheduler with a static shift. Use the original checkpoint's scheduler_config.json."
+        f"The scheduler of {model} is a {shown(scheduler.get('_class_name'), quoted=False)} whose clock this backbone "
+        "does not know; SANA needs a DPMSolverMultistepScheduler with use_flow_sigmas and "
+        "prediction_type=flow_prediction, or a FlowMatchEulerDiscreteScheduler with a static shift. Use the original "
+        "checkpoint's scheduler_config.json."
     )

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.flow_match import FlowMatchAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.core.points import NoisyLatent
@@ -48,7 +49,7 @@ class SD3Adapter(FlowMatchAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        self.lora_targets = _lora_targets(dual_attention=bool(self.network_config.get("dual_attention_layers")))
+        self.lora_targets = _lora_targets(dual_attention=bool(self.network_config["dual_attention_layers"]))
         self.never_trained = _never_trained(self.network_config)
 
     # The maths' side.
@@ -68,7 +69,7 @@ class SD3Adapter(FlowMatchAdapter):
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         shape = super().latent_shape(height, width)
         unit = self.vae_factor(self.vae_config) * self.patch_size
-        largest = int(self.network_config.get("pos_embed_max_size") or max(height, width) // unit) * unit
+        largest = int(self.network_config["pos_embed_max_size"]) * unit
         if max(height, width) > largest:
             raise ConfigError(
                 f"{height} x {width} pixels are too large for {self.config.model}: its position table ends at "
@@ -109,7 +110,7 @@ class SD3Adapter(FlowMatchAdapter):
 
     @property
     def _has_t5(self) -> bool:
-        return (self.components["model_index"].get("text_encoder_3") or [None])[0] is not None
+        return "text_encoder_3" in pipeline_parts(self.components["model_index"])
 
 
 def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
-from fewstep.errors import ConfigError
 
 
 class SDXLConfig(BackboneConfig):
@@ -36,14 +35,6 @@ class SDXLAdapter(VariancePreservingAdapter):
     }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
     config: SDXLConfig
-
-    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__(config, components)
-        if self.vae_config.get("latents_mean") is not None:
-            raise ConfigError(
-                f"The VAE of {config.model} normalises latents by latents_mean and latents_std, as retrainings of SDXL "
-                "on another noise schedule do; this backbone knows SDXL's plain scaling_factor only."
-            )
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:
         height, width = self.config.height, self.config.width

@@ -3,7 +3,6 @@
 A model is a local diffusers folder, a Hugging Face repository id, or the name of the teacher inside the package.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,21 +14,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewstep.backbones.configurations import CURE, Components, complete, complete_components, pipeline_parts
 from fewstep.backbones.facts import FACTS_FILE, ModelFacts, read_facts
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.files import load_json
 
 EMBEDDED_TEACHER = "fewstep:digits"
 MODEL_INDEX = "model_index.json"
-Components = Mapping[str, Mapping[str, Any]]
+MAX_CONFIG_BYTES = 4 * 2**20
+"""Published ones have some thousand bytes."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pipeline's description: its JSON files and, when the folder has one, its ``fewstep.json``.
+    """A pipeline's description: its JSON files made whole and, when the folder has one, its ``fewstep.json``.
 
     Attributes:
         model: The name the user gave.
-        components: ``model_index`` and the configuration of each component by its name.
+        components: ``model_index`` as it is, and the configuration of each component by its name, with the defaults
+            of its class in place of what the file leaves out: nobody below has to guess one.
     """
 
     model: str
@@ -39,14 +42,15 @@ class Checkpoint:
 
     @property
     def pipeline_class(self) -> str:
-        return str(self.components["model_index"].get("_class_name"))
+        return shown(self.components["model_index"].get("_class_name", "pipeline of no class"), quoted=False)
 
     @property
     def adapter_components(self) -> Components:
         """``components`` with the clock of the teacher, also for a student."""
         if self.facts is None or self.facts.scheduler is None:
             return self.components
-        return {**self.components, "scheduler": self.facts.scheduler}
+        place = f"The scheduler in {FACTS_FILE} of {self.model}"
+        return {**self.components, "scheduler": complete(self.facts.scheduler, place=place)}
 
 
 def locate(model: str) -> str:
@@ -74,21 +78,19 @@ def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
             f"{model} has no {MODEL_INDEX}, so it is not a diffusers pipeline. "
             "Give the folder or repository that holds it, not one of its components or a single weights file."
         )
-    components: dict[str, Mapping[str, Any]] = {"model_index": _read_json(index_file)}
+    components: dict[str, Mapping[str, Any]] = {"model_index": _read_config(index_file)}
     for name, (library, class_name) in pipeline_parts(components["model_index"]).items():
+        if not re.fullmatch(r"[A-Za-z_]\w{0,99}", name):
+            raise CheckpointError(f"{index_file} names the component {shown(name)}, which is no folder's name. {CURE}.")
         config = _component_config(source, name, class_name, revision)
         if config is not None:
             components[name] = config
         elif library == "diffusers":
-            raise ConfigError(f"{model} names a {class_name} as its {name} but holds no configuration of it.")
+            stated = shown(class_name, quoted=False)
+            raise ConfigError(f"{model} names a {stated} as its {name} but holds no configuration of it. {CURE}.")
     facts_file = find_file(source, FACTS_FILE, revision=revision)
-    return Checkpoint(model, revision, components, read_facts(facts_file) if facts_file else None)
-
-
-def pipeline_parts(model_index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """The components that are present, as name -> (library, class)."""
-    pairs = {name: value for name, value in model_index.items() if isinstance(value, list) and len(value) == 2}
-    return {name: (value[0], value[1]) for name, value in pairs.items() if value[0] is not None}
+    facts = read_facts(facts_file) if facts_file else None
+    return Checkpoint(model, revision, complete_components(components, place=model), facts)
 
 
 def find_file(source: str, name: str, *, revision: str | None) -> Path | None:
@@ -258,14 +260,8 @@ def _component_config(source: str, name: str, class_name: str, revision: str | N
         return None
     file = "scheduler_config.json" if name == "scheduler" else "config.json"
     path = find_file(source, f"{name}/{file}", revision=revision)
-    return _read_json(path) if path else None
+    return _read_config(path) if path else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Get the model again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object. Get the model again.")
-    return value
+def _read_config(path: Path) -> dict[str, Any]:
+    return load_json(path, dict[str, Any], cure=CURE, max_bytes=MAX_CONFIG_BYTES)

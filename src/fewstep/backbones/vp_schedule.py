@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.vp import sigma_from_signal
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -26,7 +26,7 @@ class VPSchedule:
     """Noise levels of one checkpoint.
 
     Args:
-        scheduler: The checkpoint's ``scheduler_config.json``; only its betas and its prediction type are read.
+        scheduler: The scheduler's complete configuration; only its betas and its prediction type are read.
         model: The checkpoint, for messages.
 
     Attributes:
@@ -100,7 +100,8 @@ class VPSchedule:
 
         kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         return DPMSolverMultistepScheduler(
-            **{name: self.scheduler[name] for name in kept if name in self.scheduler},
+            **{name: self.scheduler[name] for name in kept},
+            # PNDM and some other classes do not know it
             rescale_betas_zero_snr=bool(self.scheduler.get("rescale_betas_zero_snr")),
             prediction_type=self.prediction,
             solver_order=1,
@@ -137,17 +138,17 @@ def _float64(values: Tensor) -> Tensor:
 
 
 def _prediction(scheduler: Mapping[str, Any], *, model: str) -> Prediction:
-    prediction = scheduler.get("prediction_type", "epsilon")
-    name = scheduler.get("_class_name")
-    if "beta_start" not in scheduler and scheduler.get("trained_betas") is None:
+    name = shown(scheduler.get("_class_name"), quoted=False)
+    if "beta_start" not in scheduler or "prediction_type" not in scheduler:
         raise ConfigError(
             f"{model} ships with the scheduler {name}, which has no betas; this backbone knows the clock of "
             "variance-preserving models only. A retraining with flow matching needs a backbone of its own."
         )
+    prediction = scheduler["prediction_type"]
     foreign = scheduler.get("use_flow_sigmas") or scheduler.get("timestep_type", "discrete") != "discrete"
     if foreign or prediction not in ("epsilon", "v_prediction"):
         raise ConfigError(
-            f"The {name} of {model} asks for prediction_type={prediction!r} on a clock that is not the one of its "
+            f"The {name} of {model} asks for prediction_type={shown(prediction)} on a clock that is not the one of its "
             "betas, or for something other than epsilon or v_prediction; this backbone cannot read a velocity off it."
         )
     return cast(Prediction, prediction)
@@ -160,7 +161,7 @@ def _squared_signal(scheduler: Mapping[str, Any], *, model: str) -> Tensor:
         root = signal.sqrt()
         signal = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
     if signal[-1] <= LEAST_SIGNAL:
-        if scheduler.get("prediction_type", "epsilon") == "epsilon":
+        if scheduler["prediction_type"] == "epsilon":
             raise ConfigError(
                 f"{model} predicts epsilon on betas without signal at the last time step (zero terminal SNR), where "
                 "an epsilon tells nothing about the picture. Use a v-prediction checkpoint, or the original "
@@ -171,17 +172,17 @@ def _squared_signal(scheduler: Mapping[str, Any], *, model: str) -> Tensor:
 
 
 def _betas(scheduler: Mapping[str, Any], *, model: str) -> Tensor:
-    if scheduler.get("trained_betas") is not None:
+    if scheduler["trained_betas"] is not None:
         return torch.tensor(scheduler["trained_betas"], dtype=torch.float32)
-    count = int(scheduler.get("num_train_timesteps", 1000))
+    count = int(scheduler["num_train_timesteps"])
     start, end = float(scheduler["beta_start"]), float(scheduler["beta_end"])
-    match scheduler.get("beta_schedule", "linear"):
+    match scheduler["beta_schedule"]:
         case "linear":
             return torch.linspace(start, end, count, dtype=torch.float32)
         case "scaled_linear":
             return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float32) ** 2
         case other:
             raise ConfigError(
-                f"The scheduler of {model} has beta_schedule={other!r}; this backbone knows linear, scaled_linear "
+                f"The scheduler of {model} has beta_schedule={shown(other)}; this backbone knows linear, scaled_linear "
                 "and trained_betas."
             )

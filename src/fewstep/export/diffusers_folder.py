@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.backbones.configurations import without_infinities
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
@@ -112,7 +113,7 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
         sigmas=tuple(plain_floats(sigmas)),
         steps=len(levels),
         guidance_scale=adapter.student_guidance_scale,
-        scheduler=dict(adapter.components["scheduler"]),
+        scheduler=without_infinities(adapter.components["scheduler"]),
         provenance=dict(provenance),
     )
 

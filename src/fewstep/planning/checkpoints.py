@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from fewstep.backbones.configurations import complete_components
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig, Conditioning
 from fewstep.backbones.registry import adapter_class, create_model_adapter
@@ -23,10 +24,10 @@ _DECODERS = {"AutoencoderKL": 84_000_000, "AutoencoderDC": 313_000_000}
 
 @cache
 def shipped() -> Mapping[str, Mapping[str, Any]]:
-    """The JSON files of the built-in recipes' checkpoints, by the checkpoint's name."""
+    """The configurations of the built-in recipes' checkpoints as opening them gives them, by the checkpoint's name."""
     folder = files("fewstep.planning") / "configurations"
     read = [json.loads(item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".json")]
-    return {entry["model"]: entry["components"] for entry in read}
+    return {entry["model"]: complete_components(entry["components"], place=entry["model"]) for entry in read}
 
 
 def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
