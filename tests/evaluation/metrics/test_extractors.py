@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from transformers import Dinov2Config, Dinov2Model
 
 from fewstep.demo.assets import load_classifier
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.evaluation.metrics.extractors import Extractor, create_extractor
+from fewstep.evaluation.metrics.extractors import ClipExtractor, Extractor, create_extractor
 from fewstep.evaluation.metrics.protocol import MetricError
 from fewstep.evaluation.metrics.vendi import VendiMetric, VendiSettings
 from tests.evaluation.metrics.tiny_clip import SIZE, write_clip
@@ -39,12 +40,18 @@ def by_hand(image: Image.Image, size: int, mean: tuple[float, ...], std: tuple[f
     return torch.from_numpy((pixels - mean) / std).permute(2, 0, 1)[None].float()
 
 
-def test_clip_features_are_the_normalised_embedding_of_the_squashed_picture(tmp_path: Path) -> None:
+# the box of CMMD's original: (side - shorter side) // 2 on either axis
+@pytest.mark.parametrize(
+    ("size", "box"), [((24, 24), (0, 0, 24, 24)), ((40, 23), (8, 0, 31, 23)), ((23, 40), (0, 8, 23, 31))]
+)
+def test_clip_features_are_the_normalised_embedding_of_the_central_square(
+    tmp_path: Path, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
     model = write_clip(tmp_path / "clip")
     chosen = loaded("clip", tmp_path / "clip")
-    image = pattern(40, 24)
+    image = pattern(*size)
     features = chosen.features([chosen.prepare(image)])
-    pixels = by_hand(image, SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    pixels = by_hand(image.crop(box), SIZE, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
     with torch.no_grad():
         expected = normalize(model.get_image_features(pixel_values=pixels).pooler_output, dim=-1)
     assert torch.allclose(features, expected, atol=1e-5)
@@ -113,6 +120,12 @@ def test_another_checkpoint_in_the_same_folder_has_another_key(tmp_path: Path) -
     before = extractor("clip", tmp_path).key
     write_clip(tmp_path, seed=1)
     assert extractor("clip", tmp_path).key != before
+
+
+def test_features_of_another_preprocessing_have_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = extractor("clip", "a/b").key
+    monkeypatch.setattr(ClipExtractor, "card", replace(ClipExtractor.card, preprocessing="squashed"))
+    assert extractor("clip", "a/b").key != before
 
 
 def test_extractors_of_different_checkpoints_have_different_keys() -> None:

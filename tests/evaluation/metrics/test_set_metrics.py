@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.metrics.cmmd import mean_discrepancy
+from fewstep.evaluation.metrics.extractors import ClipExtractor
 from fewstep.evaluation.metrics.prompt_diversity import cosine_diversity
 from fewstep.evaluation.metrics.protocol import Picture, PromptItem, SetMetric
 from fewstep.evaluation.metrics.registry import create_metrics
@@ -206,3 +207,8 @@ def test_the_reference_is_part_of_what_the_number_depends_on(tmp_path: Path) -> 
 def test_an_unknown_extractor_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"fid\.extractor.*'inception', .*'digits'"):
         metric("fid", extractor="vgg")
+
+
+def test_what_happens_to_a_picture_is_part_of_the_protocol() -> None:
+    chosen = metric("vendi", extractor="clip")
+    assert chosen.identity() == {"preprocessing": ClipExtractor.card.preprocessing}

@@ -137,7 +137,9 @@ def test_the_score_is_the_mean_over_prompts_of_the_mean_over_pictures() -> None:
         for score, (first, second) in zip(scores, answers, strict=True)
     ]
     figures = DpgBenchMetric(DpgSettings()).conclude(pictures, findings)
-    # categories take the answers as they are: the colour of the second picture is a yes although there is no dog
+    # categories take the answers as they are, of all pictures: the colour of the second one is a yes although there is
+    # no dog. The official script, which looks at a prompt's last picture alone, would give 50 and 50
+    assert "the last picture of a prompt alone" in DpgBenchMetric.card.comparable
     assert figures == pytest.approx({"dpgbench": 50.0, "dpgbench_attribute": 200 / 3, "dpgbench_entity": 200 / 3})
 
 

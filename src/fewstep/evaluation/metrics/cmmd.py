@@ -38,7 +38,8 @@ class CmmdMetric(ReferenceMetric):
         preprocessing=ClipExtractor.card.preprocessing,
         licence=ClipExtractor.card.licence,
         comparable=(
-            "with published CMMD of ViT-L/14@336 on the same reference; ports that resize without antialiasing differ"
+            "with published CMMD of ViT-L/14@336 on the same reference, pictures of other shapes included; not with "
+            "ports that resize without antialiasing"
         ),
         source=ClipExtractor.card.source,
     )

@@ -30,7 +30,7 @@ class DpgBenchMetric(ImageMetric, Convertible):
         formula=(
             "share of a prompt's questions answered yes, where a question counts only if those that it depends on "
             "count; mean over pictures of a prompt, then over prompts, times 100. Categories are means of the answers "
-            "themselves"
+            "themselves, over all pictures"
         ),
         scale="0 to 100",
         higher_is_better=True,
@@ -40,7 +40,8 @@ class DpgBenchMetric(ImageMetric, Convertible):
         licence=QwenVqa.licence,
         comparable=(
             "only with figures of the same answering model, whose name belongs beside the number; published tables use "
-            "mPLUG-large, which answers differently, and the official script loses the first question of the table"
+            "mPLUG-large, which answers differently, and four pictures per prompt; the official script loses the first "
+            "question of the table and takes the categories from the last picture of a prompt alone"
         ),
         source=QwenVqa.default_source,
     )

@@ -66,11 +66,12 @@ class Extractor(ABC):
 
     @property
     def key(self) -> str:
-        """Names the features: two extractors of one key give the same ones."""
+        """Names the features: two extractors of one key give the same ones, and another preprocessing another key."""
+        name = f"{self.card.name} ({self.card.preprocessing})"
         if self._checkpoint is None:
-            return self.card.name
+            return name
         revision = f"@{self._checkpoint.revision}" if self._checkpoint.revision else ""
-        return f"{self.card.name}:{self._checkpoint.name}{revision}{_stamp(self._checkpoint)}"
+        return f"{name}:{self._checkpoint.name}{revision}{_stamp(self._checkpoint)}"
 
     @property
     def network(self) -> Any:
@@ -188,7 +189,10 @@ class ClipExtractor(Extractor):
     card = ExtractorCard(
         name="clip",
         source="openai/clip-vit-large-patch14-336",
-        preprocessing="bicubic to the network's square size, no crop; CLIP's mean and deviation",
+        preprocessing=(
+            "central square cut out, bicubic on bytes to the network's size (as the original of CMMD); CLIP's mean and "
+            "deviation"
+        ),
         licence="MIT",
     )
 
@@ -211,7 +215,8 @@ class ClipExtractor(Extractor):
         return build_network(self.checkpoint, CLIPVisionModelWithProjection, config, stored.tensors, torch.float32)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        return squashed(image, self.network.config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
+        # cut first, then resized: the other order of CLIP's own processor filters across the cut
+        return squashed(central_square(image), self.network.config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
 
     def embed(self, batch: Tensor) -> Tensor:
         return nn.functional.normalize(self.network(pixel_values=batch).image_embeds, dim=-1)
@@ -335,6 +340,14 @@ def _stamp(source: Source) -> str:
 
 def _is_of_the_picture_tower(name: str) -> bool:
     return name.startswith(("vision_model.", "visual_projection.")) and not name.endswith("position_ids")
+
+
+def central_square(image: Image.Image) -> Image.Image:
+    """The largest square in the middle of a picture; half a pixel is settled downwards."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return image.crop((left, top, left + side, top + side))
 
 
 def squashed(

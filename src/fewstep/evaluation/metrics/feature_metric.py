@@ -66,6 +66,9 @@ class FeatureMetric(SetMetric, Convertible):
     def check(self, items: Sequence[PromptItem]) -> None:
         self.extractor.check()
 
+    def identity(self) -> dict[str, str]:
+        return {"preprocessing": self.extractor.card.preprocessing}
+
     def read(self) -> StoredNetwork:
         return self.extractor.read()
 
@@ -113,7 +116,7 @@ class ReferenceMetric(FeatureMetric):
             self.reference.check()
 
     def identity(self) -> dict[str, str]:
-        return {"reference": self.reference.digest}
+        return {**super().identity(), "reference": self.reference.digest}
 
     def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         was_loaded = self.extractor.is_loaded
