@@ -27,17 +27,52 @@ def lines_of(text: str) -> dict[str, str]:
     return {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in text.splitlines()}
 
 
-def test_the_matrix_is_printed_in_the_recommended_order(
+@pytest.mark.parametrize("width", [60, 80, 120])
+@pytest.mark.parametrize("arguments", [(), ("--details",), ("flux",), ("sana-sprint-600m",)])
+def test_what_is_printed_fits_the_terminal_and_breaks_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = printed(capsys, "backbones", *arguments)
+    assert max(map(len, text.splitlines())) <= width
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert sorted(text.split()) == sorted(printed(capsys, "backbones", *arguments).split())
+
+
+def test_the_overview_has_every_kind_and_model_in_the_recommended_order(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "240")
-    text = printed(capsys, "backbones")
-    places = [text.index(f" {row.name} ") for row in PORTED + NOT_PORTED]
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = printed(capsys, "backbones").splitlines()
+    assert lines[0].split() == ["kind", "models", "status"]
+    assert lines[1].split() == ["sd3", "sd3-medium,", "sd35-medium,", "sd35-large", "runs"]
+    words = " ".join(lines).replace(",", "").split()
+    assert set(words) >= {row.name for row in MATRIX} | {row.family.split()[0] for row in MATRIX}
+    places = [words.index(kind) for kind in dict.fromkeys(row.family for row in PORTED + NOT_PORTED)]
     assert places == sorted(places)
-    assert all(row.name in text for row in MATRIX)
-    for heading in ("target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes", "why"):
-        assert heading in text
-    assert "8 x H100, counted, not measured" in text
+    assert len(lines) <= 24  # one screen
+
+
+def test_details_are_those_of_the_kind_or_model_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "backbones", "sana")
+    assert "sana-600m (kind sana, runs)" in text
+    assert "the stock scheduler takes no sigmas" in text
+    assert "sd3-medium" not in text
+    assert "8 x H100, counted, not measured" in " ".join(text.split())
+    assert printed(capsys, "backbones", "Qwen/Qwen-Image") == printed(capsys, "backbones", "qwen-image")
+
+
+@pytest.mark.parametrize(
+    ("asked", "hint"),
+    [("flux1", "Did you mean flux or"), ("x" * 5000, "xxx..."), ("\x1b[2J", "no kind and no model")],
+)
+def test_an_unknown_kind_is_told_with_the_nearest_names(
+    capsys: pytest.CaptureFixture[str], asked: str, hint: str
+) -> None:
+    said = printed(capsys, "backbones", asked, code=2)
+    assert hint in said
+    assert "\x1b" not in said
+    assert len(said) < 600
 
 
 def test_the_json_is_nothing_but_json(capsys: pytest.CaptureFixture[str]) -> None:

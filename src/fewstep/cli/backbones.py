@@ -1,5 +1,6 @@
 """The commands about backbones: what can be a teacher, and what one checkpoint is."""
 
+import shutil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,18 +10,25 @@ if TYPE_CHECKING:
 
 
 def backbones(
+    what: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="Everything about one kind or one model.", show_default="all")
+    ] = None,
+    details: Annotated[bool, typer.Option("--details", help="Everything about all of them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print every target as JSON.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/backbones.")] = False,
 ) -> None:
     """List what can be a teacher, in the recommended order of ports, and what is refused."""
-    from fewstep.planning import ports
+    from fewstep.planning import port_list, ports
 
+    width = shutil.get_terminal_size().columns
     if as_json:
         print(ports.as_json())
     elif as_markdown:
         print(ports.as_markdown(), end="")
+    elif what is not None or details:
+        print("\n".join(port_list.details(width, what)))
     else:
-        _print_tables()
+        print("\n".join(port_list.overview(width)))
 
 
 def check(
@@ -89,21 +97,3 @@ def _recipes_of(kind: str) -> list[str]:
     from fewstep.config.recipe_files import recipe_names
 
     return [name for name in recipe_names() if load_recipe(name).config.backbone.kind == kind]
-
-
-def _print_tables() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from fewstep.planning import ports
-
-    console = Console(highlight=False)
-    matrix = Table(*ports.HEADINGS, title="Teachers, in the recommended order of ports", title_justify="left")
-    for port in ports.ports():
-        matrix.add_row(*port.cells)
-    console.print(matrix)
-    console.print(ports.COST_NOTE)
-    refused = Table("refused", "model", "pipeline", "why", title="No teachers", title_justify="left")
-    for row in ports.refusals():
-        refused.add_row(*row)
-    console.print(refused)
