@@ -4,13 +4,13 @@
 """
 
 import errno
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from fewstep.cli.app import app
+from fewstep.cli.quiet import quiet_libraries
 from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
 
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -18,9 +18,7 @@ _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROF
 
 def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
-    # their warnings (a backend without torchvision, a module kept in float32) ask nothing of our users
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet_libraries()
     sys.exit(execute(sys.argv[1:]))
 
 

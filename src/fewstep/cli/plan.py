@@ -29,7 +29,7 @@ def plan(
         float | None, typer.Option(min=0.001, help="Peak of one device, TFLOP/s.", show_default="an H100's")
     ] = None,
     utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of that peak that is reached.")] = 0.35,
-    price: Annotated[float, typer.Option(min=0.0, help="Of one device for an hour.")] = 2.5,
+    price: Annotated[float, typer.Option(min=0.0, help="US dollars for one device and hour.")] = 2.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Predict memory, time and cost of a run, and choose settings that fit; nothing is downloaded or computed."""
@@ -41,7 +41,7 @@ def plan(
     if as_json:
         print(json.dumps(made, indent=2))
     else:
-        _show(made)
+        _show(made, price)
 
 
 def bytes_of(text: str) -> float:
@@ -56,7 +56,7 @@ def bytes_of(text: str) -> float:
     return float(match[1]) * _UNITS[match[2].lower()]
 
 
-def _show(made: dict[str, Any]) -> None:
+def _show(made: dict[str, Any], price: float) -> None:
     console = Console(highlight=False, soft_wrap=True)
     verdict = "fits" if made["fits"] else "does not fit"
     console.print(
@@ -69,7 +69,8 @@ def _show(made: dict[str, Any]) -> None:
     console.print(parts)
     console.print(
         f"{made['units_per_update']:g} forwards per sample and student update, {made['flops_per_step'] / 1e15:.3g} "
-        f"PFLOP per step; the budget takes {made['hours']:.1f} h and costs {made['cost']:.0f}."
+        f"PFLOP per step; the budget takes {made['hours']:.1f} h and costs {_dollars(made['cost'])} "
+        f"at {_dollars(price)} for a device and hour (--price)."
     )
     if made["fits"]:
         console.print(f"Settings: {' '.join(_override(name, value) for name, value in made['settings'].items())}")
@@ -82,3 +83,7 @@ def _show(made: dict[str, Any]) -> None:
 
 def _override(name: str, value: Any) -> str:
     return f"{name}={json.dumps(value)}"
+
+
+def _dollars(amount: float) -> str:
+    return f"{amount:.2f} US dollars" if amount < 100 else f"{amount:.0f} US dollars"

@@ -44,12 +44,12 @@ tr.seed td { color: var(--soft); font-size: 13px; padding-top: 4px; padding-bott
 .bars .student::before { background: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 6px 18px; font-size: 15px; margin: 14px 0; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); max-width: 80ch; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(240px, 1fr)); gap: 16px; margin: 14px 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(240px, 1fr)); gap: 16px; margin: 14px 0; }
 .chart { margin: 0; padding: 10px 12px 8px; background: var(--card); border: 1px solid var(--line);
          border-radius: 10px; }
 .chart figcaption { display: flex; justify-content: space-between; font-size: 13px; color: var(--soft); }
 .chart figcaption b { color: var(--ink); }
-.chart svg { width: 100%; height: auto; display: block; }
+.chart svg { width: 100%; max-width: 360px; height: auto; display: block; }
 .chart polyline { fill: none; stroke: var(--accent); vector-effect: non-scaling-stroke; stroke-linejoin: round; }
 .chart .raw { stroke-width: 1; opacity: .25; } .chart .mean { stroke-width: 2; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; overflow-x: auto;

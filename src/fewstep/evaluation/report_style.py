@@ -26,10 +26,11 @@ thead th { border-top: 0; font-weight: 500; color: var(--soft); font-size: 13px;
 td small { display: block; color: var(--soft); font-size: 12px; }
 td small.better { color: var(--good); } td small.worse { color: var(--bad); }
 tr.student td:first-child { color: var(--accent); font-weight: 600; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(270px, 1fr)); gap: 16px; margin: 14px 0; }
+/* auto-fill: one chart stays as wide as one of many; auto-fit would make its bars and letters as large as the page */
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 16px; margin: 14px 0; }
 .chart { margin: 0; padding: 10px 14px; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .chart figcaption { font-size: 13px; color: var(--soft); } .chart figcaption b { color: var(--ink); }
-.chart svg { width: 100%; height: auto; display: block; }
+.chart svg { width: 100%; max-width: 400px; height: auto; display: block; }
 .chart rect { fill: var(--bar); } .chart rect.student { fill: var(--accent); }
 .chart line { stroke: var(--ink); stroke-width: 1.5; }
 .chart text { fill: var(--ink); font-size: 11px; } .chart text.value { fill: var(--soft); }

@@ -29,7 +29,7 @@ class Plan:
         fits: Whether they fit.
         flops_per_step: Floating-point operations of one step over all devices, on average.
         hours: Of the whole budget's network calls.
-        price: Of those hours on all devices.
+        price: Of those hours on all devices, US dollars.
         changes: When nothing fits, what would; else nothing.
     """
 
@@ -72,7 +72,7 @@ class Rates:
     Attributes:
         teraflops: Of one device at its peak, 1e12 operations a second; None is an H100 in the recipe's precision.
         utilisation: Share of the peak that is reached.
-        price: Of one device for an hour.
+        price: Of one device for an hour, US dollars.
     """
 
     teraflops: float | None = None
