@@ -1,11 +1,16 @@
 """What float32 rounding allows: comparisons that hold on every processor.
 
 A matrix product, a convolution or a mean adds the same terms in an order that depends on the instruction set, on the
-number of threads and on where the operands lie in memory. So two networks of equal weights need not answer with equal
-bits, and neither do two machines. What is promised bit by bit (weights that were stored and loaded, one network asked
-twice in one process) is compared with ``torch.equal``; the rest here.
+number of threads, on where the operands lie in memory and on whether a weight is trained (torch folds a batch of
+products into one for such a weight). So two networks of equal weights need not answer with equal bits, and neither do
+two machines. What is promised bit by bit (weights that were stored and loaded, one network asked twice in one process)
+is compared with ``torch.equal``; the rest here.
 """
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +38,12 @@ def assert_rounded_alike(actual: Tensor, expected: Tensor, *, terms: int) -> Non
     assert actual.shape == expected.shape and actual.dtype == expected.dtype
     largest = float(expected.detach().abs().max())
     torch.testing.assert_close(actual, expected, rtol=0, atol=rounding(terms) * largest)
+
+
+def assert_same_pictures(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:
+    """Bytes of the same pictures: a number on the border of two bytes may round to either."""
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
 
 
 def assert_same_bits(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:

@@ -60,7 +60,7 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_same_network(case: Case, loaded: nn.Module, saved: nn.Module) -> None:
-    """Equal weights bit by bit; they lie elsewhere, and kernels choose by that, so the answers are equal but for it."""
+    """Equal weights bit by bit, and answers up to rounding: what was loaded is frozen, which is another kernel."""
     assert_same_bits(weights(loaded), weights(saved))
     assert_rounded_alike(velocity(case, loaded), velocity(case, saved), terms=additions(saved))
 
