@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 from fewstep.demo.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.extractors import DigitsExtractor, Extractor
+from fewstep.evaluation.metrics.feature_metric import ReferenceSettings
+from fewstep.evaluation.metrics.fid import FidMetric
 from fewstep.evaluation.metrics.reference import (
     Reference,
     ReferenceSource,
@@ -135,3 +137,12 @@ def test_a_folder_that_is_called_like_a_picture_is_no_picture(tmp_path: Path) ->
     before = ReferenceSource("fid", tmp_path).digest
     (tmp_path / "old.png").mkdir()
     assert ReferenceSource("fid", tmp_path).digest == before
+
+
+def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path: Path) -> None:
+    pictures = write_digits(tmp_path / "real", [3, 41])
+    metric = FidMetric(ReferenceSettings(extractor="digits", reference=str(tmp_path / "real")))
+    metric.load(torch.device("cpu"))
+    found = metric.reference.read(lambda: metric.extractor)
+    assert isinstance(found, Reference)
+    assert torch.equal(found.features, metric.features(pictures))

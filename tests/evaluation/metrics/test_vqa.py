@@ -130,7 +130,7 @@ def test_dpgbench_scores_the_models_answers_by_the_graph(tmp_path: Path) -> None
 def test_the_score_is_the_mean_over_prompts_of_the_mean_over_pictures() -> None:
     dog, sky = PromptItem("dog", "", {"questions": ROWS}), PromptItem("sky", "", {"questions": ROWS})
     pictures = [Picture(Path("x.png"), item, seed) for item, seed in ((dog, 0), (dog, 1), (sky, 0))]
-    answers = [("yes", "yes"), ("no", "yes"), ("yes", "no")]
+    answers = [("yes", "yes"), ("no", "Yes"), ("YES", "no")]
     scores = [100.0, 0.0, 50.0]
     findings = [
         Finding(score, {"answers": {"1": first, "2": second}})
