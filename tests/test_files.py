@@ -1,14 +1,16 @@
 """The one reader of JSON, and how a message shows values that somebody else wrote."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from fewstep.errors import CheckpointError, printable, shown, told_lines
-from fewstep.files import UnreadableError, load_json, parse_json, read_json
+from fewstep.errors import CheckpointError, ConfigError, printable, shown, told_lines
+from fewstep.files import UnreadableError, explain_write_errors, load_json, parse_json, read_json
 
 
 class Seal(BaseModel):
@@ -110,3 +112,52 @@ def test_half_a_character_is_no_text_and_is_escaped() -> None:
     assert printable("a\ud800b") == r"a\ud800b"
     with pytest.raises(UnreadableError, match="valid string"):
         parse_json('"\ud800"', str)
+
+
+FULL = "No space left on device"
+REFUSALS = {
+    "the system": OSError(errno.ENOSPC, FULL),
+    "a copy of a folder": shutil.Error([("a", "b", f"[Errno {errno.ENOSPC}] {FULL}: 'b'")]),
+    "a library in Rust": Exception(f"{FULL} (os error {errno.ENOSPC})"),
+    "torch, while it writes": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598"),
+    "torch, at the end": RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+}
+
+
+def behind(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("who", REFUSALS)
+def test_a_full_disk_is_told_whoever_met_it(who: str, wrapped: bool) -> None:
+    error: BaseException = REFUSALS[who]
+    if wrapped:
+        error = behind(ValueError("the model was not saved"), error)
+    said = r"^out cannot be written: there is no space left on the disk\. Free some space"
+    with pytest.raises(ConfigError, match=said), explain_write_errors(Path("out")):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("division by zero"),
+        OSError(errno.EBADF, "Bad file descriptor"),
+        behind(KeyError("x"), FileNotFoundError(errno.ENOENT, "No such file")),  # somebody looked for something
+        ConfigError("No."),
+    ],
+)
+def test_an_error_that_is_not_the_disks_stays_what_it_is(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, explain_write_errors(Path("out")):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize("who", REFUSALS)
+def test_an_interruption_is_never_taken_for_the_disk(who: str, stop: BaseException) -> None:
+    error = REFUSALS[who].with_traceback(None)
+    with pytest.raises(type(stop)), explain_write_errors(Path("out")):
+        raise behind(type(error)(*error.args), stop)

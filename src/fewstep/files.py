@@ -3,13 +3,14 @@
 import errno
 import json
 import os
+import re
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.errors import CheckpointError, ConfigError, FewstepError, shown
 
 T = TypeVar("T")
 
@@ -22,11 +23,19 @@ _REASONS = {
     errno.EACCES: ("you have no permission to write there", "Change the permissions"),
     errno.EPERM: ("writing there is not permitted", "Change the permissions"),
     errno.EROFS: ("the file system is read-only", "Make it writable"),
+    errno.EFBIG: ("a file may not grow that large there (ulimit -f, or the file system)", "Raise the limit"),
+    errno.EIO: ("the disk reports an error of its own", "Look at the disk"),
+    errno.ENAMETOOLONG: ("the name is longer than the file system takes", "Shorten it"),
     errno.ENOTDIR: ("a part of that path is a file, not a folder", "Remove the file"),
     errno.EEXIST: ("a file of that name is in the way", "Remove the file"),
     errno.EISDIR: ("a folder of that name is in the way", "Remove the folder"),
     errno.ENOENT: ("no folder can be made there", "Change the path"),
 }
+# what a disk says while somebody else's code writes, which wraps it as it likes
+_WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_NUMBER = re.compile(r"(?:os error |\[Errno )(\d+)")  # Rust's words, and Python's
+# torch's writer counts the bytes that arrived
+_CUT_OFF = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+")
 
 
 class UnreadableError(ValueError):
@@ -104,31 +113,70 @@ def _misfit(error: Any) -> str:
     return f"{shown(place, quoted=False) if place else 'the whole'} is {shown(first['input'])}: {said}"
 
 
-def disk_reason(error: OSError) -> str | None:
+def disk_errno(error: BaseException) -> int | None:
+    """The number under which the disk refused, from whatever a library made of it; None for any other error."""
+    if isinstance(error, OSError) and error.errno in _REASONS:
+        return error.errno
+    for one in _chain(error):
+        number = one.errno if isinstance(one, OSError) else None
+        if number is None and isinstance(one, Exception):
+            found = _NUMBER.search(str(one)[:10_000])
+            number = int(found[1]) if found else errno.ENOSPC if _CUT_OFF.search(str(one)[:10_000]) else None
+        if number in _WHILE_WRITING:
+            return number
+    return None
+
+
+def disk_reason(error: BaseException) -> str | None:
     """Why the disk refused, and what to do, or None for an error that the user did not cause."""
-    if error.errno not in _REASONS:
+    number = disk_errno(error)
+    if number is None:
         return None
-    reason, remedy = _REASONS[error.errno]
+    reason, remedy = _REASONS[number]
     return f"{reason}. {remedy}, or choose another place."
+
+
+def interruption(error: BaseException) -> BaseException | None:
+    """Ctrl-C or a request to end that a library made an error of its own of; None when there was none."""
+    return next((one for one in _chain(error) if isinstance(one, KeyboardInterrupt | SystemExit)), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those behind it: causes, contexts, and what torch collects of several processes."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        failures = getattr(one, "failures", None)
+        if isinstance(failures, dict):
+            waiting += [pair[0] for pair in failures.values()]
+        waiting += [behind for behind in (one.__cause__, one.__context__) if behind is not None]
 
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk says about writing ``path`` into a ConfigError.
+    """Turn what the disk says about writing ``path`` into a ConfigError, whoever was writing.
 
-    safetensors reports a full disk as an error of its own, with the system's words in it.
+    Ctrl-C is never taken for the disk, whatever a library made of it.
     """
     from safetensors import SafetensorError
 
     try:
         yield
-    except OSError as error:
-        reason = disk_reason(error)
+    except FewstepError:
+        raise
+    except Exception as error:
+        stopped, reason = interruption(error), disk_reason(error)
+        if stopped is not None:
+            raise stopped from error
+        if reason is None and isinstance(error, SafetensorError):
+            reason = f"{error}. Free some space, or choose another place."
         if reason is None:
             raise
         raise ConfigError(f"{path} cannot be written: {reason}") from error
-    except SafetensorError as error:
-        raise ConfigError(f"{path} cannot be written: {error}. Free some space, or choose another place.") from error
 
 
 def unfinished_name(name: str) -> str:

@@ -1,12 +1,15 @@
 """A disk that is full or may not be written, through the command line, before and during the training.
 
 Where a file system can be mounted the disk is a real one of a few kilobytes; elsewhere those tests are skipped, and the
-ones with an error raised in place of the disk's remain.
+ones with an error raised in place of the disk's remain, and those in which no file may grow larger than so many bytes,
+which every writer meets as it meets a full disk.
 """
 
 import errno
+import resource
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +159,66 @@ def test_what_the_disk_says_about_the_runs_folder_is_told(
     said = told(capsys, execute(["train", str(recipe_path), "--output", str(tmp_path / "closed")]))
     assert reason in said
     assert str(tmp_path / "closed") in said
+
+
+@contextmanager
+def largest_file(num_bytes: int) -> Iterator[None]:
+    """Let no file of this process grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a recipe and its run."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(recipe(folder, "budget.student_updates=1"), folder / "run")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("command", "num_bytes"),
+    [
+        ("export", 0),  # the first file, by json
+        ("export", 2_000),  # by a tokenizer
+        ("export", 40_000),  # by safetensors
+        ("factors", 0),
+        ("embed", 300),  # by safetensors, a shard
+        ("train", 300),  # the settings
+        ("train", 8_000),  # the embeddings that a training makes first
+        ("train", 40_000),  # a checkpoint, by Python
+        ("train", 100_000),  # a checkpoint, by torch's zip writer
+        ("sample", 100),  # a picture
+    ],
+)
+def test_a_file_that_may_not_grow_is_the_users_disk_whoever_writes_it(
+    command: str, num_bytes: int, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = {
+        "export": ["export", str(trained / "run"), "--output", str(out)],
+        "factors": ["export", str(lora_run(tmp_path)), "--factors", "--output", str(out)]
+        if command == "factors"
+        else [],
+        "embed": ["embed", str(trained / "tiny.yaml"), "--root", str(out)],
+        "train": ["train", str(trained / "tiny.yaml"), "--output", str(out / "run")],
+        "sample": ["sample", str(trained / "teacher"), "--prompt", "x", "--steps", "1", "--output", str(out / "p.png")],
+    }[command]
+    capsys.readouterr()
+    with largest_file(num_bytes):
+        code = execute(arguments)
+    said = told(capsys, code)
+    assert str(out) in said
+    assert any(words in said for words in ("may not grow that large", "File too large", "unexpected pos"))
+    left = [path for path in tmp_path.rglob("*") if path.name.startswith((".exporting-", ".saving-", ".unfinished"))]
+    assert left == []
+
+
+def lora_run(folder: Path) -> Path:
+    lora = ["student.weights.kind=lora", "student.weights.rank=2", "fake_score.weights.kind=lora"]
+    run(recipe(folder, "budget.student_updates=1", *lora, "fake_score.weights.rank=2"), folder / "lora")
+    return folder / "lora"
