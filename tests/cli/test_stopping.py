@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch.distributed.checkpoint import FileSystemWriter
 
 from fewstep.cli.main import execute
 from fewstep.training.checkpoint import checkpoints, completed_steps, verify_checkpoint
@@ -62,6 +64,66 @@ def test_sigterm_ends_with_0_and_the_printed_command_goes_on(
     assert execute(shlex.split(command)) == 0
     assert capsys.readouterr().out.startswith(f"The run is in {folder}. Next: fewstep export ")
     assert checkpoints(folder / "checkpoints")[-1].name == "step-00000006"
+
+
+def test_a_second_ctrl_c_during_the_save_ends_with_130_and_says_what_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_inputs(tmp_path)
+    command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "run")]
+    write = FileSystemWriter.write_data
+
+    def interrupted(writer: FileSystemWriter, *arguments: Any) -> Any:
+        written = write(writer, *arguments)
+        if "step-00000003" in str(writer.path):
+            os.kill(os.getpid(), signal.SIGINT)
+        return written
+
+    with monkeypatch.context() as patch:
+        signal_after(3, signal.SIGINT, patch)
+        patch.setattr(FileSystemWriter, "write_data", interrupted)
+        assert execute(command) == 130
+    told = capsys.readouterr().err
+    assert "Interrupted before the run was saved; its newest checkpoint, step-00000002, is whole." in told
+    assert told.endswith("fewstep: Interrupted.\n")
+    assert "Free some space" not in told and "Traceback" not in told
+    verify_checkpoint(checkpoints(tmp_path / "run" / "checkpoints")[-1])
+    assert execute([*command, "--resume"]) == 0
+    assert not list((tmp_path / "run" / "checkpoints").glob(".saving-*"))
+
+
+SIGNALLED = """
+import os, signal, sys
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{number})
+
+sys.meta_path.insert(0, Hook())
+sys.argv = ["fewstep", "train", "digits", "--root", sys.argv[1]]
+from fewstep.cli.main import run
+run()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "torch"])
+@pytest.mark.parametrize(
+    ("number", "code", "sentence"),
+    [
+        ("SIGTERM", 143, "fewstep: Ended by SIGTERM; nothing unfinished is left. Give the same command again.\n"),
+        ("SIGUSR1", 138, "fewstep: Ended by SIGUSR1; nothing unfinished is left. Give the same command again.\n"),
+        ("SIGINT", 130, "fewstep: Interrupted.\n"),
+    ],
+)
+def test_a_signal_while_the_command_is_still_being_imported_is_answered(
+    module: str, number: str, code: int, sentence: str, tmp_path: Path
+) -> None:
+    program = SIGNALLED.format(module=module, number=number)
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert done.stderr == sentence
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_process_that_trains_saves_when_it_is_interrupted(tmp_path: Path) -> None:

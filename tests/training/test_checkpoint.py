@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 
 from fewstep.errors import CheckpointError
 from fewstep.training.checkpoint import checkpoints, load_checkpoint, pointed_to, save_checkpoint, stored_tensors
@@ -104,8 +105,6 @@ def test_tensors_are_read_in_parts_of_a_bounded_size(tmp_path: Path) -> None:
 def test_a_stop_of_the_checkpoint_library_that_is_no_exception_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torch.distributed.checkpoint.api import CheckpointException
-
     assert not issubclass(CheckpointException, Exception)  # so that `except Exception` would let it pass
 
     def broken(*arguments: Any, **options: Any) -> None:
@@ -166,3 +165,15 @@ def test_a_pointer_that_names_no_checkpoint_is_refused(content: bytes, tmp_path:
     (tmp_path / "best").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"best says .*, which is no checkpoint's name .*Delete that file"):
         pointed_to(tmp_path / "best")
+
+
+def test_ctrl_c_during_a_save_is_ctrl_c_and_not_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, state(1.0), step=1, keep_last=1)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise CheckpointException("write", {0: (KeyboardInterrupt(), None)})  # what torch makes of it
+
+    monkeypatch.setattr(dcp, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path, state(2.0), step=2, keep_last=1)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000001"]

@@ -15,6 +15,7 @@ from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.plan import plan
+from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import EXIT_INTERNAL, ConfigError
 
 app = typer.Typer(
@@ -65,10 +66,15 @@ def train(
 ) -> None:
     """Distil a teacher as a recipe says."""
     from fewstep.config.recipe import load_recipe
+    from fewstep.distributed.world import is_main_process
     from fewstep.training.run import steps_left
     from fewstep.training.run import train as run_training
 
-    folder = run_training(load_recipe(recipe, overrides or ()), root=root, resume=resume, output=output)
+    with told_once_a_machine():
+        loaded = load_recipe(recipe, overrides or ())
+    folder = run_training(loaded, root=root, resume=resume, output=output)
+    if not is_main_process():
+        return
     if steps_left(folder):
         again = _train_command(recipe, overrides or [], root=root, output=output)
         print(f"The run in {folder.path} was asked to stop before its end. Go on with it: {again}")

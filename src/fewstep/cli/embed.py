@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ def embed(
 
     if num_prompts is not None and not estimate:
         raise ConfigError(f"--num-prompts {num_prompts} is for --estimate; shorten the prompt file instead.")
-    config = load_recipe(recipe, overrides or ()).config
+    with told_once_a_machine():
+        config = load_recipe(recipe, overrides or ()).config
     if estimate:
         _estimate(config, root, num_prompts)
     else:

@@ -1,6 +1,7 @@
 """Runs a command and ends with the right exit code.
 
 0 done    2 the user's error, told in a sentence    1 a defect of ours, with its traceback    130 Ctrl-C
+143 SIGTERM and 138 SIGUSR1 where there was nothing to save; a training saves, and ends with 0
 """
 
 import errno
@@ -9,15 +10,17 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fewstep.cli.app import app
 from fewstep.cli.quiet import quiet_libraries
+from fewstep.cli.told import is_first_here
 from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
+from fewstep.training.signals import EndedError, end_on_signals
 
-_USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
+    end_on_signals()
     quiet_libraries()
     sys.exit(execute(sys.argv[1:]))
 
@@ -26,19 +29,25 @@ def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever goes wrong is told on stderr."""
     code = EXIT_OK
     try:
+        from fewstep.cli.app import app  # not before the handlers stand: it takes a while
+
         # typer leaves by itself: 0 when done, 2 for a command line it cannot read, 130 for Ctrl-C
         app(list(arguments) or ["--help"], prog_name="fewstep")
+    except EndedError as ended:
+        if is_first_here():
+            _tell(f"Ended by {ended.signal.name}; nothing unfinished is left. Give the same command again.")
+        code = 128 + ended.signal
     except SystemExit as exit_request:
         code = exit_request.code if isinstance(exit_request.code, int) else EXIT_OK
     except FewstepError as error:
         if not error.told:
             _tell(str(error))
         code = error.exit_code
-    except OSError as error:
-        code = _tell_disk(error) if error.errno in _USERS_DISK else _tell_defect(error)
+    except KeyboardInterrupt:  # while the commands were imported
+        code = EXIT_INTERRUPTED
     except Exception as error:
-        code = _tell_defect(error)
-    if code == EXIT_INTERRUPTED:
+        code = _tell_unexpected(error)
+    if code == EXIT_INTERRUPTED and is_first_here():
         _tell("Interrupted.")
     return code
 
@@ -47,10 +56,15 @@ def _tell(sentence: str) -> None:
     print("\n".join(told_lines(f"fewstep: {sentence}")), file=sys.stderr)
 
 
-def _tell_disk(error: OSError) -> int:
-    from fewstep.files import disk_reason
+def _tell_unexpected(error: Exception) -> int:
+    """What nobody below explained: Ctrl-C in disguise, the user's disk, or a defect."""
+    from fewstep.files import disk_errno, disk_reason, interruption
 
-    place = error.filename if error.filename is not None else "a file"
+    if isinstance(interruption(error), KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    if disk_errno(error) not in _USERS_DISK:
+        return _tell_defect(error)
+    place = getattr(error, "filename", None) or "a file"
     _tell(f"{place} cannot be written or read: {disk_reason(error)}")
     return EXIT_USER
 

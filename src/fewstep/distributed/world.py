@@ -132,6 +132,11 @@ def processes(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     }
 
 
+def is_main_process(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process talks to the user, by what its launcher says; also before and after :func:`join`."""
+    return {**environment, **processes(environment)}.get("RANK", "0") == "0"
+
+
 def launched_alone(environment: Mapping[str, str] = os.environ) -> str | None:
     """A sentence of warning when a launcher is there but told this process no rank; None otherwise."""
     if "RANK" in environment or not any(hint in environment for hint in _HINTS):

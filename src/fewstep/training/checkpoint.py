@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError, shown
-from fewstep.files import UnreadableError, read_json
+from fewstep.files import UnreadableError, interruption, read_json
 from fewstep.seals import BrokenSealError, Seal, Seals, seal, verify
 from fewstep.training.plain_reading import PlainPlanner, PlainReader
 
@@ -112,6 +112,8 @@ def _write_parts(unfinished: Path, state: Mapping[str, Any], world: World) -> _W
         names = [path.name for path in unfinished.glob(f"__{world.rank}_*.distcp")]
         return _Written({name: _sealed(unfinished / name) for name in [*names, *(INDEX,) * world.is_main]})
     except (OSError, CheckpointException, RuntimeError) as error:
+        if (stopped := interruption(error)) is not None:
+            raise stopped from None
         if world.size > 1 and not isinstance(error, (OSError, CheckpointException)):
             raise  # the exchange with the others broke; they cannot be told
         return _Written({}, problem=_first_cause(error))
@@ -216,6 +218,8 @@ def _read(
                 no_dist=world.size == 1,
             )
     except (CheckpointException, UnpicklingError, RuntimeError, ValueError) as error:
+        if (stopped := interruption(error)) is not None:
+            raise stopped from None
         if world.size > 1 and isinstance(error, RuntimeError):
             raise  # the exchange with the others broke: what is wrong with the checkpoint comes as CheckpointException
         raise CheckpointError(

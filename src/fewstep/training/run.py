@@ -100,7 +100,8 @@ def train(
             watchers = _watchers(config, adapter, prompts, embeddings, folder)
             trainer = _build_trainer(config, adapter, embeddings, world, mesh)
             _restore(trainer, folder)
-            _loop(trainer, folder, watchers(world), stop, console)
+            with _told_what_is_saved(folder, console):
+                _loop(trainer, folder, watchers(world), stop, console)
     if stop.interrupted:
         raise KeyboardInterrupt
     return folder
@@ -290,6 +291,18 @@ def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRe
         _save(trainer, folder)
     if stopped and trainer.step < trainer.total_steps:
         console.print(f"Stopped at step {trainer.step} of {trainer.total_steps} and saved; go on with --resume.")
+
+
+@contextmanager
+def _told_what_is_saved(folder: RunFolder, console: Console) -> Iterator[None]:
+    """When a second Ctrl-C does not wait for the save: say from where a resume goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        whole = checkpoints(folder.checkpoints)
+        kept = f"its newest checkpoint, {whole[-1].name}, is whole" if whole else "nothing was saved yet"
+        console.print(f"Interrupted before the run was saved; {kept}. Go on with --resume.", soft_wrap=True)
+        raise
 
 
 def _first_update_meter(trainer: Trainer) -> PeakMeter | None:

@@ -1,4 +1,8 @@
-"""Requests to stop: a signal sets a flag, and the loop stops between two steps."""
+"""Requests to stop: while something trains, a signal sets a flag, and the loop stops between two steps.
+
+Before that, and in a command that has nothing to save, a signal ends the command with a sentence. This file is imported
+before anything heavy, so that the handlers stand from the beginning.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -19,6 +23,28 @@ class StopRequest:
     def interrupted(self) -> bool:
         """Whether it was Ctrl-C; the others are a scheduler's wish to save and end well."""
         return self.signal is signal.SIGINT
+
+
+class EndedError(SystemExit):
+    """SIGTERM or SIGUSR1 where there is nothing to save; no ``except Exception`` of a library catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)  # what a shell says of a command that a signal ended
+        self.signal = signal.Signals(number)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGUSR1 end this process in good order, until :func:`stop_on_signals` knows better.
+
+    The second signal is the system's own, in case the first is lost in a library that catches everything.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise EndedError(number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, end)
 
 
 @contextmanager
