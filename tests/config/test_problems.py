@@ -33,7 +33,7 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         ),
         (
             "terms.dm.scale=3",
-            "There is no setting terms.dm.scale, which the command line states; did you mean terms.ca.scale?",
+            "There is no setting terms.dm.scale, which the command line states; did you mean terms.ca.scale",
         ),
         (
             "schedule.levels=[1.0]",

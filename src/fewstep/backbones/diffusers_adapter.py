@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.lora_merge import PipelineLoras
-from fewstep.backbones.one_file import OneFile
+from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
-from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, quiet_imports
+from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
+from fewstep.backbones.source import load_component, loading, locate, open_checkpoint, quiet_imports
 from fewstep.errors import ConfigError, shown
 
 
@@ -107,6 +107,36 @@ class DiffusersAdapter(ModelAdapter):
         self._merge({self.network_component: network})
         return network
 
+    def load_start(self, model: str, revision: str | None) -> nn.Module:
+        like = self.network_without_weights()
+        if is_one_file(model):
+            require_usable_file(model, self.config.origin)
+            kind = getattr(import_module("diffusers"), self.network_class)
+            return self._file(model).load(self.network_component, kind, like=like, dtype=torch.float32)
+        checkpoint = open_checkpoint(model, revision)
+        if self.network_component not in checkpoint.components:
+            raise ConfigError(f"student.init.model is {model}, which has no {self.network_component} to start from.")
+        require_same_prediction(model, checkpoint.adapter_components, self.components)
+        network = load_component(model, revision, self.network_component, self.network_class, torch.float32)
+        ours, theirs = ({name: value.shape for name, value in net.named_parameters()} for net in (like, network))
+        differing = sorted(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+        if differing:
+            raise ConfigError(
+                f"student.init.model is {model}, of another architecture than {self.config.model}: {len(differing)} "
+                f"weights differ in name or shape, first {differing[0]}. Start from a model made from the teacher's."
+            )
+        return network
+
+    def read_start(self, source: LoraSource) -> Mapping[str, LayerFactors]:
+        ((_, factors),) = self._loras((source,), setting="student.init").read()
+        encoders = sorted(factors.keys() - {self.network_component})
+        if encoders:
+            raise ConfigError(
+                f"student.init.lora is {source.path}, which has factors for the {encoders[0]}, but student and teacher "
+                "read the same embeddings; give a LoRA of the network alone, or put this one into backbone.lora."
+            )
+        return factors[self.network_component]
+
     def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
         return self._load("vae", self.vae_class, dtype)
 
@@ -185,9 +215,10 @@ class DiffusersAdapter(ModelAdapter):
     def get_tokenizers(self, pipeline: Any) -> list[Any]:
         return _present(pipeline, "tokenizer")
 
-    def _loras(self) -> PipelineLoras:
+    def _loras(self, sources: Sequence[LoraSource] | None = None, *, setting: str = "backbone.lora") -> PipelineLoras:
         return PipelineLoras(
-            self.config.lora,
+            self.config.lora if sources is None else sources,
+            setting=setting,
             model=self.config.model,
             pipeline_class=self.pipeline_class,
             component=self.network_component,
@@ -214,11 +245,14 @@ class DiffusersAdapter(ModelAdapter):
     def _one_file(self) -> OneFile | None:
         if self.config.components is None or self.encoder_prefixes is None:
             return None
+        return self._file(self.config.model)
+
+    def _file(self, path: str) -> OneFile:
         return OneFile(
-            self.config.model,
-            folder=self.config.components,
+            path,
+            folder=self.config.origin,
             revision=self.config.revision,
-            encoders=self.encoder_prefixes,
+            encoders=self.encoder_prefixes or {},
             network=self.network_component,
         )
 
@@ -266,6 +300,16 @@ def _require_plain_latents(vae: Mapping[str, Any], *, model: str) -> None:
         raise ConfigError(
             f"The VAE of {model} normalises latents by {given[0]}, as retrainings of SDXL on another noise schedule "
             "do; this backbone knows the plain scaling_factor and shift_factor only. Use the original checkpoint's VAE."
+        )
+
+
+def require_same_prediction(model: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ConfigError when another model's network answers another question than the teacher's."""
+    asked, stated = (parts.get("scheduler", {}).get("prediction_type") for parts in (ours, theirs))
+    if None not in (asked, stated) and asked != stated:
+        raise ConfigError(
+            f"student.init.model is {model}, whose network predicts {stated}, but the teacher's predicts {asked}; "
+            "start from a model that was made from the teacher's."
         )
 
 

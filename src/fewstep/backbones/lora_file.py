@@ -9,14 +9,13 @@ import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.protocol import LayerFactors, LoraSource
 from fewstep.backbones.source import hub_errors
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, load_json, parse_json
@@ -30,25 +29,6 @@ _FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<letter>[AB])(?:\.(?!weight|bias)
 _PEFT_PREFIX = "base_model.model."
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
 _OTHER_METHODS = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "LoKr", "hada_": "LoHa"}
-
-
-@dataclass(frozen=True)
-class LayerFactors:
-    """What a LoRA adds to one layer: ``scaling up down`` to its weight, ``scaling bias`` to its bias.
-
-    Attributes:
-        up, down: Float32, with the layer's outputs and inputs as first and last axes; of a convolution with its kernel.
-        scaling: The file's own: alpha over the rank.
-    """
-
-    up: Tensor
-    down: Tensor
-    scaling: float = 1.0
-    bias: Tensor | None = None
-
-    @property
-    def rank(self) -> int:
-        return int(self.down.shape[0])
 
 
 Factors = dict[str, dict[str, LayerFactors]]

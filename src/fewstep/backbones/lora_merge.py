@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.lora_file import Factors, LayerFactors, content, read_lora
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_file import Factors, content, read_lora
+from fewstep.backbones.protocol import LayerFactors, LoraSource
 from fewstep.backbones.source import quiet_imports
 from fewstep.errors import ConfigError, shown
 

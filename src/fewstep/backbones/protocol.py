@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
 from fewstep.core.points import NoisyLatent
+from fewstep.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,25 @@ class LoraSource(BaseModel):
     path: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
     file: Name | None = Field(default=None, description="which file of the folder or repository; None is the only one")
     scale: Scale = 1.0
+
+
+@dataclass(frozen=True)
+class LayerFactors:
+    """What a LoRA adds to one layer: ``scaling up down`` to its weight, ``scaling bias`` to its bias.
+
+    Attributes:
+        up, down: Float32, with the layer's outputs and inputs as first and last axes; of a convolution with its kernel.
+        scaling: The file's own: alpha over the rank.
+    """
+
+    up: Tensor
+    down: Tensor
+    scaling: float = 1.0
+    bias: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return int(self.down.shape[0])
 
 
 class BackboneConfig(BaseModel):
@@ -226,6 +246,14 @@ class ModelAdapter(ABC):
     @abstractmethod
     def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
         """Load the denoising network alone, in eval mode."""
+
+    def load_start(self, model: str, revision: str | None) -> nn.Module:
+        """Load the network of another model of the same architecture, for the student to start from, in eval mode."""
+        raise ConfigError(f"The backbone {self.kind} loads no other model for the student to start from.")
+
+    def read_start(self, source: LoraSource) -> Mapping[str, LayerFactors]:
+        """Read a LoRA of the network, for the student to start from, by the network's layers."""
+        raise ConfigError(f"The backbone {self.kind} reads no LoRA for the student to start from.")
 
     @abstractmethod
     def load_vae(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -132,7 +132,14 @@ def anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 _PROMPT_FILE = ("prompts", "path")
-_PATHS = (_PROMPT_FILE, ("backbone", "model"), ("backbone", "components"), ("backbone", "lora", "*", "path"))
+_PATHS = (
+    _PROMPT_FILE,
+    ("backbone", "model"),
+    ("backbone", "components"),
+    ("backbone", "lora", "*", "path"),
+    ("student", "init", "lora"),
+    ("student", "init", "model"),
+)
 _WEIGHT_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 

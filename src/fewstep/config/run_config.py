@@ -29,7 +29,15 @@ from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedu
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
 from fewstep.methods.terms import CfgAugmentation, Terms
-from fewstep.roles.weights import FullWeights, LoraWeights, Weights, alignment_problem, base_problem
+from fewstep.roles.weights import (
+    FullWeights,
+    LoraWeights,
+    Start,
+    Weights,
+    alignment_problem,
+    base_problem,
+    start_problem,
+)
 
 
 class Section(BaseModel):
@@ -100,6 +108,9 @@ class OptimiserConfig(Section):
 class StudentConfig(OptimiserConfig):
     """The network being distilled."""
 
+    init: Start | None = Field(
+        default=None, description="where it starts: {lora: FILE} or {model: FOLDER}; None is the teacher"
+    )
     every: Count = Field(default=2, description="updates of fake_score per student update")
     ema: Decay | None = Field(
         default=0.999, description="decay of the averaged weights that are evaluated and exported"
@@ -261,7 +272,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _factors_can_share_their_base(self) -> "RunConfig":
-        problem = base_problem(self.student.weights, self.fake_score.weights)
+        problem = start_problem(self.student.weights, self.student.init)
+        problem = problem or base_problem(self.student.weights, self.fake_score.weights)
         if problem is not None:
             raise ValueError(problem)
         asked = next((name for name, chosen in self.parallel.offload if chosen), None)

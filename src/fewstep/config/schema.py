@@ -43,7 +43,10 @@ def choose(annotation: Any, settings: Any) -> type | None:
     kinds = alternatives(annotation)
     if len(kinds) == 1:
         return kinds[0]
-    stated = [settings[key] for key in DISCRIMINATORS if isinstance(settings, Mapping) and key in settings]
+    if not isinstance(settings, Mapping):
+        return None
+    # a choice without a tag is told by the key that only one of its members has
+    stated = [settings[key] for key in DISCRIMINATORS if key in settings] or list(settings)
     return next((kind for kind in kinds if tag_of(kind) in stated), None)
 
 

@@ -12,6 +12,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.lora import product
+from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.folder import RunFolder
 from fewstep.training.checkpoint import (
     BEST,
@@ -125,6 +126,16 @@ def _merged_loras(backbone: BackboneConfig) -> dict[str, str]:
     return {"teacher_lora": ", ".join(told)} if told else {}
 
 
+def _start(start: StartFromLora | StartFromModel | None) -> dict[str, str]:
+    match start:
+        case None:
+            return {}
+        case StartFromLora():
+            return {"started_from": f"the teacher with {_public_name(start.lora)} at scale {start.scale:g}"}
+        case StartFromModel():
+            return {"started_from": _public_name(start.model)}
+
+
 def _provenance(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
     facts, steps = folder.facts, completed_steps(checkpoint)
     code = facts["sessions"][-1]
@@ -136,6 +147,7 @@ def _provenance(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
         "teacher": _public_name(folder.config.backbone.model),
         "teacher_revision": folder.config.backbone.revision,
         **_merged_loras(folder.config.backbone),
+        **_start(folder.config.student.init),
         "fewstep": code["fewstep"],
         "git": code["git"],
     }

@@ -22,7 +22,8 @@ from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
 from fewstep.roles.role import Role, Roles
-from fewstep.roles.weights import Base, FullWeights, LoraWeights
+from fewstep.roles.start import StartWeights, read_start, require_room
+from fewstep.roles.weights import Base, FullWeights, LoraWeights, StartFromLora, StartFromModel
 
 STUDENT, FAKE_SCORE = "student", "fake_score"
 
@@ -41,6 +42,10 @@ class RoleSettings:
         prefetch: Blocks whose weights are gathered ahead of the one that computes; None leaves it to FSDP2.
         compiled: Run the blocks through torch.compile; it needs a C++ compiler, or Triton on a GPU.
         seed: Names the initial low-rank factors.
+        start: Where the student starts; None is the teacher. The fake score starts as the teacher in any case: it has
+            to learn the student's distribution wherever that is, and its frozen counterpart is the teacher. With
+            factors it takes the student's A and a B of zero, so that it is the teacher and alignment averages factors
+            of one A.
     """
 
     student: FullWeights | LoraWeights = field(default_factory=FullWeights)
@@ -52,6 +57,7 @@ class RoleSettings:
     prefetch: int | None = None
     compiled: bool = False
     seed: int = 0
+    start: StartFromLora | StartFromModel | None = None
 
     @property
     def factors(self) -> dict[str, LoraWeights]:
@@ -93,7 +99,7 @@ def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mes
     def trained(role: str) -> Role:
         if role in settings.factors:
             return Role(base, adapter, switch=switch, factors=role)
-        return Role(source.trained(), adapter, autocast=autocast)
+        return Role(source.trained(role), adapter, autocast=autocast)
 
     return Roles(student=trained(STUDENT), teacher=Role(base, adapter, switch=switch), fake_score=trained(FAKE_SCORE))
 
@@ -104,8 +110,10 @@ class _Source:
     def __init__(self, adapter: ModelAdapter, settings: RoleSettings, world: World, mesh: DeviceMesh | None) -> None:
         self.adapter, self.settings, self.world, self.mesh = adapter, settings, world, mesh
         self.weights: Mapping[str, Tensor] = {}
+        self.start: StartWeights | None = None
 
         def load() -> nn.Module:
+            self.start = read_start(adapter, settings.start)
             network = adapter.load_network(dtype=torch.float32).eval().requires_grad_(False)
             self.weights = dict(network.named_parameters())
             return skeleton(network)
@@ -121,6 +129,8 @@ class _Source:
             empty_blocks(network, self.adapter.block_classes, settings.base)
         for role, weights in settings.factors.items():
             self._attach(network, weights, role)
+        if STUDENT in settings.factors:
+            self.world.from_main(lambda: require_room(self.start, network, STUDENT))
         switch = LoraSwitch(network) if settings.factors else None
         enable_checkpointing(network, settings.checkpointing if settings.factors else False, switch)
         offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
@@ -130,14 +140,17 @@ class _Source:
         store_weights(network, self.weights, device=self.world.device)
         return network, switch
 
-    def trained(self) -> nn.Module:
+    def trained(self, role: str) -> nn.Module:
         """A network of which every weight is trained."""
         settings = self.settings
         network = skeleton(self.skeleton).requires_grad_(True)
         enable_checkpointing(network, settings.checkpointing, None)
         compute = None if settings.compute == torch.float32 else settings.compute
         policy = Policy(compute, offload=settings.offload_trained, prefetch=settings.prefetch)
-        return self._placed(network, self.mesh, policy)
+        weights = self.weights
+        if role == STUDENT and self.start is not None:
+            weights = self.start.over(weights)
+        return self._placed(network, self.mesh, policy, weights)
 
     def _attach(self, network: nn.Module, weights: LoraWeights, role: str) -> None:
         try:
@@ -149,7 +162,13 @@ class _Source:
                 f"{', '.join(self.adapter.get_lora_target_modules())}."
             ) from error
 
-    def _placed(self, network: nn.Module, mesh: DeviceMesh | None, policy: Policy) -> nn.Module:
+    def _placed(
+        self,
+        network: nn.Module,
+        mesh: DeviceMesh | None,
+        policy: Policy,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> nn.Module:
         if self.settings.compiled:
             # block by block: one compilation serves all, and graphs end where groups of weights are gathered
             for block in [m for m in network.modules() if type(m).__name__ in self.adapter.block_classes]:
@@ -157,23 +176,35 @@ class _Source:
         if mesh is not None:
             shard(network, self.adapter.block_classes, mesh, policy)
         main = self.world.is_main
-        values = _Values(self.weights, network, seed=self.settings.seed) if main else {}
+        values: Mapping[str, Tensor] = {}
+        if main:
+            values = _Values(self.weights if weights is None else weights, network, self.settings, self.start)
         offload = policy.offload and mesh is not None
         return fill(network, values, device=self.world.device, main=main, offload=offload)
 
 
 class _Values(Mapping[str, Tensor]):
-    """A network's weights by name: the checkpoint's, and fresh factors, each made when it is asked for."""
+    """A network's weights by name: the checkpoint's, and first factors, each made when it is asked for."""
 
-    def __init__(self, weights: Mapping[str, Tensor], network: nn.Module, *, seed: int) -> None:
-        self._weights = weights
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        network: nn.Module,
+        settings: RoleSettings,
+        start: StartWeights | None,
+    ) -> None:
+        self._weights, self._settings, self._start = weights, settings, start
         self._shapes = {name: parameter.shape for name, parameter in network.named_parameters()}
-        self._seed = seed
 
     def __getitem__(self, name: str) -> Tensor:
-        for role in (STUDENT, FAKE_SCORE):
+        for role, weights in self._settings.factors.items():
             if is_factor(name, role):
-                return initial_factor(plain_name(name, role), self._shapes[name], seed=self._seed)
+                plain = plain_name(name, role)
+                fresh = initial_factor(plain, self._shapes[name], seed=self._settings.seed)
+                if self._start is None or STUDENT not in self._settings.factors:
+                    return fresh
+                scaling = weights.scaling if role == STUDENT else None
+                return self._start.factor(plain, fresh, scaling=scaling)
         return self._weights[base_name(name)]
 
     def __iter__(self):  # type: ignore[no-untyped-def]

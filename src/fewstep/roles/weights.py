@@ -1,10 +1,11 @@
 """Which weights a role trains: all of them, or low-rank factors on a frozen base."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from fewstep.bounds import Name, Rank, Weight
+from fewstep.backbones.protocol import LoraSource
+from fewstep.bounds import Name, Place, Rank, Scale, Weight
 
 Base = Literal["compute", "int8", "nf4"]
 """How the frozen base of low-rank factors is held."""
@@ -45,6 +46,54 @@ class LoraWeights(BaseModel):
 
 
 Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
+
+
+class StartFromLora(BaseModel):
+    """The student starts as the teacher with a LoRA on it, such as one that draws in few steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["lora"] = "lora"
+    lora: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
+    file: Name | None = Field(default=None, description="which file of the folder or repository; None is the only one")
+    scale: Scale = 1.0
+
+    @property
+    def source(self) -> LoraSource:
+        return LoraSource(path=self.lora, file=self.file, scale=self.scale)
+
+
+class StartFromModel(BaseModel):
+    """The student starts as another model of the teacher's architecture; it may be distilled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["model"] = "model"
+    model: Place = Field(min_length=1, description="a diffusers folder, a repository id, or one safetensors file")
+    revision: Name | None = None
+
+
+def _named_start(value: Any) -> Any:
+    """The kind of a start is told by what it names: ``{lora: FILE}`` or ``{model: FOLDER}``."""
+    if not isinstance(value, dict) or "kind" in value:
+        return value
+    named = [kind for kind in ("lora", "model") if kind in value]
+    if len(named) != 1:
+        raise ValueError("student.init names a lora or a model, one of them, as in {lora: turbo.safetensors}")
+    return {"kind": named[0], **value}
+
+
+Start = Annotated[Annotated[StartFromLora | StartFromModel, Field(discriminator="kind")], BeforeValidator(_named_start)]
+
+
+def start_problem(student: FullWeights | LoraWeights, start: StartFromLora | StartFromModel | None) -> str | None:
+    """Why a student cannot start there; None when it can."""
+    if isinstance(student, LoraWeights) and isinstance(start, StartFromModel):
+        return (
+            f"student.init.model is {start.model} and student.weights is lora, but factors on the teacher cannot hold "
+            "another model's weights; set student.weights={kind: full}, or start from a LoRA"
+        )
+    return None
 
 
 def base_problem(student: FullWeights | LoraWeights, fake_score: FullWeights | LoraWeights) -> str | None:

@@ -11,8 +11,10 @@ import torch
 from rich.console import Console
 from torch.distributed.device_mesh import DeviceMesh
 
+from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.source import open_checkpoint
 from fewstep.config.run_config import ParallelConfig, RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
@@ -25,6 +27,7 @@ from fewstep.roles.averaging import swapped
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
 from fewstep.roles.role import Role
+from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.folder import RunFolder
 from fewstep.training.checkpoint import (
     checkpoints,
@@ -94,7 +97,7 @@ def train(
         prompts = load_prompts(config.prompts, tell=partial(console.print, markup=False))
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
-        world.from_main(adapter.require_usable)
+        world.from_main(lambda: _require_files(adapter, config.student.init))
         with _run_folder(world, recipe, root=root, output=output, resume=resume) as folder:
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
             watchers = _watchers(config, adapter, prompts, embeddings, folder)
@@ -198,7 +201,20 @@ def role_settings(config: RunConfig) -> RoleSettings:
         prefetch=config.parallel.prefetch,
         compiled=config.parallel.compiled,
         seed=config.seed,
+        start=config.student.init,
     )
+
+
+def _require_files(adapter: ModelAdapter, start: StartFromLora | StartFromModel | None) -> None:
+    """Find out what is wrong with files beside the checkpoint before prompts are embedded, which may take hours."""
+    adapter.require_usable()
+    match start:
+        case StartFromLora():
+            adapter.read_start(start.source)
+        case StartFromModel() if is_one_file(start.model):
+            require_usable_file(start.model, adapter.config.origin)
+        case StartFromModel():
+            open_checkpoint(start.model, start.revision)
 
 
 def _build_trainer(
