@@ -98,7 +98,7 @@ def test_a_setting_that_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_a_value_that_is_no_yaml_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"The value of --set 'fid.reference=\[' cannot be read"):
+    with pytest.raises(ConfigError, match=r"The value of --set 'fid.reference=\[' is not valid YAML"):
         parse_settings(["fid.reference=["])
 
 

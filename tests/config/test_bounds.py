@@ -1,59 +1,15 @@
 """Every setting has bounds: what is far outside of them is refused by name, whatever kind of settings it belongs to."""
 
-from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 import pytest
 
-from fewstep.backbones.protocol import BackboneConfig
-from fewstep.backbones.registry import adapter_class, backbone_kinds
 from fewstep.bounds import require_between
 from fewstep.config import RunConfig, load_recipe
 from fewstep.config.layers import override_layer, recipe_layers
 from fewstep.config.recipe import build_config
-from fewstep.config.schema import alternatives, fields_of, tag_of
 from fewstep.errors import MAX_LINES, ConfigError
-
-# of metrics that another part knows: they are checked where the metric is made
-FREE = {"evaluation.settings"}
-KINDS = ("kind", "law", "at", "mode")
-# what a section needs besides the setting that is tried
-NEEDED = {
-    "prompts.file": "path: p.txt",
-    "prompts.hub": "dataset: d, column: c",
-    "evaluation": "every: 1, metrics: [mse]",
-}
-
-
-def plain_types(annotation: Any) -> set[type]:
-    """The numbers and texts that an annotation admits."""
-    if get_origin(annotation) in (Union, UnionType, tuple):
-        return {kind for member in get_args(annotation) for kind in plain_types(member)}
-    if get_origin(annotation) is Annotated:
-        return plain_types(get_args(annotation)[0])
-    return {annotation} & {int, float, str}
-
-
-def settings_of(owner: type, path: tuple[str, ...] = (), above: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Overrides that choose a kind of settings, the path of one of these, and the type of its values."""
-    for name, annotation in fields_of(owner).items():
-        here = (*path, name)
-        kinds: tuple[type, ...] = alternatives(annotation)
-        if BackboneConfig in kinds:
-            kinds = tuple(adapter_class(kind).config_class for kind in backbone_kinds())
-        if kinds and get_origin(annotation) is tuple:
-            kinds = ()  # a list of settings: its items are tried below
-        for kind in kinds:
-            tag, key = tag_of(kind), next((key for key in KINDS if key in fields_of(kind)), None)
-            needed = NEEDED.get(".".join([*here, tag] if tag else here), "model: m" if name == "backbone" else "")
-            stated = ", ".join(part for part in (f"{key}: {tag}" if tag else "", needed) if part)
-            chosen = (f"{'.'.join(here)}={{{stated}}}",) if stated else ()
-            yield from settings_of(kind, here, above + chosen)
-        if ".".join(here) not in FREE and name not in KINDS:
-            for plain in sorted(plain_types(annotation), key=str):
-                yield above, ".".join(here), plain, get_origin(annotation) is tuple or "tuple" in str(annotation)
-
+from tests.hostile.settings import settings_of
 
 # read once: parsing it costs more than all of a case
 DIGITS = recipe_layers("digits")

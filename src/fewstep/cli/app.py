@@ -11,15 +11,18 @@ from rich.console import Console
 from rich.table import Table
 
 import fewstep
+from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS
 from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
+from fewstep.cli.options import Commands, finite
 from fewstep.cli.plan import plan
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import EXIT_INTERNAL, ConfigError
 
 app = typer.Typer(
     name="fewstep",
+    cls=Commands,
     help="Distil flow-matching text-to-image models into students of four steps.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -113,10 +116,11 @@ def sample(
     output: Annotated[Path, typer.Option(help="A PNG file; several pictures are numbered.")],
     prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Per picture.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Names the noise, together with the prompt.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Per picture.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Names the noise, together with the prompt.")] = 0,
     guidance_scale: Annotated[
-        float | None, typer.Option(min=0.0, help="1 is off.", show_default="the model's own")
+        float | None,
+        typer.Option(min=0.0, max=MAX_SCALE, callback=finite, help="1 is off.", show_default="the model's own"),
     ] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What every picture is guided away from; needs guidance.")
@@ -143,12 +147,14 @@ def sample(
 @app.command()
 def demo(
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Of the training; may be repeated.", show_default="0")
+        list[int] | None, typer.Option(min=0, max=MAX_SEED, help="Of the training; may be repeated.", show_default="0")
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="runs/demo, runs/rebuild with --rebuild")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.", show_default="1")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="Of the arithmetic.", show_default="1")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON on the last line.")] = False,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Train the teacher and the classifier again.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Measure the shipped rows again and compare.")] = False,

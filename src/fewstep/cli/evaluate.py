@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fewstep.errors import ConfigError
+from fewstep.bounds import MAX_BATCH, MAX_COUNT, MAX_PICTURES, MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS
+from fewstep.cli.options import finite
+from fewstep.errors import ConfigError, shown
 
 MEASURE = "measure"
 LISTS = ("--metrics", "--ladder")
@@ -83,24 +85,29 @@ def measure(
     prompts: Annotated[
         str | None, typer.Option(help="A set's name, a file, or NAME=FILE.", show_default="drawbench")
     ] = None,
-    num_prompts: Annotated[int | None, typer.Option(min=1, help="Only the first so many.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
-    first_seed: Annotated[int, typer.Option(min=0, help="Where the seeds begin.")] = 0,
+    num_prompts: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="Only the first so many.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=MAX_PICTURES, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED - MAX_PICTURES, help="Where the seeds begin.")] = 0,
     output: Annotated[Path | None, typer.Option(help="The evaluation's folder.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the models.", show_default="each model's own")] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(min=0.0, help="Of the models; 1 is off.", show_default="each model's own")
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Of the models.", show_default="each model's own")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Pictures per call of a model.")] = 8,
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=MAX_SCALE, callback=finite, help="Of the models; 1 is off.", show_default="each model's own"
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Pictures per call of a model.")] = 8,
     ladder: Annotated[
-        list[int] | None, typer.Option(min=0, help="Numbers of steps to show in the report; 0 for none.")
+        list[int] | None, typer.Option(min=0, max=MAX_STEPS, help="Numbers of steps to show in the report; 0 for none.")
     ] = None,
     save_images: Annotated[bool, typer.Option(help="Keep the pictures when both phases are done.")] = True,
     allow_different: Annotated[
         bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
     ] = False,
     device: Annotated[str, typer.Option(help="A kind of torch device; auto is the fastest one.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the arithmetic.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Of the arithmetic.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
 ) -> None:
     """Measure models against their teacher: draw prompts, score the pictures, write a report."""
@@ -181,20 +188,15 @@ def _run(order: Any, *, threads: int | None, as_json: bool) -> None:
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Read ``METRIC.FIELD=VALUE``; values are read as YAML, so that numbers and lists are what they look like."""
-    import yaml
+    from fewstep.config.yaml_text import parse_yaml
 
     settings: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, separator, value = text.partition("=")
         metric, dot, field = name.partition(".")
         if not (separator and dot and metric and field):
-            raise ConfigError(f"--set {text!r} is no METRIC.FIELD=VALUE, such as --set fid.reference=FOLDER.")
-        try:
-            settings.setdefault(metric, {})[field] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(
-                f"The value of --set {text!r} cannot be read ({' '.join(str(error).split())})."
-            ) from error
+            raise ConfigError(f"--set {shown(text)} is no METRIC.FIELD=VALUE, such as --set fid.reference=FOLDER.")
+        settings.setdefault(metric, {})[field] = parse_yaml(value, source=f"The value of --set {shown(text)}")
     return settings
 
 

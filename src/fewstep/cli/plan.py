@@ -8,9 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fewstep.errors import ConfigError
+from fewstep.bounds import MAX_PROCESSES
+from fewstep.cli.options import finite
+from fewstep.errors import ConfigError, shown
 
 _UNITS = {"gib": 2**30, "gb": 10**9, "mib": 2**20, "mb": 10**6, "": 2**30}
+MAX_BYTES = 2**50
 
 
 def plan(
@@ -19,17 +22,24 @@ def plan(
         list[str] | None,
         typer.Argument(metavar="OVERRIDES", help="Settings; those about memory are kept instead of chosen."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="Devices, one process each.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Devices, one process each.")] = 1,
     memory: Annotated[str, typer.Option(help="Of one device, such as 80GiB.")] = "80GiB",
     mode: Annotated[
         Literal["full", "lora"] | None,
         typer.Option(help="Train all weights or low-rank factors.", show_default="recipe's"),
     ] = None,
     teraflops: Annotated[
-        float | None, typer.Option(min=0.001, help="Peak of one device, TFLOP/s.", show_default="an H100's")
+        float | None,
+        typer.Option(
+            min=0.001, max=1e6, callback=finite, help="Peak of one device, TFLOP/s.", show_default="an H100's"
+        ),
     ] = None,
-    utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of that peak that is reached.")] = 0.35,
-    price: Annotated[float, typer.Option(min=0.0, help="US dollars for one device and hour.")] = 2.5,
+    utilisation: Annotated[
+        float, typer.Option(min=0.001, max=1.0, callback=finite, help="Share of that peak that is reached.")
+    ] = 0.35,
+    price: Annotated[
+        float, typer.Option(min=0.0, max=1e9, callback=finite, help="US dollars for one device and hour.")
+    ] = 2.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Predict memory, time and cost of a run, and choose settings that fit; nothing is downloaded or computed."""
@@ -51,9 +61,10 @@ def bytes_of(text: str) -> float:
         ConfigError: It is none.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in _UNITS or not float(match[1]):
-        raise ConfigError(f"--memory is {text!r}, which is no size; write it as 80GiB, 80GB or 24576MiB.")
-    return float(match[1]) * _UNITS[match[2].lower()]
+    size = float(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0.0
+    if not 0 < size <= MAX_BYTES:
+        raise ConfigError(f"--memory is {shown(text)}, which is no size; write it as 80GiB, 80GB or 24576MiB.")
+    return size
 
 
 def _show(made: dict[str, Any], price: float) -> None:

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fewstep.bounds import CountOrNone, Steps
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.protocol import Picture, PromptItem
 from fewstep.evaluation.models import ModelEntry
@@ -25,16 +26,16 @@ class Extras(BaseModel):
     Attributes:
         ladder: Numbers of steps at which the first prompts are drawn.
         ladder_prompts: How many prompts.
-        strip_seeds: Pictures of one prompt.
+        strip_seeds: CountOrNone of one prompt.
         strip_prompts: How many prompts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    ladder: tuple[int, ...] = (1, 2, 4, 8)
-    ladder_prompts: int = 4
-    strip_seeds: int = 8
-    strip_prompts: int = 2
+    ladder: Annotated[tuple[Steps, ...], Field(max_length=100)] = (1, 2, 4, 8)
+    ladder_prompts: CountOrNone = 4
+    strip_seeds: CountOrNone = 8
+    strip_prompts: CountOrNone = 2
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import pipeline_class
-from fewstep.errors import ConfigError
+from fewstep.bounds import Guidance, Levels, Name, Pixels, Place, Scale, Steps
+from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.fingerprint import fingerprint
 
 Role = Literal["student", "teacher"]
@@ -22,15 +23,15 @@ class ModelSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(description="a diffusers folder, a repository id, or fewstep:digits")
-    name: str | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
-    steps: int | None = Field(default=None, gt=0)
-    sigmas: tuple[float, ...] | None = Field(default=None, description="noise levels without the final 0")
-    guidance_scale: float | None = Field(default=None, ge=0)
-    height: int | None = Field(default=None, gt=0)
-    width: int | None = Field(default=None, gt=0)
-    lora: str | None = Field(default=None, description="LoRA factors on top: a folder, a file or a repository id")
-    lora_scale: float = 1.0
+    model: Place = Field(description="a diffusers folder, a repository id, or fewstep:digits")
+    name: Name | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
+    steps: Steps | None = None
+    sigmas: Levels | None = Field(default=None, description="noise levels without the final 0")
+    guidance_scale: Guidance | None = None
+    height: Pixels | None = None
+    width: Pixels | None = None
+    lora: Place | None = Field(default=None, description="LoRA factors on top: a folder, a file or a repository id")
+    lora_scale: Scale = 1.0
     sampler: Literal["auto", "own", "stock"] = Field(
         default="auto",
         description="our Euler loop, or the pipeline with its own scheduler; auto is ours for our models",
@@ -77,7 +78,9 @@ def parse_spec(text: str) -> ModelSpec:
     for part in rest:
         key, separator, value = part.partition("=")
         if not separator:
-            raise ConfigError(f"{part!r} in --model {text!r} is no KEY=VALUE; write MODEL,steps=4,guidance_scale=1.")
+            raise ConfigError(
+                f"{shown(part)} in --model {shown(text)} is no KEY=VALUE; write MODEL,steps=4,guidance_scale=1."
+            )
         fields[key.strip()] = value.split("/") if key.strip() == "sigmas" else value.strip()
     try:
         spec = ModelSpec.model_validate(fields)
@@ -85,15 +88,18 @@ def parse_spec(text: str) -> ModelSpec:
         first = error.errors()[0]
         known = ", ".join(name for name in ModelSpec.model_fields if name != "model")
         raise ConfigError(
-            f"--model {text!r} sets {'.'.join(map(str, first['loc']))} to {first['input']!r}: {first['msg']}. "
+            f"--model {shown(text)} sets {shown('.'.join(map(str, first['loc'])), quoted=False)} to "
+            f"{shown(first['input'])}: {first['msg']}. "
             f"What can be set is {known}."
         ) from error
     if spec.sigmas is not None and spec.steps not in (None, len(spec.sigmas)):
-        raise ConfigError(f"--model {text!r} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out.")
+        raise ConfigError(
+            f"--model {shown(text)} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out."
+        )
     if spec.name is not None and not re.fullmatch(r"\w[\w. -]*", spec.name):
         raise ConfigError(
-            f"--model {text!r} sets name to {spec.name!r}, which is to be a folder's name too; use letters, digits, "
-            "dots, hyphens and underscores."
+            f"--model {shown(text)} sets name to {shown(spec.name)}, which is to be a folder's name too; use "
+            "letters, digits, dots, hyphens and underscores."
         )
     return spec
 

@@ -9,6 +9,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from fewstep.bounds import MAX_SCALE, MAX_STEPS, MAX_THREADS, require_between
 from fewstep.demo.digits import IMAGE_SIZE
 from fewstep.demo.protocol import METRICS, NOISE_SEEDS, Judge, Row, draw_with
 from fewstep.demo.rows import load_judge, read_rows
@@ -43,6 +44,12 @@ def evaluate(
         raise ConfigError(
             f"{model} is the folder of a run; export its student first: fewstep export {model} --output out/student"
         )
+    if steps is not None:
+        require_between(steps, "steps", 1, MAX_STEPS)
+    if guidance_scale is not None:
+        require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
+    if threads is not None:
+        require_between(threads, "threads", 1, MAX_THREADS)
     generator = load_generator(model, "cpu")
     _require_digits(generator, model)
     guidance = generator.default_guidance_scale() if guidance_scale is None else guidance_scale

@@ -14,6 +14,7 @@ from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
+from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.noise import noise_batch
@@ -258,8 +259,10 @@ def sample(
     texts = _texts(prompts)
     if negative_prompt is not None:
         require_prompt(negative_prompt, place="The negative prompt")
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
+    require_between(steps, "steps", 1, MAX_STEPS)
+    require_between(seed, "seed", 0, MAX_SEED)
+    if guidance_scale is not None:
+        require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
     paths = picture_paths(output, len(texts)) if output is not None else []
     require_writable(paths)
     if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards

@@ -8,7 +8,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
@@ -34,9 +34,11 @@ class JudgeSettings(MetricSettings):
     model: str | None = Field(default=None, description="the endpoint's name of the model")
     instruction: str = Field(default=INSTRUCTION, description="what the model is told; must ask for 'Rating: N'")
     key_variable: str | None = Field(default=None, description="environment variable that holds the key, if any")
-    timeout_seconds: float = Field(default=120.0, gt=0)
-    tries: int = Field(default=4, gt=0, description="how often a request is made before the picture fails")
-    pause_seconds: float = Field(default=2.0, ge=0, description="wait before the second try; doubles every time")
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    tries: int = Field(default=4, gt=0, le=10, description="how often a request is made before the picture fails")
+    pause_seconds: float = Field(
+        default=2.0, ge=0, le=3600, description="wait before the second try; doubles every time"
+    )
 
 
 class JudgeMetric(ImageMetric):

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fewstep.bounds import Batch, Name, Place
 from fewstep.errors import FewstepError
 from fewstep.evaluation.picture_files import read_picture
 
@@ -103,10 +104,10 @@ class MetricSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str | None = Field(default=None, description="checkpoint: hub id or local folder; None is the card's")
-    revision: str | None = None
+    source: Place | None = Field(default=None, description="checkpoint: hub id or local folder; None is the card's")
+    revision: Name | None = None
     allow_pickle: bool = Field(default=False, description="read a .pt or .bin checkpoint, through weights_only")
-    batch: int = Field(default=8, gt=0, description="pictures per call; changes nothing but memory and speed")
+    batch: Batch = Field(default=8, description="pictures per call; changes nothing but memory and speed")
 
 
 class Metric(ABC):

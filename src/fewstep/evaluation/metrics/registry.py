@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.metrics.protocol import Metric, PromptItem
 
 _METRICS = "fewstep.evaluation.metrics"
@@ -97,5 +97,6 @@ def _create(name: str, settings: Mapping[str, Any]) -> Metric:
         setting = ".".join((name, *map(str, first["loc"])))
         known = ", ".join(metric.settings_class.model_fields)
         raise ConfigError(
-            f"The setting {setting} is {first['input']!r}: {first['msg']}. The settings of {name} are: {known}."
+            f"The setting {shown(setting, 200, quoted=False)} is {shown(first['input'])}: "
+            f"{first['msg']}. The settings of {name} are: {known}."
         ) from error
