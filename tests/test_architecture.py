@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {"pyarrow"},
     "runs": {"pydantic", "filelock", "safetensors", "fewstep", "fewstep.config"},
     "data": {
-        *("torch", "numpy", "safetensors", "datasets"),
+        *("torch", "numpy", "pydantic", "safetensors", "datasets"),
         *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits", "fewstep.prompts"),
     },
     "sampling": {

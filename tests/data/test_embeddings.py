@@ -1,12 +1,15 @@
 """The embedding cache gives back what the pipeline's encoders say, computes it once, and notices damage."""
 
 import gc
+import json
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
@@ -16,6 +19,7 @@ from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
 from fewstep.data.shards import open_shard
 from fewstep.data.sizes import SizeEstimate, gib
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.seals import seal
 from tests.backbones import tiny
 
 PROMPTS = ("a cat", "a dog", "two cats", "a cat on a mat", "night")
@@ -83,7 +87,7 @@ def test_an_index_outside_the_cache_is_an_error(cache: EmbeddingCache) -> None:
 
 def test_prompts_are_split_into_shards(cache: EmbeddingCache) -> None:
     names = sorted(path.name for path in cache.folder.iterdir())
-    assert names == ["index.json", "null.safetensors", "places.safetensors", *cache.shards]
+    assert names == [".hashed.json", "index.json", "null.safetensors", "places.safetensors", *cache.shards]
     assert [len(open_shard(shard_of(cache, number))) for number in range(3)] == [2, 2, 1]
 
 
@@ -181,7 +185,7 @@ def test_a_truncated_shard_is_named_with_what_to_delete(teacher: Path, cache: Em
     with pytest.raises(CheckpointError) as caught:
         open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
     assert str(caught.value) == (
-        f"{shard} of the prompt-embedding cache is damaged (it has 100 bytes instead of {whole}). "
+        f"{shard} of the prompt-embedding cache is damaged (it holds 100 bytes instead of {whole}). "
         f"Delete {cache.folder}; it is computed again."
     )
 
@@ -207,6 +211,77 @@ def test_a_damaged_index_is_named(teacher: Path, cache: EmbeddingCache) -> None:
         CheckpointError, match=r"index.json of the prompt-embedding cache is damaged \(it cannot be read"
     ):
         open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+def altered(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def moved_away(file: Path) -> None:
+    file.symlink_to(file.rename(file.with_name("elsewhere")))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(altered, r"it was altered \(its SHA-256 differs\)"), (moved_away, "it is a symbolic link")]
+)
+@pytest.mark.parametrize("name", ["prompts", "null", "places"])
+def test_a_file_of_the_right_size_with_other_content_is_named(
+    name: str, damage: Callable[[Path], None], reason: str, teacher: Path, cache: EmbeddingCache
+) -> None:
+    file = min(cache.folder.glob(f"{name}*.safetensors"))
+    damage(file)
+    with pytest.raises(CheckpointError, match=rf"{file.name} of the prompt-embedding cache is damaged \({reason}"):
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda index: [], "it cannot be read: the whole is "),
+        (lambda index: None, "it cannot be read: the whole is null"),
+        (lambda index: {}, "it cannot be read: files is "),
+        (lambda index: {**index, "files": {}}, "it does not list 'prompts-00000-"),
+        (lambda index: {**index, "shards": ["../x"]}, "it does not list '../x'"),
+        (lambda index: {**index, "shards": 3}, "it cannot be read: shards is 3"),
+        (lambda index: {**index, "shards": []}, "it names files that are not there"),
+        (lambda index: {**index, "shards": ["null.safetensors"]}, "its name is not the hash that the index has"),
+        (lambda index: {**index, "shapes": {"x": [10**12]}}, "it cannot be read: shapes.x.0 is 1000000000000"),
+        (lambda index: {**index, "files": {**index["files"], "../x": {}}}, "it is not the name of a file in"),
+    ],
+)
+def test_an_index_that_does_not_fit_its_folder_is_refused(
+    change: Callable[[Any], Any], reason: str, teacher: Path, cache: EmbeddingCache
+) -> None:
+    file = cache.folder / "index.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(CheckpointError, match=rf"cache is damaged \(.*{reason}.*Delete {cache.folder}"):
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "places", [{"x": torch.zeros(1)}, {"places": torch.zeros(5, 2)}, {"places": torch.zeros(4, 2)}]
+)
+def test_places_of_other_prompts_are_refused(
+    places: dict[str, torch.Tensor], teacher: Path, cache: EmbeddingCache
+) -> None:
+    save_file(places, cache.folder / "places.safetensors")
+    index = json.loads((cache.folder / "index.json").read_text())
+    index["files"]["places.safetensors"] = seal(cache.folder / "places.safetensors").model_dump()
+    (cache.folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="does not say where 5 prompts are"):
+        open_or_build(cache.folder.parent, adapter_of(teacher), PROMPTS)
+
+
+@pytest.mark.parametrize("change", [{":rows": None}, {"more": torch.zeros(2)}, {":prompts": torch.zeros(2)}])
+def test_a_file_of_rows_that_lacks_a_part_is_named(
+    change: dict[str, Any], tmp_path: Path, cache: EmbeddingCache
+) -> None:
+    tensors = {**load_file(shard_of(cache, 0)), **change}
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="it does not hold what a file of rows consists of"):
+        open_shard(tmp_path / "x.safetensors")
 
 
 class KilledError(RuntimeError):

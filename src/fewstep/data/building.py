@@ -6,7 +6,6 @@ Shards cover fixed stretches of the list, whoever writes them, so that a build m
 processes. A finished shard is kept when its content has the hash of its name.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +25,8 @@ from fewstep.data.rows import Row
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard
 from fewstep.data.sizes import SizeEstimate, free_bytes, gib
 from fewstep.errors import ConfigError, FewstepError
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, write_json
+from fewstep.seals import seal
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -292,11 +292,11 @@ def _write_index(folder: Path, shards: Sequence[Path], plan: Plan) -> None:
         if path.name not in kept:
             path.unlink(missing_ok=True)
     index = {
-        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "files": {path.name: seal(path).model_dump() for path in sorted(folder.iterdir())},
         "shards": [path.name for path in shards],
         "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
     }
-    (folder / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+    write_json(folder / INDEX, index)
 
 
 def _rename(unfinished: Path, published: Path) -> None:

@@ -3,7 +3,8 @@
     FOLDER/KEY/prompts-NUMBER-HASH.safetensors ... null.safetensors, places.safetensors, index.json
 
 The key is a hash of what the embeddings depend on, so another set of prompts or another encoder is another cache. The
-folder appears under its name only when it is complete. Equal embeddings are stored once, without padding.
+folder appears under its name only when it is complete. Equal embeddings are stored once, without padding. When it is
+opened every file has to hold what the index and its own name say.
 """
 
 import gc
@@ -13,22 +14,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.data import rows as rowwise
 from fewstep.data.building import INDEX, NULL, PLACES, Alone, Build, Processes, Progress
 from fewstep.data.encoders import encoder_identity
-from fewstep.data.shards import Shard, damaged, open_shard, read_tensors
+from fewstep.data.shards import HASH_DIGITS, Shard, damaged, named_hash, open_shard, read_tensors
 from fewstep.data.sizes import SizeEstimate
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.files import UnreadableError, read_json
+from fewstep.seals import BrokenSealError, Seals, verify
 
 OPEN_SHARDS = 512
 """How many files are mapped at a time."""
-FORMAT = 2
+FORMAT = 3
+
+
+class Index(BaseModel):
+    """``index.json``: the files, which of them hold rows, and the shapes of one prompt's tensors, padding included."""
+
+    files: Seals
+    shards: list[str]
+    shapes: dict[str, tuple[Annotated[int, Field(ge=0, le=2**24)], ...]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,10 @@ class EmbeddingCache:
         if not 0 <= index < len(self):
             raise IndexError(f"prompt {index} of {len(self)}")
         shard, row = (int(value) for value in self.places[index].numpy())
-        return self._shard(shard).row(row)
+        rows = self._shard(shard)
+        if not 0 <= row < len(rows):
+            raise damaged(self.folder / PLACES, f"it names row {row} of {self.shards[shard]}, which has {len(rows)}")
+        return rows.row(row)
 
     def _shard(self, number: int) -> Shard:
         found = self._opened.pop(number, None) or open_shard(self.folder / self.shards[number])
@@ -120,7 +135,7 @@ def open_or_build(
                 raise
         finally:
             _release(device)
-    return _open(published)
+    return _open(published, len(prompts), processes)
 
 
 def cache_key(adapter: ModelAdapter, prompts: Sequence[str], *, dtype: torch.dtype) -> str:
@@ -133,19 +148,34 @@ def cache_key(adapter: ModelAdapter, prompts: Sequence[str], *, dtype: torch.dty
     return content.hexdigest()
 
 
-def _open(folder: Path) -> EmbeddingCache:
+def _open(folder: Path, num_prompts: int, processes: Processes) -> EmbeddingCache:
+    index = processes.from_main(lambda: _verified(folder))
+    tensors = read_tensors(folder / PLACES)
+    places = tensors.get("places", torch.empty(0))
+    if places.shape != (num_prompts, 2) or places.dtype != torch.int32:
+        raise damaged(folder / PLACES, f"it does not say where {num_prompts} prompts are")
+    if num_prompts and not 0 <= int(places[:, 0].min()) <= int(places[:, 0].max()) < len(index.shards):
+        raise damaged(folder / PLACES, "it names files that are not there")
+    return EmbeddingCache(folder, index.shards, index.shapes, places)
+
+
+def _verified(folder: Path) -> Index:
+    """The index of a cache whose files hold what it and their names say; hashed once, then known by their times."""
     try:
-        index: dict[str, Any] = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        sizes, shards = dict(index["bytes"]), list(index["shards"])
-        shapes = {name: tuple(shape) for name, shape in index["shapes"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(folder / INDEX, "it cannot be read") from error
-    for name, expected in sizes.items():
-        path = folder / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != expected:
-            raise damaged(path, "it is missing" if found is None else f"it has {found} bytes instead of {expected}")
-    return EmbeddingCache(folder, shards, shapes, read_tensors(folder / PLACES)["places"])
+        index = read_json(folder / INDEX, Index)
+    except UnreadableError as error:
+        raise damaged(folder / INDEX, f"it cannot be read: {error}") from error
+    for name in (*index.shards, NULL, PLACES):
+        if name not in index.files:
+            raise damaged(folder / INDEX, f"it does not list {shown(name)}")
+    for name in index.shards:
+        if named_hash(name) != index.files[name].sha256[:HASH_DIGITS]:
+            raise damaged(folder / name, "its name is not the hash that the index has")
+    try:
+        verify(folder, index.files, remember=True)
+    except BrokenSealError as error:
+        raise damaged(error.path, f"it {error}") from error
+    return index
 
 
 def _release(device: torch.device | str) -> None:

@@ -4,10 +4,9 @@
     NAME:ends         where each row ends
     :rows, :prompts   digests of the stored rows, and of the rows that the file's prompts have
 
-A file's name ends with the hash of its content, so a file that is there under its name is whole or is found out.
+A file's name ends with the SHA-256 of its content, so a file that is there under its name is whole or is found out.
 """
 
-import hashlib
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,9 +21,10 @@ from torch import Tensor
 from fewstep.data.rows import DIGEST_BYTES, Row
 from fewstep.errors import CheckpointError
 from fewstep.files import explain_write_errors
+from fewstep.seals import BrokenSealError, seal
 
 ENDS, ROWS, PROMPTS = ":ends", ":rows", ":prompts"
-_HASH_DIGITS = 32
+HASH_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,25 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self.tensors[ROWS])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has its tensors, from its place to its end."""
+        names = [key for key in self.tensors if not key.startswith(":") and not key.endswith(ENDS)]
+        known = {ROWS, PROMPTS, *names, *(name + ENDS for name in names)}
+        if self.tensors.keys() != known or any(
+            self.tensors[key].shape[1:] != (DIGEST_BYTES,) for key in (ROWS, PROMPTS)
+        ):
+            return False
+        return all(self._is_cut_well(name) for name in names)
+
+    def _is_cut_well(self, name: str) -> bool:
+        ends = self.tensors[name + ENDS]
+        if ends.shape != (len(self),) or ends.dtype != torch.int64:
+            return False
+        if not len(ends):
+            return True
+        return bool(ends[0] >= 0) and bool((ends.diff() >= 0).all()) and int(ends[-1]) == len(self.tensors[name])
 
     def row(self, number: int) -> Row:
         """One stored row, as views of the file."""
@@ -90,7 +109,10 @@ def open_shard(path: Path) -> Shard:
     Raises:
         CheckpointError: It is missing or damaged.
     """
-    return Shard(read_tensors(path))
+    shard = Shard(read_tensors(path))
+    if not shard.is_complete:
+        raise damaged(path, "it does not hold what a file of rows consists of")
+    return shard
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -108,7 +130,15 @@ def find_shard(folder: Path, number: int) -> Path | None:
 
 def is_whole(path: Path) -> bool:
     """Whether the content is what the name says."""
-    return path.stem.rpartition("-")[2] == _hash_of(path)
+    try:
+        return named_hash(path.name) == _hash_of(path)
+    except BrokenSealError:
+        return False
+
+
+def named_hash(name: str) -> str:
+    """The beginning of the SHA-256 that a file of this name has."""
+    return Path(name).stem.rpartition("-")[2]
 
 
 def without_rows(path: Path, number: int, superfluous: set[bytes]) -> Path:
@@ -138,8 +168,7 @@ def _flush(path: Path) -> None:
 
 
 def _hash_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:_HASH_DIGITS]
+    return seal(path).sha256[:HASH_DIGITS]
 
 
 def _pack(digests: Sequence[bytes]) -> Tensor:
