@@ -15,7 +15,13 @@ from fewstep.errors import CheckpointError
 from fewstep.training import checkpoint
 from fewstep.training.trainer import StepReport, Trainer
 
-SIGNALS = {"kill": signal.SIGKILL, "terminate": signal.SIGTERM, "preempt": signal.SIGUSR1, "interrupt": signal.SIGINT}
+SIGNALS = {
+    "kill": signal.SIGKILL,
+    "hang": signal.SIGSTOP,
+    "terminate": signal.SIGTERM,
+    "preempt": signal.SIGUSR1,
+    "interrupt": signal.SIGINT,
+}
 
 
 def full_disk(file: object) -> None:

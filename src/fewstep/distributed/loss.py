@@ -104,6 +104,6 @@ def _sentence(rank: int, gone: list[int], reasons: dict[int, str]) -> str:
         return f"Process {first} stopped with {reasons[first]}, so process {rank} stopped too; resume with --resume."
     names = ", ".join(map(str, gone))
     return (
-        f"Process {names} is gone without a word (killed, out of memory, or its machine is lost), so process {rank} "
-        "stopped too; start the same command with --resume."
+        f"Process {names} is gone without a word (killed, out of memory, hanging, or its machine is lost), so process "
+        f"{rank} stopped too; start the same command with --resume."
     )
