@@ -222,6 +222,60 @@ def test_damaged_settings_are_told(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
+WRONG = {
+    "a list": "[]",
+    "null": "null",
+    "nothing": "",
+    "brackets": "[" * 100_000,
+    "braces": '{"a":' * 100_000,
+    "no text": b"\xff\xfe",
+    "a large number": '{"seed": ' + "9" * 5_000 + "}",
+}
+
+
+@pytest.mark.parametrize("content", [*WRONG, "an empty mapping"])
+def test_settings_of_another_shape_are_one_sentence(content: str, tmp_path: Path) -> None:
+    found = WRONG.get(content, "{}")
+    (tmp_path / "config.json").write_bytes(found.encode() if isinstance(found, str) else found)
+    with pytest.raises(
+        CheckpointError, match=r"config.json (is damaged|holds settings that fewstep does not know) \("
+    ) as c:
+        RunFolder.open(tmp_path)
+    assert len(str(c.value)) < 1_000
+
+
+FACTS = {
+    "no sessions": '{"recipe": "x", "config_hash": "y", "sessions": []}',
+    "no facts": "{}",
+    "a session of another type": '{"recipe": "x", "config_hash": "y", "sessions": [3]}',
+    "a session without a version": '{"recipe": "x", "config_hash": "y", "sessions": [{}]}',
+    "sessions of another type": '{"recipe": "x", "config_hash": "y", "sessions": {}}',
+    "a name of another type": '{"recipe": [], "config_hash": "y", "sessions": [{"fewstep": "1"}]}',
+}
+
+
+@pytest.mark.parametrize("content", [*WRONG, *FACTS])
+def test_facts_of_another_shape_are_one_sentence(content: str, tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        pass
+    found = {**WRONG, **FACTS}[content]
+    (folder.path / "run.json").write_bytes(found.encode() if isinstance(found, str) else found)
+    with pytest.raises(CheckpointError, match=r"run.json is damaged \(.*\); the run it belongs to cannot be opened"):
+        make(tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match=r"run.json is damaged"):
+        RunFolder.open(folder.path).facts  # noqa: B018 (asked for its error)
+
+
+@pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoints/step-00000001", "sheets"])
+def test_a_run_with_a_link_is_not_resumed(place: str, tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        pass
+    (folder.path / place).parent.mkdir(exist_ok=True)
+    (folder.path / place).symlink_to(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"{place} is a symbolic link, .* in its own folder only. Put a file"):
+        make(tmp_path, resume=True)
+
+
 def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
     with make(tmp_path) as folder:
         pass

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.errors import CheckpointError
 from fewstep.training.report import drop_metrics_from
 
 LINES = ['{"step": 0}', '{"step": 1}', '{"step": 1, "evaluation/digits": 0.5}', '{"step": 2}']
@@ -19,7 +20,7 @@ def test_a_kill_while_they_are_dropped_costs_nothing(tmp_path: Path, monkeypatch
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("\n".join(LINES))
 
-    def killed(path: Path, text: str) -> int:
+    def killed(path: Path, text: str, encoding: str) -> int:
         path.open("w").close()
         raise KeyboardInterrupt
 
@@ -27,3 +28,25 @@ def test_a_kill_while_they_are_dropped_costs_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         drop_metrics_from(metrics, 2)
     assert metrics.read_text().splitlines() == LINES
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "null", "{}", '{"step": "1"}', '{"step": -1}', "[" * 100_000, "\0\0\0", "step 1"]
+)
+def test_a_damaged_line_is_dropped_at_the_end_and_told_elsewhere(line: str, tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("\n".join([*LINES, line]))
+    drop_metrics_from(metrics, 9)
+    assert metrics.read_text().splitlines() == LINES
+    metrics.write_text("\n".join([LINES[0], line, *LINES[1:]]))
+    with pytest.raises(
+        CheckpointError, match=r"metrics.jsonl is damaged in its line 2: .*Remove that line, or the file"
+    ):
+        drop_metrics_from(metrics, 9)
+
+
+def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_bytes(b'{"step": 0, "x": "\xff"}\n{"step": 1}\n')
+    with pytest.raises(CheckpointError, match="in its line 1: it is not valid JSON"):
+        drop_metrics_from(metrics, 2)

@@ -9,29 +9,50 @@ runs/RECIPE-1a2b3c4d/
     tensorboard/
 """
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewstep.config.identity import config_difference, config_hash
 from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
-from fewstep.errors import CheckpointError, ConfigError
-from fewstep.files import explain_write_errors, unfinished_name, write_json
+from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.files import UnreadableError, explain_write_errors, read_json, unfinished_name, write_json
 from fewstep.runs.provenance import provenance
+from fewstep.seals import BrokenSealError, require_no_links
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 RUN = "run.json"
 LOCK = ".lock"
 # all that a start leaves which was killed before config.json was whole
 _TRACES = (LOCK, unfinished_name(CONFIG))
+
+
+class Session(BaseModel):
+    """One start of a run: when, and which code."""
+
+    model_config = ConfigDict(extra="allow")
+
+    fewstep: str
+    git: dict[str, Any] | None = None
+
+
+class RunFacts(BaseModel):
+    """``run.json``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    recipe: str
+    config_hash: str
+    sessions: list[Session] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +143,7 @@ class RunFolder:
     @property
     def facts(self) -> dict[str, Any]:
         """What run.json says: recipe, hash, versions, git revision, sessions."""
-        return _read_json(self.path / RUN)
+        return _facts(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -151,12 +172,12 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         CheckpointError: They are damaged, or another version of fewstep wrote them.
     """
-    settings = _read_json(folder / CONFIG)
+    settings = _read(folder / CONFIG, dict[str, Any])
     try:
         return validate(settings)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the whole"
+    except ValueError as error:  # of pydantic, or a number with more digits than Python writes
+        first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else {"msg": str(error)}
+        place = shown(".".join(map(str, first.get("loc", ()))) or "the whole", quoted=False)
         raise CheckpointError(
             f"{folder / CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
             "It was edited, or written by another version; use that version, or start a new run."
@@ -185,6 +206,13 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
             f"{folder} belongs to a run with other settings, so it cannot be resumed with these: "
             f"{'; '.join(difference)}. Resume it with its own, or start a new run."
         )
+    try:
+        require_no_links(folder)
+    except BrokenSealError as error:
+        raise CheckpointError(
+            f"{error.path} {error}; a run is written in its own folder only. Put a file or a folder there, or give the "
+            "whole run another place with --output."
+        ) from error
     return True
 
 
@@ -202,15 +230,16 @@ def _acquire(folder: Path) -> FileLock:
 
 def _run_facts(folder: Path, recipe_name: str, config: RunConfig) -> dict[str, Any]:
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
-    earlier = _read_json(folder / RUN)["sessions"] if (folder / RUN).is_file() else []
+    earlier = _facts(folder)["sessions"] if (folder / RUN).exists() else []
     return {"recipe": recipe_name, "config_hash": config_hash(config), "sessions": [*earlier, session]}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, Any]:
+    return _read(folder / RUN, RunFacts).model_dump(mode="json")
+
+
+def _read(path: Path, shape: type[T]) -> T:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(path, shape)
+    except UnreadableError as error:
         raise CheckpointError(f"{path} is damaged ({error}); the run it belongs to cannot be opened.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged (it holds no mapping); the run it belongs to cannot be opened.")
-    return value

@@ -10,9 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from fewstep.errors import CheckpointError
+from fewstep.files import UnreadableError, explain_write_errors, parse_json
 from fewstep.training.trainer import StepReport
 
 SMOOTHING = 20  # steps over which the bar's losses and speed are averaged: single steps differ by their length
@@ -47,7 +50,9 @@ class Reporter(AbstractContextManager["Reporter"]):
         self.steps_per_update = steps_per_update
         self.total_steps = total_steps
         self.console = console
-        self._file = metrics.open("a")
+        self._metrics = metrics
+        with explain_write_errors(metrics):
+            self._file = metrics.open("a")
         self._events = _open_tensorboard(tensorboard, first_step)
         self._recent: dict[str, deque[float]] = {}
         self._started = self._last = time.perf_counter()
@@ -93,8 +98,7 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def note(self, step: int, figures: Mapping[str, float]) -> None:
         """Write further figures of a step that was already told."""
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        self._file.flush()
+        self._append({"step": step, **figures})
         if self._events is not None:
             for name, value in figures.items():
                 self._events.add_scalar(name, value, step)
@@ -108,11 +112,15 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def _write(self, report: StepReport, seconds: float) -> None:
         line: dict[str, Any] = {"step": report.step, "num_anchors": report.num_anchors, "seconds": round(seconds, 4)}
-        self._file.write(json.dumps(line | report.figures) + "\n")
-        self._file.flush()
+        self._append(line | report.figures)
         if self._events is not None:
             for name, value in report.figures.items():
                 self._events.add_scalar(name, value, report.step)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        with explain_write_errors(self._metrics):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def _show(self, report: StepReport) -> None:
         done = report.step + 1
@@ -128,20 +136,36 @@ class Reporter(AbstractContextManager["Reporter"]):
             self.console.print(line, highlight=False, soft_wrap=True)
 
 
+class _Line(BaseModel):
+    """What a line of metrics.jsonl has to say."""
+
+    step: int = Field(ge=0)
+
+
 def drop_metrics_from(metrics: Path, step: int) -> None:
-    """Remove the lines of ``step`` and later, which a resumed run writes again, and a line cut off by a kill."""
+    """Remove the lines of ``step`` and later, which a resumed run writes again, and a last line cut off by a kill.
+
+    Raises:
+        CheckpointError: Another line is damaged: that no kill does.
+    """
     if not metrics.exists():
         return
-    kept = []
-    for line in metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] < step:
-                kept.append(line + "\n")
-        except ValueError:
-            break
-    unfinished = metrics.with_name(f".{metrics.name}")
-    unfinished.write_text("".join(kept))
-    unfinished.replace(metrics)  # a kill in between must not cost the lines that were kept
+    with explain_write_errors(metrics):
+        lines = [line for line in metrics.read_bytes().split(b"\n") if line]
+        kept = []
+        for number, line in enumerate(lines, 1):
+            try:
+                if parse_json(line, _Line).step < step:
+                    kept.append(line.decode() + "\n")
+            except UnreadableError as error:
+                if number < len(lines):
+                    raise CheckpointError(
+                        f"{metrics} is damaged in its line {number}: {error}. Remove that line, or the file: the "
+                        "training does not need it."
+                    ) from error
+        unfinished = metrics.with_name(f".{metrics.name}")
+        unfinished.write_text("".join(kept), encoding="utf-8")
+        unfinished.replace(metrics)  # a kill in between must not cost the lines that were kept
 
 
 def _open_tensorboard(folder: Path | None, first_step: int) -> Any:
