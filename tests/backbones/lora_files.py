@@ -78,5 +78,5 @@ def _peft(own: Factors) -> dict[str, Tensor]:
 
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> Path:
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    save_file({name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}, path)
     return path

@@ -285,6 +285,22 @@ def test_other_methods_are_named_and_refused(
     assert f"is a {method}" in refusal(teachers["sd3"], path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "known", "unknown"),
+    [
+        ("flux", "double_blocks.0.img_attn.proj", "double_blocks.0.nothing_known"),
+        ("sdxl", "down_blocks.1.attentions.0.proj_in", "input_blocks.3.1.proj_out"),  # two layouts in one file
+    ],
+)
+def test_what_a_converter_would_leave_out_is_refused(
+    kind: str, known: str, unknown: str, teachers: dict[str, Teacher], tmp_path: Path
+) -> None:
+    ours = "transformer_blocks.0.attn.to_out.0" if kind == "flux" else known
+    (pair,) = lora_files.factors(teachers[kind].network, [ours]).values()
+    path = lora_files.kohya_file(tmp_path / "style.safetensors", {"lora_unet": {known: pair, unknown: pair}})
+    assert "a LoRA for this" in refusal(teachers[kind], path)
+
+
 def test_a_model_that_is_no_lora_is_refused(teachers: dict[str, Teacher]) -> None:
     path = teachers["sd3"].folder / "transformer" / "diffusion_pytorch_model.safetensors"
     assert "is no LoRA" in refusal(teachers["sd3"], path)

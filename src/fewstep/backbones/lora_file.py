@@ -25,6 +25,7 @@ PEFT_CONFIG = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # how trainers call the two factors and the scale of a layer
 _DOWN = re.compile(r"^(?P<layer>.+?)[._]?(?:lora_down|lora_A|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$")
+_UP = re.compile(r"lora_up|lora_B|lora(_\w+)?\.up")
 _FACTOR = re.compile(r"^(?P<layer>.+)\.lora_(?P<letter>[AB])(?:\.(?!weight|bias)\w+)?\.(?P<kind>weight|bias)$")
 _PEFT_PREFIX = "base_model.model."
 _ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -48,6 +49,10 @@ def find_lora(source: LoraSource) -> Path:
             "convert it to safetensors, or get the safetensors file of the same LoRA."
         )
     if os.path.isfile(path):
+        if source.file is not None:
+            raise ConfigError(
+                f"The LoRA {path} is a file, so 'file' ({shown(source.file)}) has nothing to choose from."
+            )
         return Path(path)
     if os.path.isdir(path):
         names = sorted(entry.name for entry in Path(path).glob("*.safetensors"))
@@ -224,7 +229,24 @@ def _converted(
     finally:
         logging.set_verbosity(before)
     converted: dict[str, Tensor] = result[0] if isinstance(result, tuple) else result
+    _require_nothing_dropped(tensors, converted, path)
     return converted
+
+
+def _require_nothing_dropped(tensors: Mapping[str, Tensor], converted: Mapping[str, Tensor], path: Path) -> None:
+    """Some converters drop the layers they do not know with a warning at most.
+
+    They copy and cut the upper factors of the others, which leaves the sum of their squares as it is.
+    """
+    before, after = (
+        sum(float(value.double().square().sum()) for name, value in own.items() if _UP.search(name))
+        for own in (tensors, converted)
+    )
+    if not math.isclose(before, after, rel_tol=1e-3):
+        raise ConfigError(
+            f"diffusers would leave out a part of {path}: it knows only some of its layers for this model. "
+            "Give a LoRA for this model, in one layout."
+        )
 
 
 def _kohya_of_diffusers_layers(
