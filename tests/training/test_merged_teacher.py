@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fewstep.backbones import create_model_adapter
+from fewstep.config.recipe import Recipe
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import find_teacher, parse_spec
 from fewstep.export.export import export
+from fewstep.runs.folder import RunFolder
 from tests.backbones import lora_files
 from tests.training.tiny_run import recipe, run
 
@@ -43,6 +45,21 @@ def test_the_exported_student_keeps_what_was_merged(trained: Path, tmp_path: Pat
         torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-5)
     assert "| teacher lora | style.safetensors at scale 0.5 |" in (done.folder / "README.md").read_text()
     assert '"lora"' not in (done.folder / "fewstep.json").read_text()
+
+
+def test_a_run_goes_on_with_the_file_that_it_began_with(trained: Path, tmp_path: Path) -> None:
+    file = trained / "style.safetensors"
+    began, config = file.read_bytes(), RunFolder.open(trained / "run").config
+    try:
+        network = create_model_adapter(trained / "teacher").load_network()
+        other = lora_files.factors(network, lora_files.layers_of(network, ["to_q", "to_out.0"]), seed=9)
+        lora_files.diffusers_file(file, {"transformer": other})
+        with pytest.raises(ConfigError, match=r"backbone.lora\[0\] is .*style.safetensors, whose content has changed"):
+            run(Recipe("tiny", config), trained / "run", resume=True)
+        with pytest.raises(ConfigError, match="Put the original file back, or start a new run"):
+            export(trained / "run", tmp_path / "student")
+    finally:
+        file.write_bytes(began)
 
 
 def test_its_factors_alone_are_refused(trained: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.backbones.teacher_files import teacher_files
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.lora import product
@@ -56,6 +57,7 @@ def read_student(run: str | Path) -> TrainedStudent:
     published = [path] if is_checkpoint else checkpoints(folder.checkpoints)
     if not published:
         raise ConfigError(f"The run {path} has no checkpoint to export yet; go on with it with --resume.")
+    folder.require_same_files(teacher_files(folder.config.backbone))
     newest = published[-1]
     section = "student" if folder.config.student.ema is None else "ema"
     weights = stored_tensors(newest, section)

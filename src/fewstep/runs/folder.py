@@ -10,6 +10,7 @@ runs/RECIPE-1a2b3c4d/
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, explain_write_errors, read_json, unfinished_name, write_json
 from fewstep.runs.provenance import provenance
-from fewstep.seals import BrokenSealError, require_no_links
+from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class RunFacts(BaseModel):
     recipe: str
     config_hash: str
     sessions: list[Session] = Field(min_length=1)
+    files: dict[str, Seal] = Field(default_factory=dict, description="beside the checkpoint, by the setting's name")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class RunFolder:
         *,
         resume: bool = False,
         path: str | Path | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> Self:
         """Make or take over the folder of a run, and lock it until :meth:`close`.
 
@@ -87,10 +90,11 @@ class RunFolder:
             config: The settings.
             resume: Go on in an existing folder; starts when there is none.
             path: The folder itself, instead of ``root`` and the name.
+            files: What the settings name besides folders, by setting: a run goes on with what it began with.
 
         Raises:
-            ConfigError: The folder exists and ``resume`` is off, belongs to other settings, is being written by another
-                process, or cannot be written.
+            ConfigError: The folder exists and ``resume`` is off, belongs to other settings or files, is being written
+                by another process, or cannot be written.
         """
         folder = Path(path) if path is not None else Path(root) / f"{recipe_name}-{config_hash(config)}"
         _require_own(folder, config, resume=resume)
@@ -102,7 +106,7 @@ class RunFolder:
             # once more, now that nobody else can start a run here
             fresh = not _require_own(folder, config, resume=resume)
             write_json(folder / CONFIG, config.model_dump(mode="json"))
-            write_json(folder / RUN, _run_facts(folder, recipe_name, config))
+            write_json(folder / RUN, _run_facts(folder, recipe_name, config, files or {}))
         except BaseException:
             if fresh:  # half a run would be in the way of the next attempt
                 shutil.rmtree(folder, ignore_errors=True)
@@ -123,6 +127,10 @@ class RunFolder:
             state = "holds no run (it has no config.json)" if folder.is_dir() else "is not a folder"
             raise ConfigError(f"{folder} {state}; name a run's folder, such as runs/digits-1a2b3c4d.")
         return cls(folder, read_config(folder))
+
+    def require_same_files(self, files: Mapping[str, Path]) -> None:
+        """Raise ConfigError when a file is not the one that the run began with."""
+        _require_same(self.path, _facts(self.path)["files"], _seals(files), files)
 
     @property
     def metrics(self) -> Path:
@@ -228,10 +236,29 @@ def _acquire(folder: Path) -> FileLock:
     return lock
 
 
-def _run_facts(folder: Path, recipe_name: str, config: RunConfig) -> dict[str, Any]:
+def _run_facts(folder: Path, recipe_name: str, config: RunConfig, files: Mapping[str, Path]) -> dict[str, Any]:
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
-    earlier = _facts(folder)["sessions"] if (folder / RUN).exists() else []
-    return {"recipe": recipe_name, "config_hash": config_hash(config), "sessions": [*earlier, session]}
+    earlier = _facts(folder) if (folder / RUN).exists() else {"sessions": [], "files": {}}
+    found = _seals(files)
+    _require_same(folder, earlier["files"], found, files)
+    facts = {"recipe": recipe_name, "config_hash": config_hash(config), "sessions": [*earlier["sessions"], session]}
+    return {**facts, "files": found} if found else facts
+
+
+def _seals(files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    try:
+        return {name: seal(path.resolve()).model_dump(mode="json") for name, path in files.items()}
+    except BrokenSealError as error:
+        raise ConfigError(f"{error.path} {error}; check the path.") from error
+
+
+def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    for name in old.keys() & new.keys():
+        if old[name] != new[name]:
+            raise ConfigError(
+                f"{name} is {files[name]}, whose content has changed since the run {folder} began, so that its teacher "
+                "would be another. Put the original file back, or start a new run."
+            )
 
 
 def _facts(folder: Path) -> dict[str, Any]:

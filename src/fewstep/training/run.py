@@ -15,6 +15,7 @@ from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
+from fewstep.backbones.teacher_files import teacher_files
 from fewstep.config.run_config import ParallelConfig, RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
@@ -118,7 +119,8 @@ def _run_folder(
     own: list[RunFolder] = []
 
     def create() -> Path:
-        own.append(RunFolder.create(root, recipe.name, recipe.config, resume=resume, path=output))
+        files = teacher_files(recipe.config.backbone)
+        own.append(RunFolder.create(root, recipe.name, recipe.config, resume=resume, path=output, files=files))
         return own[0].path
 
     path = world.from_main(create)
