@@ -32,6 +32,7 @@ def test_the_cost_has_its_unit_and_the_price_it_comes_from(capsys: pytest.Captur
     assert "costs 0.00 US dollars at 4.00 US dollars for a device and hour (--price)." in capsys.readouterr().out
 
 
+@pytest.mark.slow  # tests/planning asks the same of the planner
 def test_a_machine_that_is_too_small_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["plan", "sana-600m", "--memory", "3GiB"]) == 0
     assert "does not fit" in (text := capsys.readouterr().out)

@@ -44,6 +44,7 @@ def test_the_error_of_one_process_is_told_by_it_and_ends_all(tmp_path: Path) -> 
     assert all("Process 1 stopped with CheckpointError: The disk" in line for line in others)
 
 
+@pytest.mark.slow
 def test_a_defect_of_one_process_is_quoted_and_nobody_is_called_gone(tmp_path: Path) -> None:
     """gloo's errors are RuntimeErrors too: a process's own must not be taken for the loss of another."""
     done = misbehaving(tmp_path, "poison", rank=1, step=1)
@@ -62,7 +63,7 @@ def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("action", ["terminate", "preempt"])
+@pytest.mark.parametrize("action", ["terminate", pytest.param("preempt", marks=pytest.mark.slow)])
 def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(action: str, tmp_path: Path) -> None:
     done = misbehaving(tmp_path, action, rank=1, step=1)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewstep.core.schedules import GeometricLength, RandomLengthSchedule
@@ -34,6 +34,11 @@ def drawn(
     )
 
 
+# every draw asks a generator per sample and purpose: few cases say as much as many
+FEW = settings(max_examples=20)
+
+
+@FEW
 @given(st.integers(0, 8), st.integers(0, 50))
 def test_a_sample_draws_the_same_wherever_the_batch_is_split(cut: int, step: int) -> None:
     whole = drawn(range(8), step=step)
@@ -48,6 +53,7 @@ def test_a_sample_draws_the_same_wherever_the_batch_is_split(cut: int, step: int
         assert torch.equal(split.terms["ca"].probe_u, whole.terms["ca"].probe_u[rows])
 
 
+@FEW
 @given(st.integers(0, 200))
 def test_every_process_makes_the_same_number_of_calls(step: int) -> None:
     parts = [drawn(range(2 * rank, 2 * rank + 2), step=step) for rank in range(4)]
@@ -93,19 +99,12 @@ def test_draws_are_the_same_in_another_process_with_another_hash_seed() -> None:
         "from fewstep.methods.draws import Streams; "
         "print(Streams(7).normal('x', 3, [5], (4,)).tolist(), Streams(7).integer('n', 2, low=1, high=28))"
     )
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PYTHONHASHSEED": seed, **_ENV},
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert outputs == {
+    # this process's own seed is random or 0
+    environment = {"PYTHONHASHSEED": "1", **_ENV}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == (
         f"{Streams(7).normal('x', 3, [5], (4,)).tolist()} {Streams(7).integer('n', 2, low=1, high=28)}\n"
-    }
+    )
 
 
 def test_the_released_choices_draw_what_they_always_drew() -> None:
@@ -123,23 +122,26 @@ def test_the_released_choices_draw_what_they_always_drew() -> None:
 
 def test_geometric_lengths_are_drawn_as_often_as_their_law_says() -> None:
     schedule = RandomLengthSchedule(max_steps=4, length=GeometricLength(ratio=0.5))
-    lengths = Counter(drawn(range(1), step=step, schedule=schedule).num_anchors for step in range(1500))
+    one = range(1)
+    lengths = Counter(drawn(one, step=step, schedule=schedule, concurrent=one).num_anchors for step in range(400))
     expected = {1: 8 / 15, 2: 4 / 15, 3: 2 / 15, 4: 1 / 15}
-    assert {length: lengths[length] / 1500 for length in lengths} == pytest.approx(expected, abs=0.04)
+    # 400 draws of a half: a standard deviation of 0.025
+    assert {length: lengths[length] / 400 for length in lengths} == pytest.approx(expected, abs=0.1)
 
 
 def test_every_sample_of_a_stratified_batch_stands_evenly_on_its_schedule() -> None:
     schedule = RandomLengthSchedule(min_steps=4, max_steps=4)
     rows = range(6)
     anchors = [
-        drawn(rows, step=step, schedule=schedule, concurrent=rows, stratified_over=6).anchor for step in range(1000)
+        drawn(rows, step=step, schedule=schedule, concurrent=rows, stratified_over=6).anchor for step in range(240)
     ]
     for of_sample in zip(*anchors, strict=True):
         taken = Counter(of_sample)
-        # 1000 draws of four: a standard deviation of 14
-        assert {index: taken[index] for index in range(4)} == pytest.approx(dict.fromkeys(range(4), 250), abs=60)
+        # 240 draws of four: a standard deviation of 6.7
+        assert {index: taken[index] for index in range(4)} == pytest.approx(dict.fromkeys(range(4), 60), abs=28)
 
 
+@FEW
 @given(st.integers(0, 8), st.integers(0, 50))
 def test_stratified_anchors_are_the_same_wherever_the_batch_is_split(cut: int, step: int) -> None:
     whole = drawn(range(8), step=step, stratified_over=8)
@@ -152,7 +154,7 @@ def test_stratified_batches_cost_nearly_the_same() -> None:
     schedule = RandomLengthSchedule(min_steps=28, max_steps=28)
     spreads = []
     for over in (None, 8):
-        anchors = [drawn(range(8), step=step, schedule=schedule, stratified_over=over).anchor for step in range(200)]
+        anchors = [drawn(range(8), step=step, schedule=schedule, stratified_over=over).anchor for step in range(60)]
         spreads.append(torch.tensor([sum(of_step) / 8 for of_step in anchors]).std())
     assert spreads[1] < spreads[0] / 2
 

@@ -22,7 +22,12 @@ SETTINGS = {
     "lora with checkpointing": [*CHECKPOINTING, *LORA],
     "bf16": ["precision.compute=bf16", "gradient_checkpointing=selective"],
 }
-CASES = [(size, name) for size in SIZES for name in SETTINGS]
+# the tiny network has every setting; a larger one repeats them
+CASES = [
+    pytest.param(size, name, marks=[pytest.mark.slow] if size == "medium" else [])
+    for size in SIZES
+    for name in SETTINGS
+]
 
 
 @pytest.mark.parametrize(("size", "name"), CASES)

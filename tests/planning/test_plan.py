@@ -47,6 +47,7 @@ def test_work_of_a_forward_from_a_few_blocks_is_that_of_all(name: str) -> None:
     assert forward_flops(network) / 1e12 == pytest.approx(row.teraflop, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_activations_from_a_few_blocks_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = planned_adapter(load_recipe("sana-600m").config.backbone)
     network = activations.PlannedNetwork(adapter, adapter.network_without_weights().requires_grad_(True), torch.float32)
@@ -76,6 +77,7 @@ def test_more_memory_never_costs_more_forwards(sana: Planner) -> None:
     assert units == sorted(units, reverse=True)
 
 
+@pytest.mark.slow
 def test_factors_need_less_than_all_weights(sana: Planner, factors: Planner) -> None:
     parts = [planner.plan(gpus=1, memory=80 * GIB).choice.memory.parts for planner in (sana, factors)]
     for name in ("weights", "optimiser", "ema"):
