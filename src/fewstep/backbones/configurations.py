@@ -195,7 +195,7 @@ def _least(default: Any, *, whole: bool) -> tuple[float, str]:
     """The bound of an argument, judged by its default: what starts above zero stays there."""
     known = _numbers(default)
     if known and min(known) > 0:
-        return (1, "at least 1") if whole else (0, "above 0")
+        return (1, "at least 1") if whole and all(isinstance(number, int) for number in known) else (0, "above 0")
     if default is None:
         return 1, "at least 1"
     if min(known, default=0) == 0 and isinstance(default, int | tuple | list):

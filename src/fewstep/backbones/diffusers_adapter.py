@@ -7,7 +7,6 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from fewstep.backbones.component_weights import fetch_pipeline, load_component, part_class
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
-from fewstep.backbones.source import load_component, loading, locate, open_checkpoint, quiet_imports
+from fewstep.backbones.source import loading, open_checkpoint, quiet_imports
 from fewstep.errors import ConfigError, shown
 
 
@@ -111,7 +111,7 @@ class DiffusersAdapter(ModelAdapter):
         like = self.network_without_weights()
         if is_one_file(model):
             require_usable_file(model, self.config.origin)
-            kind = getattr(import_module("diffusers"), self.network_class)
+            kind = part_class(("diffusers", self.network_class), place=f"the network of {model}")
             return self._file(model).load(self.network_component, kind, like=like, dtype=torch.float32)
         checkpoint = open_checkpoint(model, revision)
         if self.network_component not in checkpoint.components:
@@ -148,10 +148,10 @@ class DiffusersAdapter(ModelAdapter):
         origin = self.config.origin
         given = {**self.load_kwargs(), **components}
         inside = {name: self._load_inside(name, dtype) for name in self._inside() if name not in given}
+        parts = pipeline_parts(self.components["model_index"])
+        folder, variants = fetch_pipeline(origin, self.config.revision, parts, dtype, given={*given, *inside})
         with loading(origin, self.config.revision, f"the pipeline {origin}"):
-            pipeline = pipeline_class.from_pretrained(
-                locate(origin), revision=self.config.revision, dtype=dtype, **given, **inside
-            )
+            pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **given, **inside, **variants)
         self._merge({name: part for name, part in pipeline.components.items() if name not in given})
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
@@ -268,8 +268,7 @@ class DiffusersAdapter(ModelAdapter):
         library, class_name = pipeline_parts(self.components["model_index"])[component]
         if component == self.network_component:
             class_name = self.network_class
-        with quiet_imports():
-            kind = getattr(import_module(library), class_name)
+        kind = part_class((library, class_name), place=f"the {component} of {self.config.origin}")
         like = self.network_without_weights() if component == self.network_component else None
         return self._one_file.load(component, kind, like=like, dtype=dtype)
 

@@ -39,9 +39,10 @@ def check(
     Exit code 0 says that the question is answered, also when the answer is that the model is already distilled; 2 says
     that the model cannot be read or that nothing serves it.
     """
+    from fewstep.backbones.component_files import missing_parts
     from fewstep.backbones.refused import recognise, recognise_name
     from fewstep.backbones.source import open_checkpoint
-    from fewstep.errors import ConfigError
+    from fewstep.errors import CheckpointError, ConfigError
 
     found = recognise_name(model)
     try:
@@ -54,6 +55,9 @@ def check(
         found = recognise(checkpoint)
         print(f"pipeline   {checkpoint.pipeline_class}")
         _print_adapter_of(model, may_have_none=found is not None)
+        missing = missing_parts(checkpoint) if found is None else []
+        if missing:
+            raise CheckpointError("\n".join(missing))
     if found is None:
         print("distilled  not that its name or its configuration tells (a renamed copy cannot be told)")
     else:

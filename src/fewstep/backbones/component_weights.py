@@ -1,0 +1,84 @@
+"""Load a checkpoint's components with the weights that are there, whatever precision and layout they are kept in."""
+
+from collections.abc import Collection, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.backbones.component_files import Part, fetch_parts, list_files
+from fewstep.backbones.source import loading, quiet_imports
+from fewstep.errors import CheckpointError, shown
+
+_LIBRARIES = ("diffusers", "transformers")
+
+
+def load_component(model: str, revision: str | None, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
+    """Load one diffusers network with every one of its weights, in eval mode.
+
+    Raises:
+        CheckpointError: A weights file is missing, damaged, or does not hold exactly the network's parameters.
+    """
+    part = ("diffusers", class_name)
+    place = f"the {component} of {model}"
+    listing = list_files(model, revision)
+    folder, files = fetch_parts(listing, revision, {component: part}), listing.weights(component, part)
+    network_class = part_class(part, place=place)
+    with loading(model, revision, place):
+        network, info = network_class.from_pretrained(
+            folder, subfolder=component, dtype=dtype, output_loading_info=True, **_kept_as(files)
+        )
+    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(entry[0] for entry in info["mismatched_keys"])]
+    if wrong:
+        raise CheckpointError(
+            f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
+            "Its weights and its config.json do not belong together; get the model again."
+        )
+    loaded: nn.Module = network.eval()
+    return loaded
+
+
+def fetch_pipeline(
+    model: str, revision: str | None, parts: Mapping[str, Part], dtype: torch.dtype, *, given: Collection[str]
+) -> tuple[Path, dict[str, Any]]:
+    """A local folder that a pipeline loads from, and the components that it would not find there by itself.
+
+    A pipeline loads one variant of everything, or none; here each component has the weights that it has.
+
+    Args:
+        parts: Every component that the index names.
+        given: Those that are loaded elsewhere, or left out.
+    """
+    wanted = {name: part for name, part in parts.items() if name not in given}
+    listing = list_files(model, revision)
+    folder = fetch_parts(listing, revision, wanted)
+    loaded = {}
+    for name, part in wanted.items():
+        files = listing.weights(name, part)
+        if files is not None and files.variant is not None:
+            place = f"the {name} of {model}"
+            with loading(model, revision, place):
+                loaded[name] = part_class(part, place=place).from_pretrained(
+                    folder, subfolder=name, dtype=dtype, **_kept_as(files)
+                )
+    return folder, loaded
+
+
+def part_class(part: Part, *, place: str) -> Any:
+    """The class of a component; an index may name any, but only those of two libraries are looked up."""
+    library, name = part
+    if library in _LIBRARIES and name.isidentifier():
+        with quiet_imports():
+            found = getattr(import_module(library), name, None)
+        if isinstance(found, type) and hasattr(found, "from_pretrained"):
+            return found
+    raise CheckpointError(
+        f"{place[0].upper()}{place[1:]} is a {shown(name, quoted=False)} of {shown(library, quoted=False)}, which the "
+        f"installed {' and '.join(_LIBRARIES)} do not have. Install newer ones, or use another copy of the model."
+    )
+
+
+def _kept_as(files: Any) -> dict[str, Any]:
+    return {"variant": files.variant, "use_safetensors": files.safetensors}
