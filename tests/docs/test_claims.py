@@ -1,0 +1,36 @@
+"""What docs/demo.md claims of its table holds of the recorded figures, the student's as the mean of three trainings."""
+
+import json
+from typing import Any
+
+import pytest
+from benchmarks.tables import RESULTS
+
+from fewstep.demo.rows import read_rows
+
+
+@pytest.fixture(scope="module")
+def student() -> dict[str, Any]:
+    recorded = json.loads((RESULTS / "demo.json").read_text())
+    assert len(recorded["student_4_per_seed"]) == 3
+    mean: dict[str, Any] = recorded["student_4"]
+    return mean
+
+
+@pytest.mark.parametrize(("teacher", "most"), [("teacher_50", 1.5), ("teacher_4", 0.65)])
+def test_the_students_distance_is_as_claimed(teacher: str, most: float, student: dict[str, Any]) -> None:
+    assert student["fd"] <= most * read_rows().rows[teacher].row.fd
+
+
+@pytest.mark.parametrize(
+    ("figure", "low", "high"),
+    [
+        ("accuracy", 0.97, 1.0),
+        ("recall", 0.9, 1.0),
+        ("coverage", 0.8, 1.0),
+        ("tv", 0.0, 0.2),
+        ("diversity", 0.7, 1.2),
+    ],
+)
+def test_the_students_figures_are_as_claimed(figure: str, low: float, high: float, student: dict[str, Any]) -> None:
+    assert low <= student[figure] <= high
