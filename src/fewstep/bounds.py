@@ -68,12 +68,12 @@ Place = Annotated[str, MaxLen(MAX_TEXT), Predicate(has_no_control_characters)]
 """A path, or the id of a repository."""
 
 
-def require_between(value: Any, name: str, low: float, high: float) -> None:
+def require_between(value: Any, name: str, low: float, high: float, *, whole: bool = False) -> None:
     """Refuse an argument of a function that is no finite number between two bounds, both allowed.
 
     Raises:
         ConfigError: With the name, the value and the bounds.
     """
-    number = not isinstance(value, bool) and isinstance(value, int | float)
+    number = not isinstance(value, bool) and isinstance(value, int if whole else int | float)
     if not number or not low <= value <= high or not math.isfinite(value):
-        raise ConfigError(f"{name} is {shown(value)}; it must be a number from {low:g} to {high:g}.")
+        raise ConfigError(f"{name} is {shown(value)}; it must be a {'whole ' * whole}number from {low:g} to {high:g}.")

@@ -154,7 +154,7 @@ def test_no_prompt_is_refused(folder: Path) -> None:
 
 
 def test_no_step_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="steps is 0; it must be a number from 1 to 1000"):
+    with pytest.raises(ConfigError, match="steps is 0; it must be a whole number from 1 to 1000"):
         sample(folder, "a red cat", steps=0)
 
 

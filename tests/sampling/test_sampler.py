@@ -119,7 +119,7 @@ def test_teacher_grid_of_sd3_in_four_steps(recorded: Recorded) -> None:
 
 
 def test_zero_steps_are_refused(recorded: Recorded) -> None:
-    with pytest.raises(ConfigError, match="steps is 0; at least one network call"):
+    with pytest.raises(ConfigError, match="steps is 0; it must be a whole number from 1 to 1000"):
         teacher_sigmas(recorded.adapter, 0)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fewstep.backbones.component_files import Part, fetch_parts, list_files
+from fewstep.backbones.finite import require_floating_weights
 from fewstep.backbones.source import loading, quiet_imports
 from fewstep.errors import CheckpointError, shown
 
@@ -36,6 +37,7 @@ def load_component(model: str, revision: str | None, component: str, class_name:
             f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
             "Its weights and its config.json do not belong together; get the model again."
         )
+    require_floating_weights(network, folder / component, place)
     loaded: nn.Module = network.eval()
     return loaded
 

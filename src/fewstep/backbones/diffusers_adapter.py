@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.component_weights import fetch_pipeline, load_component, part_class
 from fewstep.backbones.configurations import pipeline_parts
+from fewstep.backbones.finite import require_finite, require_floating_weights
 from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
@@ -152,14 +153,20 @@ class DiffusersAdapter(ModelAdapter):
         folder, variants = fetch_pipeline(origin, self.config.revision, parts, dtype, given={*given, *inside})
         with loading(origin, self.config.revision, f"the pipeline {origin}"):
             pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **given, **inside, **variants)
-        self._merge({name: part for name, part in pipeline.components.items() if name not in given})
+        loaded = {name: part for name, part in pipeline.components.items() if name not in given}
+        for name, part in loaded.items():
+            if isinstance(part, nn.Module) and name not in inside:
+                require_floating_weights(part, folder / name, f"the {name} of {self.config.model}")
+        self._merge(loaded)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     @torch.no_grad()
     def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+        require_finite([x0], model=self.config.model, parts={"network": None})
         latents = x0.float() / self.vae_config["scaling_factor"] + self._latent_shift
         pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
+        require_finite([pixels], model=self.config.model, parts={"VAE": vae})
         scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
         return scaled
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fewstep.backbones.finite import require_clock
 from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.refused import other_medium, refuse_distilled, refuse_distilled_name
@@ -67,6 +68,7 @@ def create_model_adapter(
 
     Raises:
         ConfigError: The checkpoint cannot be read, is already distilled, or is not what ``config.kind`` drives.
+        CheckpointError: Its scheduler gives noise levels that are none.
     """
     model = str(base_model)
     origin = _origin(model, config)
@@ -78,7 +80,7 @@ def create_model_adapter(
         refuse_distilled(checkpoint)
     if config is None:
         adapter = _class_for(checkpoint)
-        return adapter(_own_config(adapter, checkpoint), checkpoint.adapter_components)
+        return _with_clock(adapter(_own_config(adapter, checkpoint), checkpoint.adapter_components))
     adapter = adapter_class(config.kind)
     _require_pipeline(adapter, checkpoint)
     _require_agreement(config, checkpoint)
@@ -89,7 +91,12 @@ def create_model_adapter(
         )
     if model != config.model:  # what was made from the config's model has its LoRAs inside
         config = config.model_copy(update={"model": model, "components": None, "lora": ()})
-    return adapter(config, checkpoint.adapter_components)
+    return _with_clock(adapter(config, checkpoint.adapter_components))
+
+
+def _with_clock(adapter: ModelAdapter) -> ModelAdapter:
+    require_clock(adapter)
+    return adapter
 
 
 def _origin(model: str, config: BackboneConfig | None) -> str:

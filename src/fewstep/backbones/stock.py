@@ -1,9 +1,12 @@
 """Any diffusers pipeline as its own folder describes it: the class it names, its scheduler, LoRA factors on top."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from fewstep.backbones.finite import require_floating_weights
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, loading, locate
 from fewstep.errors import ConfigError
@@ -34,6 +37,10 @@ def load_stock(checkpoint: Checkpoint, *, dtype: torch.dtype, lora: str | None, 
     except ConfigError:
         with loading(checkpoint.model, checkpoint.revision, checkpoint.model):
             pipeline = pipeline_class(checkpoint).from_pretrained(locate(checkpoint.model), dtype=dtype)
+        for name, part in pipeline.components.items():
+            if isinstance(part, nn.Module):
+                folder = Path(locate(checkpoint.model), name)
+                require_floating_weights(part, folder, f"the {name} of {checkpoint.model}")
     if lora is not None:
         _attach(pipeline, checkpoint, lora, lora_scale)
     pipeline.set_progress_bar_config(disable=True)

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fewstep.backbones.finite import require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.data import rows as rowwise
@@ -146,13 +147,13 @@ class Build:
             work = partial(self._shard, plan, pipeline, own, report) if own < count else _nothing
             # in step with the others: an error of one, such as a full disk, is told by all before the next shard
             self.processes.all_or_none(work)
-        return plan, self._stored(self.adapter.encode_null(pipeline)) if self.processes.rank == 0 else {}
+        return plan, self._stored(pipeline, self.adapter.encode_null(pipeline)) if self.processes.rank == 0 else {}
 
     def _plan(self, pipeline: Any, on_estimate: Callable[[SizeEstimate], None] | None) -> Plan:
         """Measure prompts from all over the list, and refuse what the disk cannot hold."""
         warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
         every = max(1, len(self.prompts) // PROMPTS_PER_CALL)
-        sample = self._stored(self.adapter.encode(pipeline, self.prompts[::every][:PROMPTS_PER_CALL]))
+        sample = self._stored(pipeline, self.adapter.encode(pipeline, self.prompts[::every][:PROMPTS_PER_CALL]))
         rows = rowwise.split(rowwise.clear_padding(sample))
         shapes = {name: tuple(value.shape[1:]) for name, value in sample.items()}
         padded = sum(value[0].nbytes for value in sample.values())
@@ -189,7 +190,7 @@ class Build:
         digests = []
         for first in range(start, stop, PROMPTS_PER_CALL):
             last = min(first + PROMPTS_PER_CALL, stop)
-            encoded = self._stored(self.adapter.encode(pipeline, self.prompts[first:last]))
+            encoded = self._stored(pipeline, self.adapter.encode(pipeline, self.prompts[first:last]))
             for row in rowwise.split(rowwise.clear_padding(encoded)):
                 digests.append(rowwise.digest(row))
                 rows.setdefault(digests[-1], row)
@@ -212,7 +213,8 @@ class Build:
     def _folder(self, plan: Plan) -> Path:
         return self.published.with_name(f".building-{self.published.name}-{plan.prompts_per_shard}")
 
-    def _stored(self, cond: Conditioning) -> dict[str, Tensor]:
+    def _stored(self, pipeline: Any, cond: Conditioning) -> dict[str, Tensor]:
+        require_finite_encoding(self.adapter, pipeline, cond)
         # masks and ids keep their type; copied, because the pipeline may return views of one storage
         return {
             name: value.to("cpu", self.dtype if value.is_floating_point() else value.dtype).clone(

@@ -81,16 +81,18 @@ class OwnDrawer(Drawer):
 class StockDrawer(Drawer):
     """Draws with the pipeline that the folder names, and its scheduler."""
 
-    def __init__(self, sampling: Sampling, pipeline: Any) -> None:
+    def __init__(self, sampling: Sampling, pipeline: Any, model: str) -> None:
         network = getattr(pipeline, "transformer", None)
         super().__init__(sampling, pipeline.unet if network is None else network)
         self._pipeline = pipeline
+        self._model = model
 
     @torch.no_grad()
     def _draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
         chosen = self.sampling
         return draw_stock(
             self._pipeline,
+            self._model,
             prompts,
             seeds,
             steps=steps,
@@ -117,4 +119,4 @@ def open_drawer(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pro
     pipeline = load_stock(
         open_checkpoint(spec.model), dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale
     )
-    return StockDrawer(sampling, pipeline.to(device))
+    return StockDrawer(sampling, pipeline.to(device), spec.model)

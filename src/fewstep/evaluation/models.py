@@ -14,6 +14,7 @@ from fewstep.backbones.stock import pipeline_class
 from fewstep.bounds import Guidance, Levels, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.fingerprint import fingerprint
+from fewstep.sampling.sampler import require_levels
 
 Role = Literal["student", "teacher"]
 
@@ -92,6 +93,8 @@ def parse_spec(text: str) -> ModelSpec:
             f"{shown(first['input'])}: {first['msg']}. "
             f"What can be set is {known}."
         ) from error
+    if spec.sigmas is not None:
+        require_levels(spec.sigmas)
     if spec.sigmas is not None and spec.steps not in (None, len(spec.sigmas)):
         raise ConfigError(
             f"--model {shown(text)} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out."

@@ -4,14 +4,19 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
+from torch import nn
 
+from fewstep.backbones.finite import require_finite
 from fewstep.errors import ConfigError
 from fewstep.sampling.noise import generator_for
+from fewstep.sampling.pictures import to_pil
 
 
 def draw_stock(
     pipeline: Any,
+    model: str,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
@@ -21,7 +26,14 @@ def draw_stock(
     height: int,
     width: int,
 ) -> list[Image.Image]:
-    """Draw one picture per prompt and seed, each with a generator of its own."""
+    """Draw one picture per prompt and seed, each with a generator of its own.
+
+    Args:
+        model: The pipeline's name, for messages.
+
+    Raises:
+        CheckpointError: A picture is not made of finite numbers.
+    """
     taken = inspect.signature(type(pipeline).__call__).parameters
     call: dict[str, Any] = {
         "num_inference_steps": steps,
@@ -41,7 +53,7 @@ def draw_stock(
         raise ConfigError(f"A {type(pipeline).__name__} takes no {' and no '.join(refused)}; leave it out of --model.")
     call = {name: value for name, value in call.items() if name in taken}
     try:
-        images: list[Image.Image] = pipeline(prompt=list(prompts), output_type="pil", **call).images
+        pixels = torch.from_numpy(pipeline(prompt=list(prompts), output_type="np", **call).images)
     except ValueError as error:
         if sigmas is None:
             raise
@@ -50,4 +62,6 @@ def draw_stock(
             f"The {type(pipeline.scheduler).__name__} of this model takes no sigmas ({' '.join(str(error).split())}); "
             "give steps instead."
         ) from error
-    return images
+    parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    require_finite([pixels], model=model, parts=parts)
+    return to_pil((pixels * 255).round().to(torch.uint8).permute(0, 3, 1, 2))

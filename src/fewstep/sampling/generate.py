@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.finite import require_finite, require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
@@ -19,7 +20,7 @@ from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
-from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import require_levels, sample_latents, teacher_sigmas, velocity_field
 
 
 class TextToImage:
@@ -85,6 +86,7 @@ class TextToImage:
         self.warn_of_cut(unique)
         chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
         rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
+        require_finite_encoding(self.adapter, self.pipeline, rows)
         position = {prompt: index for index, prompt in enumerate(unique)}
         return rows.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
 
@@ -114,11 +116,16 @@ class TextToImage:
             batch: Pictures per network call; changes nothing but memory and speed.
 
         Raises:
-            ConfigError: There is a negative prompt, and nothing that it could change.
+            ConfigError: There is a negative prompt, and nothing that it could change; or a value cannot be used.
+            CheckpointError: The text encoders or the network give numbers that are not finite.
         """
         require_prompts(prompts)  # before their noise is named by them
+        for seed in seeds:
+            require_between(seed, "seed", 0, MAX_SEED, whole=True)
         grid = self.sigmas(steps) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
+        require_levels(grid.tolist())
+        require_between(guidance, "guidance_scale", 0, MAX_SCALE)
         if negative_prompt is not None:
             require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
@@ -129,17 +136,20 @@ class TextToImage:
             rows = slice(start, start + batch)
             field = velocity_field(self.adapter, self.network, cond.rows(rows), null, guidance_scale=guidance)
             start_noise = noise[rows].to(self.device)
-            drawn.append(sample_latents(field, start_noise, grid, initial_scale=self.adapter.initial_scale).cpu())
+            x0 = sample_latents(field, start_noise, grid, initial_scale=self.adapter.initial_scale)
+            require_finite([x0], model=self.adapter.config.model, parts={"network": self.network})
+            drawn.append(x0.cpu())
         return torch.cat(drawn)
 
     def _unconditional(self, negative_prompt: str | None, guidance_scale: float) -> Conditioning | None:
         if guidance_scale == self.adapter.student_guidance_scale:
             return None
         if negative_prompt is None:
-            return self.adapter.encode_null(self.pipeline)
+            return require_finite_encoding(self.adapter, self.pipeline, self.adapter.encode_null(self.pipeline))
         require_prompt(negative_prompt, place="The negative prompt")
         warn_of_cut_prompts(self.adapter, self.pipeline, [negative_prompt])
-        return self.adapter.encode_negative(self.pipeline, negative_prompt)
+        cond = self.adapter.encode_negative(self.pipeline, negative_prompt)
+        return require_finite_encoding(self.adapter, self.pipeline, cond)
 
     def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 h w"]:
         """Decode clean latents to 8-bit pictures, on the CPU."""
@@ -253,14 +263,15 @@ def sample(
         The pictures, in the order of the prompts.
 
     Raises:
-        ConfigError: The model cannot be opened, there is no prompt, a negative prompt would change nothing, or
-            ``output`` cannot be written.
+        ConfigError: The model cannot be opened, there is no prompt, a value cannot be used, a negative prompt would
+            change nothing, or ``output`` cannot be written.
+        CheckpointError: A part of the model gives numbers that are not finite; no picture is written.
     """
     texts = _texts(prompts)
     if negative_prompt is not None:
         require_prompt(negative_prompt, place="The negative prompt")
-    require_between(steps, "steps", 1, MAX_STEPS)
-    require_between(seed, "seed", 0, MAX_SEED)
+    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+    require_between(seed, "seed", 0, MAX_SEED, whole=True)
     if guidance_scale is not None:
         require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
     paths = picture_paths(output, len(texts)) if output is not None else []

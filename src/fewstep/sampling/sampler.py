@@ -1,17 +1,18 @@
 """The sampler: a plain Euler loop down a grid of noise levels."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.bounds import MAX_STEPS, require_between
 from fewstep.core import flow
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import with_final_zero
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 VelocityField = Callable[[NoisyLatent], Tensor]
 
@@ -73,6 +74,12 @@ def teacher_sigmas(adapter: ModelAdapter, steps: int) -> Float[Tensor, "k"]:
 
     sigmas = to_sigma([1, 1 - 1/n, ..., 1/n])
     """
-    if steps < 1:
-        raise ConfigError(f"steps is {steps}; at least one network call is needed to draw a picture.")
+    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
     return adapter.to_sigma(torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32))
+
+
+def require_levels(sigmas: Sequence[float]) -> None:
+    """Raise ConfigError unless noise levels descend in (0, 1]; NaN compares as false with everything."""
+    descending = all(first > second for first, second in itertools.pairwise(sigmas))
+    if not sigmas or not descending or not 0 < sigmas[-1] <= sigmas[0] <= 1:
+        raise ConfigError(f"The sigmas are {shown(list(sigmas))}; they must descend from at most 1 and stay above 0.")

@@ -22,7 +22,7 @@ from fewstep.distributed.prefetch import begin_gathering
 from fewstep.distributed.rows import Round, rounds
 from fewstep.distributed.sharding import expect_backward, settle
 from fewstep.distributed.world import World, alone
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
@@ -30,6 +30,7 @@ from fewstep.methods.terms import FreshNoise
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
+from fewstep.training.blame import blame_inputs
 from fewstep.training.finite import read_finite
 from fewstep.training.optimiser import RoleOptimiser
 
@@ -196,7 +197,7 @@ class Trainer:
             loss += share.detach()
             microbatches.append(micro)
         asked = torch.tensor(float(stop), device=self.device)
-        self._apply("fake_score", self.fake_optimiser, {"loss/fake_score": loss, "stop": asked}, figures)
+        self._apply("fake_score", self.fake_optimiser, {"loss/fake_score": loss, "stop": asked}, figures, microbatches)
         self._align("fake_score", self.fake_optimiser.updates)
         return microbatches
 
@@ -223,7 +224,7 @@ class Trainer:
             for name, mean in means.items():
                 shares[name] += mean.detach()
         measured = {f"loss/{name}": share for name, share in shares.items()}
-        self._apply("student", self.student_optimiser, measured, figures)
+        self._apply("student", self.student_optimiser, measured, figures, microbatches)
         self._align("student", self.student_optimiser.updates)
         if self.ema is not None:
             self.ema.update(self.student_weights(), update=self.student_optimiser.updates)
@@ -272,14 +273,25 @@ class Trainer:
         return _Microbatch(rows.weight, prompts, draws, simulated)
 
     def _apply(
-        self, role: str, optimiser: RoleOptimiser, shares: Mapping[str, Tensor], figures: dict[str, float]
+        self,
+        role: str,
+        optimiser: RoleOptimiser,
+        shares: Mapping[str, Tensor],
+        figures: dict[str, float],
+        microbatches: Sequence[_Microbatch],
     ) -> None:
         """Clip, check and move one role; the only host read of its update, and the only sum over the processes."""
         totals = self.world.total(torch.stack(list(shares.values())))
         measured = dict(zip(shares, totals.unbind(), strict=True))
         measured[f"grad_norm/{role}"] = optimiser.clip().to(self.device)  # offloaded gradients have it on the CPU
         settle(getattr(self.roles, role).network)
-        figures |= read_finite(measured, role=role.replace("_", " "), step=self.step)
+        try:
+            figures |= read_finite(measured, role=role.replace("_", " "), step=self.step)
+        except NonFiniteError:
+            if optimiser.updates == 0:
+                asked = [(micro.prompts, micro.draws.initial_noise) for micro in microbatches]
+                blame_inputs(self.roles.teacher, asked, self.world)
+            raise
         figures[f"lr/{role}"] = optimiser.lr
         optimiser.update()
 
