@@ -105,8 +105,11 @@ def test_a_figure_that_nothing_measures_lists_those_there_are(tmp_path: Path) ->
         measure(made, 5, 5)
 
 
-def test_a_damaged_best_is_named(tmp_path: Path) -> None:
-    (tmp_path / "best.json").write_text("{}")
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "null", "{", "[" * 100_000, '{"figure": "brightness", "value": "5", "update": 1}']
+)
+def test_a_damaged_best_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "best.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"best.json is damaged .*; delete it, and the next measurement is best"):
         measure(evaluation(tmp_path, Brightness(), keep_best="brightness"), 5, 5)
 

@@ -1,6 +1,7 @@
 """The generate phase on tiny real models: same pictures whatever the batch, the rank or the interruption."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -169,10 +170,48 @@ def test_other_prompts_do_not_go_into_the_same_folder(models: Path, tmp_path: Pa
         draw(tmp_path, chosen(models, "student"), plan=plan_of("else", seeds=(0, 1)))
 
 
-def test_a_damaged_plan_is_named(tmp_path: Path) -> None:
-    (tmp_path / "evaluation.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged: it is not JSON"):
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", "[" * 100_000, '{"items": 3}'])
+def test_a_damaged_plan_is_named(text: str, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged: .*; draw into another --output"):
         EvaluationFolder(tmp_path).read_plan()
+    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged: .*; choose another --output"):
+        EvaluationFolder(tmp_path).write_plan(plan_of("a cat"))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": "../../x"}, "items.0.id is '../../x'"),
+        ({"text": "another"}, "its prompts are not those that were drawn"),
+    ],
+)
+def test_a_plan_whose_prompts_were_changed_is_refused(change: dict[str, str], reason: str, tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path)
+    folder.write_plan(plan_of("a cat"))
+    assert folder.read_plan() == plan_of("a cat")
+    plan = json.loads(folder.plan_file.read_text())
+    plan["items"][0].update(change)
+    folder.plan_file.write_text(json.dumps(plan))
+    with pytest.raises(CheckpointError, match=f"evaluation.json is damaged: {reason}"):
+        folder.read_plan()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}", "[" * 100_000])
+def test_a_damaged_record_of_a_model_is_named(text: str, tmp_path: Path) -> None:
+    folder = EvaluationFolder(tmp_path)
+    folder.model_folder("student").mkdir(parents=True)
+    (folder.model_folder("student") / "model.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"model.json is damaged: .*; draw that model again"):
+        folder.records()
+
+
+def test_a_record_about_another_folder_is_refused(models: Path, tmp_path: Path) -> None:
+    draw(tmp_path, chosen(models, "student"))
+    folder = EvaluationFolder(tmp_path)
+    folder.model_folder("student").rename(folder.model_folder("other"))
+    with pytest.raises(CheckpointError, match="it is about 'student'; give the folder that name"):
+        folder.records()
 
 
 def test_a_process_gets_a_device_of_its_own_where_there_are_several() -> None:

@@ -1,7 +1,9 @@
 """The score phase: one metric at a time, resumable, and never a zero for a picture that cannot be scored."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -117,6 +119,44 @@ def test_damaged_scores_are_named(painted: tuple[EvaluationFolder, list[ModelRec
     (lines,) = (folder.model_folder("student") / "scores").glob("brightness-*/part-0.jsonl")
     lines.write_text("{]\n" + lines.read_text())
     with pytest.raises(CheckpointError, match=r"part-0.jsonl is damaged .*; delete it, and its scores are made again"):
+        run(painted, Brightness())
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", "null", "{}", "[" * 100_000, '{"picture": 3}', '{"picture": "x", "score": NaN, "details": {}}', "\0"]
+)
+def test_a_line_of_scores_of_another_shape_is_named(
+    line: str, painted: tuple[EvaluationFolder, list[ModelRecord]]
+) -> None:
+    folder, _ = painted
+    run(painted, Brightness())
+    (lines,) = (folder.model_folder("student") / "scores").glob("brightness-*/part-0.jsonl")
+    lines.write_text(f"{line}\n{lines.read_text()}")
+    with pytest.raises(CheckpointError, match=r"part-0.jsonl is damaged .*; delete it, and its scores are made again"):
+        run(painted, Brightness())
+
+
+@pytest.mark.parametrize("metric", [Brightness, Spread])
+def test_a_picture_of_the_same_size_with_other_pixels_is_scored_again(
+    metric: Any, painted: tuple[EvaluationFolder, list[ModelRecord]]
+) -> None:
+    folder, records = painted
+    scored = run(painted, metric())
+    _, _, path, *others = [picture.path for picture in folder.pictures(PLAN, records[0])]
+    before = path.stat()
+    others = [other for other in others if other.stat().st_size == before.st_size]
+    path.write_bytes(next(other.read_bytes() for other in others if other.read_bytes() != path.read_bytes()))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = run(painted, metric())
+    assert again[0].figures != scored[0].figures
+    assert again[1].figures == scored[1].figures
+
+
+def test_a_link_in_place_of_a_picture_is_refused(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
+    folder, records = painted
+    path = folder.pictures(PLAN, records[0])[0].path
+    path.symlink_to(path.rename(folder.path / "elsewhere.png"))
+    with pytest.raises(CheckpointError, match=rf"The picture .*{path.name} is a symbolic link.*put the picture itself"):
         run(painted, Brightness())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fewstep.errors import ConfigError
+from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.comparison import compare_folders
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.report import write_report
@@ -154,4 +154,20 @@ def test_two_evaluations_of_other_prompts_are_refused(folder: Path, tmp_path: Pa
 
 def test_a_folder_without_scores_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no scores.json; score it first: fewstep evaluate --phase score"):
+        compare_folders([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("{", "[]", "null", "{}", "[" * 100_000, '{"scores": {}, "models": [], "protocols": {}}'),
+        '{"scores": [{"model": "x"}], "models": [], "protocols": {}}',
+        '{"scores": [], "models": [{"name": "x"}], "protocols": {}}',
+        '{"scores": [{"model": "x", "role": "student", "metric": "m", "figure": "f", "value": 1, "interval": null, '
+        '"protocol": "p"}], "models": [], "protocols": {}}',
+    ],
+)
+def test_scores_of_another_shape_are_told(text: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"scores.json cannot be used: .*Score the evaluation again"):
         compare_folders([tmp_path])

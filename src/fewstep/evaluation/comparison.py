@@ -1,12 +1,14 @@
 """Several finished evaluations in one table, if they were measured alike."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewstep.errors import CheckpointError, ConfigError
+from pydantic import BaseModel, ConfigDict
+
+from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.protocol_id import Measured, protocol_id, require_comparable
+from fewstep.files import load_json
 
 
 def compare_folders(folders: Sequence[Path], *, allow_different: bool = False) -> str:
@@ -62,10 +64,43 @@ def _read(folder: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{folder} holds no scores.json; score it first: fewstep evaluate --phase score --output {folder}"
         )
-    try:
-        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); score the evaluation again.") from error
-    if not {"scores", "protocols", "models"} <= summary.keys():
-        raise CheckpointError(f"{path} is damaged: it lacks scores, protocols or models; score the evaluation again.")
-    return summary
+    cure = "Score the evaluation again"
+    summary = load_json(path, _Summary, cure=cure)
+    unknown = {score.protocol for score in summary.scores} - summary.protocols.keys()
+    if unknown:
+        raise CheckpointError(f"{path} cannot be used: it does not say what protocol {shown(min(unknown))} is. {cure}.")
+    return summary.model_dump()
+
+
+class _Interval(BaseModel):
+    low: float
+    high: float
+
+
+class _Score(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str
+    role: str
+    metric: str
+    figure: str
+    value: float
+    interval: _Interval | None
+    protocol: str
+
+
+class _Sampling(BaseModel):
+    steps: int
+
+
+class _Model(BaseModel):
+    name: str
+    sampling: _Sampling
+
+
+class _Summary(BaseModel):
+    """Of ``scores.json``, what a comparison needs."""
+
+    scores: list[_Score]
+    models: list[_Model]
+    protocols: dict[str, dict[str, Any]]

@@ -1,22 +1,21 @@
 """Metrics while a student trains: on a few pictures, one metric in memory at a time and none in between."""
 
 import gc
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
+from pydantic import BaseModel
 
 from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
 from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
 from fewstep.evaluation.scoring import require_finite
-from fewstep.files import write_json
+from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.sampling.pictures import require_writable, save_picture
 
 BEST_FILE = "best.json"
@@ -33,6 +32,14 @@ class Measurement:
 
     figures: dict[str, float]
     improved: bool
+
+
+class Best(BaseModel):
+    """``best.json``."""
+
+    figure: str
+    value: float
+    update: int
 
 
 class TrainingEvaluation:
@@ -91,19 +98,17 @@ class TrainingEvaluation:
         told = {f"evaluation/{name}": figure.value for name, figure in figures.items()}
         return Measurement(told, self._keep(figures, update))
 
-    def best(self) -> dict[str, Any] | None:
-        """The best measurement so far (``figure``, ``value``, ``update``), or None; a resumed run reads it back."""
+    def best(self) -> "Best | None":
+        """The best measurement so far, or None; a resumed run reads it back."""
         path = self.folder / BEST_FILE
-        if not path.is_file():
+        if not path.exists():
             return None
         try:
-            best: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            float(best["value"]), int(best["update"])
-        except (ValueError, KeyError, TypeError) as error:
+            return read_json(path, Best)
+        except UnreadableError as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}); delete it, and the next measurement is best."
             ) from error
-        return best
 
     def _save(self, images: Sequence[Image.Image], update: int) -> list[Picture]:
         folder = self.folder / f"update-{update:06d}"
@@ -125,8 +130,8 @@ class TrainingEvaluation:
             )
         new, best = figures[name], self.best()
         # what names this update or a later one was written by a run that was killed before it kept that student
-        earlier = best is not None and best["figure"] == name and best["update"] < update
-        if best is not None and earlier and not new.beats(float(best["value"])):
+        earlier = best is not None and best.figure == name and best.update < update
+        if best is not None and earlier and not new.beats(best.value):
             return False
         write_json(self.folder / BEST_FILE, {"figure": name, "value": new.value, "update": update})
         return True

@@ -1,20 +1,21 @@
 """The folder of an evaluation: what is where, and whether it belongs to what is asked."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fewstep.bounds import CountOrNone, Steps
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.metrics.protocol import Picture, PromptItem
 from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
-from fewstep.files import explain_write_errors, write_json
+from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
+
+T = TypeVar("T")
 
 PLAN_FILE = "evaluation.json"
 MODEL_FILE = "model.json"
@@ -95,11 +96,11 @@ class EvaluationFolder:
     def write_plan(self, plan: Plan) -> None:
         """Record what is drawn; refuse a folder that holds something else."""
         new = _plain_plan(plan)
-        if self.plan_file.is_file():
-            old = _read_json(self.plan_file)
-            for key in ("digest", "seeds"):
-                if old.get(key) != new[key]:
-                    what = "prompts" if key == "digest" else f"seeds {old.get(key)} instead of {new[key]}"
+        if self.plan_file.exists():
+            old = _read(self.plan_file, _PlanFile, cure="choose another --output")
+            for key, found in (("digest", old.digest), ("seeds", old.seeds)):
+                if found != new[key]:
+                    what = "prompts" if key == "digest" else f"seeds {shown(found)} instead of {shown(new[key])}"
                     raise ConfigError(f"{self.path} holds an evaluation of other {what}; choose another --output.")
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -112,14 +113,14 @@ class EvaluationFolder:
                 f"{self.path} holds no evaluation; draw its pictures first: "
                 f"fewstep evaluate --phase generate --model MODEL --prompts FILE --output {self.path}"
             )
-        plain = _read_json(self.plan_file)
-        try:
-            items = tuple(PromptItem(row["id"], row["text"], row["facts"]) for row in plain["items"])
-            return Plan(
-                PromptSet(plain["prompts"], items), tuple(plain["seeds"]), Extras.model_validate(plain["extras"])
+        plain = _read(self.plan_file, _PlanFile, cure="draw into another --output")
+        items = tuple(PromptItem(row.id, row.text, row.facts) for row in plain.items)
+        prompts = PromptSet(plain.prompts, items)
+        if prompts.digest != plain.digest:
+            raise CheckpointError(
+                f"{self.plan_file} is damaged: its prompts are not those that were drawn; draw into another --output."
             )
-        except (KeyError, TypeError, ValidationError) as error:
-            raise CheckpointError(f"{self.plan_file} is damaged ({error}); draw into another --output.") from error
+        return Plan(prompts, tuple(plain.seeds), plain.extras)
 
     def write_record(self, record: ModelRecord) -> None:
         with explain_write_errors(self.path):
@@ -131,10 +132,13 @@ class EvaluationFolder:
         path = self.model_folder(name) / MODEL_FILE
         if not path.is_file():
             return None
-        try:
-            return ModelRecord.model_validate(_read_json(path))
-        except ValidationError as error:
-            raise CheckpointError(f"{path} is damaged ({error.errors()[0]['msg']}); draw that model again.") from error
+        record = _read(path, ModelRecord, cure="draw that model again")
+        if record.entry.name != name:
+            raise CheckpointError(
+                f"{path} is damaged: it is about {shown(record.entry.name)}; give the folder that name, or draw that "
+                "model again."
+            )
+        return record
 
     def records(self) -> list[ModelRecord]:
         """Every model that was drawn, students first, in the order of their names."""
@@ -193,11 +197,24 @@ def _plain_item(item: PromptItem) -> dict[str, Any]:
     return {"id": item.id, "text": item.text, "facts": dict(item.facts)}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+class _ItemRow(BaseModel):
+    id: str = Field(pattern="^[A-Za-z0-9_-]+$", description="part of a picture's name")
+    text: str
+    facts: dict[str, Any]
+
+
+class _PlanFile(BaseModel):
+    """``evaluation.json``."""
+
+    prompts: str
+    digest: str
+    seeds: list[int]
+    extras: Extras
+    items: list[_ItemRow]
+
+
+def _read(path: Path, shape: type[T], *, cure: str) -> T:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}); choose another --output.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no JSON object; choose another --output.")
-    return value
+        return read_json(path, shape)
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; {cure}.") from error

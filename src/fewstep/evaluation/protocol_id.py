@@ -153,7 +153,7 @@ def require_comparable(scores: Sequence[Measured], *, allow_different: bool = Fa
 
 
 def _difference(a: Measured, b: Measured) -> str:
-    parts = [f"{key} {_brief(a.conditions[key])} and {_brief(b.conditions[key])}" for key in _unequal(a, b)]
+    parts = [f"{key} {_brief(a.conditions[key])} and {_brief(b.conditions.get(key))}" for key in _unequal(a, b)]
     return (
         f"{a.metric} of {a.model} and of {b.model} were measured under different protocols "
         f"({a.id.whole} and {b.id.whole}): {'; '.join(parts)}."

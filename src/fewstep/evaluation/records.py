@@ -1,7 +1,7 @@
 """What the score phase keeps per picture: findings as lines of JSON, features as safetensors; resumable at any batch.
 
-Every process writes files of its own and reads those of all. A record is used only while its picture has the size in
-bytes that it had when it was scored.
+Every process writes files of its own and reads those of all. A record is used only while its picture has the content
+that it had when it was scored; records of earlier versions, which noted its size only, are made again.
 """
 
 import hashlib
@@ -12,16 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.metrics.protocol import Finding, Picture
-from fewstep.files import explain_write_errors
+from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.seals import BrokenSealError, seal
 
 
 def key_of(picture: Picture) -> str:
     """A picture's name among those of its model."""
     return picture.path.name
+
+
+class _Row(BaseModel):
+    """What a line has to say."""
+
+    picture: str
+    sha256: str | None = None
+    score: float = Field(allow_inf_nan=False)
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,13 +43,13 @@ class FindingStore:
 
     def read(self, pictures: Sequence[Picture]) -> dict[str, Finding]:
         """By picture, for those that have one. A half-written last line is left out."""
-        sizes = _sizes(pictures)
+        hashes = _hashes(pictures)
         found = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in _whole_lines(path):
                 row = _parsed(line, path)
-                if sizes.get(row["picture"]) == row["bytes"]:
-                    found[row["picture"]] = Finding(float(row["score"]), row["details"])
+                if row.sha256 is not None and hashes.get(row.picture) == row.sha256:
+                    found[row.picture] = Finding(row.score, row.details)
         return found
 
     def add(self, pictures: Sequence[Picture], findings: Sequence[Finding], *, part: str) -> None:
@@ -48,7 +59,7 @@ class FindingStore:
                 "picture": key_of(picture),
                 "prompt": picture.item.id,
                 "seed": picture.seed,
-                "bytes": picture.path.stat().st_size,
+                "sha256": _hash(picture),
                 "score": finding.score,
                 "details": dict(finding.details),
             }
@@ -73,24 +84,29 @@ class FeatureStore:
         """By picture, for those that have some."""
         from safetensors import SafetensorError, safe_open
 
-        sizes = _sizes(pictures)
-        found = {}
+        hashes = _hashes(pictures)
+        found: dict[str, Tensor] = {}
+        width: int | None = None
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as file:
-                    names, features = json.loads(file.metadata()["pictures"]), file.get_tensor("features")
-            except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                    stated, features = file.metadata()["pictures"], file.get_tensor("features")
+                names = parse_json(stated, list[tuple[str, str | int]])
+                if features.ndim != 2 or len(names) != len(features) or width not in (None, features.shape[1]):
+                    raise UnreadableError(f"it holds features of shape {tuple(features.shape)}")
+            except (OSError, SafetensorError, KeyError, TypeError, UnreadableError) as error:
                 raise CheckpointError(f"{path} is damaged ({error}); delete it, and it is made again.") from error
-            for (name, size), row in zip(names, features, strict=True):
-                if sizes.get(name) == size:
-                    found[name] = row
+            width = features.shape[1]
+            found.update(
+                {name: row for (name, known), row in zip(names, features, strict=True) if hashes.get(name) == known}
+            )
         return found
 
     def add(self, pictures: Sequence[Picture], features: Tensor) -> None:
         """Write one batch of features, whole or not at all."""
         from safetensors.torch import save_file
 
-        names = [(key_of(picture), picture.path.stat().st_size) for picture in pictures]
+        names = [(key_of(picture), _hash(picture)) for picture in pictures]
         with explain_write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
@@ -102,13 +118,28 @@ class FeatureStore:
             unfinished.replace(target)
 
 
-def _sizes(pictures: Sequence[Picture]) -> dict[str, int]:
-    return {key_of(picture): picture.path.stat().st_size for picture in pictures}
+def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
+    return {key_of(picture): _hash(picture) for picture in pictures}
 
 
-def _whole_lines(path: Path) -> Iterator[str]:
-    text = path.read_text(encoding="utf-8")
-    yield from (line for line in text[: text.rfind("\n") + 1].split("\n") if line)
+def _hash(picture: Picture) -> str:
+    """The SHA-256 of a picture's file; read again only when somebody touched it.
+
+    Raises:
+        CheckpointError: There is no file, or something else in its place.
+    """
+    try:
+        return seal(picture.path).sha256
+    except BrokenSealError as error:
+        raise CheckpointError(
+            f"The picture {error.path} {error}; put the picture itself there, or delete what is there to have it drawn "
+            "again."
+        ) from error
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    content = path.read_bytes()
+    yield from (line for line in content[: content.rfind(b"\n") + 1].split(b"\n") if line)
 
 
 def _cut_half_line(path: Path) -> None:
@@ -120,9 +151,8 @@ def _cut_half_line(path: Path) -> None:
             path.write_bytes(content[:whole])
 
 
-def _parsed(line: str, path: Path) -> dict[str, Any]:
+def _parsed(line: bytes, path: Path) -> _Row:
     try:
-        row: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is damaged ({error.msg}); delete it, and its scores are made again.") from error
-    return row
+        return parse_json(line, _Row)
+    except UnreadableError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it, and its scores are made again.") from error
