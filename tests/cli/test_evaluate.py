@@ -1,6 +1,7 @@
 """``fewstep evaluate`` as it is typed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fewstep.cli.evaluate import parse_settings, repeat_options
 from fewstep.cli.main import execute
 from fewstep.errors import ConfigError
+from fewstep.evaluation.metrics.registry import create_metrics
 from tests.evaluation.tiny_models import write_embedded_student
 
 
@@ -100,6 +102,63 @@ def test_a_setting_that_cannot_be_read_is_refused(text: str) -> None:
 def test_a_value_that_is_no_yaml_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"The value of --set 'fid.reference=\[' is not valid YAML"):
         parse_settings(["fid.reference=["])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1" * 5000, "[" * 5000, "!!python/object/apply:os.system [ls]", "{a: &a [1], b: *a, a: 2}", "&a [*a]", "\\x1b[2J"],
+)
+def test_a_value_beyond_the_bounds_of_settings_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        create_metrics(["prdc"], parse_settings([f"prdc.neighbours={value}"]))
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "prdc.neighbours=1e30",
+        "prdc.batch=-1",
+        "judge.tries=21",
+        "judge.timeout_seconds=.inf",
+        "judge.pause_seconds=.nan",
+    ],
+)
+def test_a_number_beyond_its_bounds_is_refused_with_its_name(setting: str) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"The setting {re.escape(name)} is "):
+        create_metrics([name.partition(".")[0]], parse_settings([setting]))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--seeds", "1000000000000"),
+        ("--first-seed", "9223372036854775807"),
+        ("--num-prompts", "1" * 4400),
+        ("--steps", "1001"),
+        ("--batch", "10000000"),
+        ("--threads", "100000"),
+        ("--ladder", "100000"),
+        ("--guidance-scale", "nan"),
+        ("--guidance-scale", "inf"),
+        ("--model", "x,steps=100000"),
+        ("--model", "x,guidance_scale=nan"),
+        ("--model", "x,lora_scale=inf"),
+        ("--model", "x,height=10000000"),
+        ("--model", "x,sigmas=" + "/".join(["1"] * 5000)),
+        ("--model", "x" * 5000),
+    ],
+)
+def test_an_option_beyond_its_bounds_is_refused_before_any_work(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, option: tuple[str, str]
+) -> None:
+    assert execute(["evaluate", *option, "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert option[0] in said
+    assert len(said) < 8000
+    assert not (tmp_path / "out").exists()
 
 
 def test_help_names_the_other_commands(capsys: pytest.CaptureFixture[str]) -> None:

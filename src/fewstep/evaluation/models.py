@@ -4,19 +4,21 @@ import inspect
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import pipeline_class
-from fewstep.bounds import Guidance, Levels, Name, Pixels, Place, Scale, Steps
+from fewstep.bounds import MAX_STEPS, Guidance, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.sampling.sampler import require_levels
 
 Role = Literal["student", "teacher"]
+Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
+"""A stock scheduler may count noise beyond 1."""
 
 
 class ModelSpec(BaseModel):
@@ -27,7 +29,7 @@ class ModelSpec(BaseModel):
     model: Place = Field(description="a diffusers folder, a repository id, or fewstep:digits")
     name: Name | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
     steps: Steps | None = None
-    sigmas: Levels | None = Field(default=None, description="noise levels without the final 0")
+    sigmas: Sigmas | None = Field(default=None, description="noise levels without the final 0")
     guidance_scale: Guidance | None = None
     height: Pixels | None = None
     width: Pixels | None = None
@@ -74,14 +76,13 @@ def parse_spec(text: str) -> ModelSpec:
     Raises:
         ConfigError: A key is unknown or a value is not what it must be.
     """
+    asked = f"--model {shown(text)}"
     model, *rest = text.split(",")
     fields: dict[str, Any] = {"model": model.strip()}
     for part in rest:
         key, separator, value = part.partition("=")
         if not separator:
-            raise ConfigError(
-                f"{shown(part)} in --model {shown(text)} is no KEY=VALUE; write MODEL,steps=4,guidance_scale=1."
-            )
+            raise ConfigError(f"{shown(part)} in {asked} is no KEY=VALUE; write MODEL,steps=4,guidance_scale=1.")
         fields[key.strip()] = value.split("/") if key.strip() == "sigmas" else value.strip()
     try:
         spec = ModelSpec.model_validate(fields)
@@ -89,20 +90,18 @@ def parse_spec(text: str) -> ModelSpec:
         first = error.errors()[0]
         known = ", ".join(name for name in ModelSpec.model_fields if name != "model")
         raise ConfigError(
-            f"--model {shown(text)} sets {shown('.'.join(map(str, first['loc'])), quoted=False)} to "
+            f"{asked} sets {shown('.'.join(map(str, first['loc'])), quoted=False)} to "
             f"{shown(first['input'])}: {first['msg']}. "
             f"What can be set is {known}."
         ) from error
     if spec.sigmas is not None:
         require_levels(spec.sigmas)
     if spec.sigmas is not None and spec.steps not in (None, len(spec.sigmas)):
-        raise ConfigError(
-            f"--model {shown(text)} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out."
-        )
+        raise ConfigError(f"{asked} has {len(spec.sigmas)} sigmas but steps={spec.steps}; leave steps out.")
     if spec.name is not None and not re.fullmatch(r"\w[\w. -]*", spec.name):
         raise ConfigError(
-            f"--model {shown(text)} sets name to {shown(spec.name)}, which is to be a folder's name too; use "
-            "letters, digits, dots, hyphens and underscores."
+            f"{asked} sets name to {shown(spec.name)}, which is to be a folder's name too; use letters, digits, "
+            "dots, hyphens and underscores."
         )
     return spec
 

@@ -189,14 +189,24 @@ def test_what_was_converted_for_one_metric_is_not_read_by_another(tmp_path: Path
         check_source(source(tmp_path))
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "is not valid JSON"), ("[]", "holds no JSON object")])
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("{", "it is not valid JSON"), ("[]", "the whole is "), ("[" * 100_000, "it is not valid")]
+)
 def test_a_damaged_configuration_is_named(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
-    with pytest.raises(CheckpointError, match=rf"config\.json {complaint}"):
+    with pytest.raises(CheckpointError, match=rf"config\.json cannot be used: {complaint}.*Get the checkpoint again"):
         read_json(tmp_path / "config.json")
 
 
 def test_an_index_without_shards_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="names no shards"):
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="weight_map is"):
+        read_tensors(source(tmp_path))
+
+
+@pytest.mark.parametrize("shard", ["../other.safetensors", "/etc/passwd", "a/b.safetensors", "..", ""])
+def test_an_index_that_leads_out_of_its_folder_is_refused(tmp_path: Path, shard: str) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": shard}}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="as a file beside it"):
         read_tensors(source(tmp_path))

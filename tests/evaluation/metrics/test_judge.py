@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fewstep.errors import ConfigError
-from fewstep.evaluation.metrics.judge import JudgeMetric, JudgeSettings, rating
+from fewstep.evaluation.metrics.judge import MAX_ANSWER, JudgeMetric, JudgeSettings, rating
 from fewstep.evaluation.metrics.protocol import Finding, MetricError, Picture, PromptItem
 from tests.evaluation.metrics.tiny_pictures import pattern
 
@@ -23,7 +23,7 @@ class Endpoint:
     """Answers like an OpenAI-compatible server, with the given texts in turn; a number is an error's status."""
 
     def __init__(self) -> None:
-        self.replies: list[str | int] = []
+        self.replies: list[str | int | bytes] = []
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         endpoint = self
@@ -36,7 +36,8 @@ class Endpoint:
                 reply = endpoint.replies.pop(0)
                 self.send_response(reply if isinstance(reply, int) else 200)
                 self.end_headers()
-                self.wfile.write(json.dumps({"choices": [{"message": {"content": str(reply)}}]}).encode())
+                said = json.dumps({"choices": [{"message": {"content": str(reply)}}]}).encode()
+                self.wfile.write(reply if isinstance(reply, bytes) else said)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -101,6 +102,26 @@ def test_a_picture_that_gets_no_rating_is_named_and_has_no_score(
     with pytest.raises(MetricError, match=rf"judge cannot score .*a\.png \(prompt p1, seed 2\): .*{message}"):
         metric(endpoint, tries=2).score([picture])
     assert len(endpoint.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"<html>", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "the whole is"),
+        (b'{"choices": []}', "choices is"),
+        (b'{"choices": [{"message": {"content": null}}]}', "choices.0.message.content is null"),
+        (b" " * (MAX_ANSWER + 1), "more than"),
+    ],
+)
+def test_an_answer_of_another_shape_is_no_answer(
+    endpoint: Endpoint, picture: Picture, reply: bytes, message: str
+) -> None:
+    endpoint.replies = [reply]
+    with pytest.raises(MetricError, match=rf"judge cannot score .*a\.png .*gave no answer \(.*{message}"):
+        metric(endpoint, tries=1).score([picture])
 
 
 def test_the_key_is_read_from_the_named_variable(

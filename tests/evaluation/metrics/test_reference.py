@@ -146,3 +146,54 @@ def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path
     found = metric.reference.read(lambda: metric.extractor)
     assert isinstance(found, Reference)
     assert torch.equal(found.features, metric.features(pictures))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.npz", b""),
+        ("a.npz", b"a text"),
+        ("a.npz", b"PK\x03\x04 and no more"),
+        ("a.npz", b"\x93NUMPY\x01\x00"),
+        ("a.safetensors", b""),
+        ("a.safetensors", b"\xff" * 40),
+    ],
+)
+def test_a_damaged_reference_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"The reference .*{name} cannot be read: .+\. Make it again"):
+        ReferenceSource("fid", tmp_path / name).read(never)
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ({"features": torch.zeros(4)}, r"features has shape \(4,\) of float32; it must have 2 axes"),
+        ({"features": torch.zeros(0, 4)}, "features has shape"),
+        ({"features": torch.full((2, 2), float("nan"))}, "it must have finite floating-point numbers"),
+        ({"features": torch.zeros(2, 2, dtype=torch.int64)}, "of int64; it must have finite floating-point numbers"),
+        (
+            {"mu": torch.zeros(3), "sigma": torch.zeros(2, 2)},
+            "sigma has shape .* 3 rows and columns, as mu",
+        ),
+        ({"mean": torch.zeros(2, 2), "covariance": torch.zeros(2, 2)}, "mean has shape .* it must have 1 axes"),
+    ],
+)
+def test_tables_of_another_shape_are_refused_with_both(
+    tmp_path: Path, tables: dict[str, torch.Tensor], sentence: str
+) -> None:
+    save_file(tables, tmp_path / "real.safetensors")
+    with pytest.raises(ConfigError, match=sentence):
+        ReferenceSource("fid", tmp_path / "real.safetensors").read(never)
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    write_digits(tmp_path / "real", [0, 1])
+    source = ReferenceSource("fid", tmp_path / "real")
+    first = cached_reference(source, DigitsExtractor(None), digits)
+    (kept,) = (tmp_path / "cache").rglob("*.safetensors")
+    kept.write_bytes(b"")
+    again = cached_reference(source, DigitsExtractor(None), digits)
+    assert isinstance(first, Reference) and isinstance(again, Reference)
+    assert torch.equal(first.features, again.features)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from fewstep.bounds import Place
 from fewstep.evaluation.metrics.checkpoints import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.evaluation.metrics.clip import without_positions
 from fewstep.evaluation.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
@@ -26,7 +27,7 @@ _HEAD = re.compile(r"(?:.*\.)?(layers\.\d+\.(?:weight|bias))")
 class AestheticSettings(MetricSettings):
     """The head is the source; the CLIP that it reads is another checkpoint, unless the source has both."""
 
-    clip: str = Field(default="openai/clip-vit-large-patch14", description="hub id or local folder of CLIP ViT-L/14")
+    clip: Place = Field(default="openai/clip-vit-large-patch14", description="hub id or local folder of CLIP ViT-L/14")
 
 
 class Aesthetic(LearnedScorer):

@@ -4,7 +4,6 @@ A source is a Hugging Face repository id, a local folder, or one file. :func:`ch
 nothing; :func:`read_tensors` and :func:`fetch_file` may download where the hub can be reached.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.metrics.source import Source, fetch_file, find_file, has_file, is_present, missing_files
+from fewstep.files import load_json
 
+CURE = "Get the checkpoint again"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
@@ -107,13 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is not one.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}). Get the checkpoint again.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds no JSON object. Get the checkpoint again.")
-    return value
+    return load_json(path, dict[str, Any], cure=CURE)
 
 
 def build_network(
@@ -219,11 +215,17 @@ def _described(own: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} (or {', '.join(names[1:])})"
 
 
+class _Index(BaseModel):
+    weight_map: dict[str, str] = Field(min_length=1)
+
+
 def _shards(index: Path) -> list[str]:
-    table = read_json(index).get("weight_map")
-    if not isinstance(table, dict) or not table:
-        raise CheckpointError(f"{index} names no shards (weight_map). Get the checkpoint again.")
-    return sorted({str(shard) for shard in table.values()})
+    shards = sorted(set(load_json(index, _Index, cure=CURE).weight_map.values()))
+    for shard in shards:
+        # names of files beside the index: nothing that leads elsewhere
+        if Path(shard).name != shard or shard in ("", "..") or "\\" in shard:
+            raise CheckpointError(f"{index} cannot be used: it names {shown(shard)} as a file beside it. {CURE}.")
+    return shards
 
 
 def _read_safetensors(path: Path, keep: Callable[[str], bool] | None) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from fewstep.bounds import Place
 from fewstep.evaluation.metrics.checkpoints import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.evaluation.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.evaluation.metrics.preprocessing import Pixels, normalised
@@ -22,7 +23,7 @@ from fewstep.evaluation.metrics.source import Source, fetch_file
 class TokenizerSettings(MetricSettings):
     """A scorer whose tokenizer may be in another repository; one beside the weights goes first."""
 
-    tokenizer: str = Field(description="hub id or local folder that has the tokenizer.json")
+    tokenizer: Place = Field(description="hub id or local folder that has the tokenizer.json")
 
 
 class ClipMetric(LearnedScorer):

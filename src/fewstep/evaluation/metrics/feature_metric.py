@@ -10,6 +10,7 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor
 
+from fewstep.bounds import Place
 from fewstep.errors import ConfigError
 from fewstep.evaluation.metrics.checkpoints import Convertible, StoredNetwork
 from fewstep.evaluation.metrics.extractors import Extractor, ExtractorName, create_extractor
@@ -33,7 +34,7 @@ class FeatureSettings(MetricSettings):
 class ReferenceSettings(FeatureSettings):
     """And which real pictures it compares with."""
 
-    reference: str | None = Field(
+    reference: Place | None = Field(
         default=None, description="folder of real pictures, or a file of their features or statistics"
     )
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from pydantic import Field
 
+from fewstep.bounds import Place
 from fewstep.evaluation.metrics.checkpoints import Convertible, StoredNetwork
 from fewstep.evaluation.metrics.colour_check import ColourCheck
 from fewstep.evaluation.metrics.detector import Detector
@@ -19,7 +20,7 @@ from fewstep.evaluation.metrics.source import Source
 class GenEvalSettings(MetricSettings):
     """Which CLIP tells colours; ``source`` is the detector's checkpoint."""
 
-    colour_source: str = Field(default="openai/clip-vit-large-patch14", description="CLIP that tells colours")
+    colour_source: Place = Field(default="openai/clip-vit-large-patch14", description="CLIP that tells colours")
     colour_revision: str | None = None
 
 

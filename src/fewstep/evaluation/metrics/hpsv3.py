@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.bounds import Place
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.metrics.checkpoints import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.evaluation.metrics.hpsv3_prompt import IMAGE_TOKEN, REWARD_TOKEN, question
@@ -28,7 +29,7 @@ _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 class Hpsv3Settings(MetricSettings):
     """The weights hold everything but the configuration and the tokenizer, which are the base model's."""
 
-    base: str = Field(default="Qwen/Qwen2-VL-7B-Instruct", description="hub id or folder of config and tokenizer")
+    base: Place = Field(default="Qwen/Qwen2-VL-7B-Instruct", description="hub id or folder of config and tokenizer")
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="of the body; the head is float32")
 
 

@@ -8,15 +8,18 @@ import re
 import time
 import urllib.request
 from collections.abc import Sequence
-from typing import Annotated, Any
+from http.client import HTTPException
+from typing import Any
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from fewstep.errors import ConfigError
+from fewstep.bounds import Name, Place
+from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.metrics.pictures import cannot_score, read_images
 from fewstep.evaluation.metrics.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
+from fewstep.files import UnreadableError, parse_json
 
 INSTRUCTION = (
     "You see a picture that a model drew for a prompt. Rate from 0 to 10 how well the picture shows what the prompt "
@@ -25,20 +28,45 @@ INSTRUCTION = (
 )
 _RATING = re.compile(r"rating\W*(\d+(?:\.\d+)?)", re.IGNORECASE)
 MAX_RATING = 10.0
+MAX_PAUSE = 600.0
+MAX_INSTRUCTION = 2**14
+MAX_ANSWER = 2**20
+"""Bytes of an answer; more is not read."""
 
 
 class JudgeSettings(MetricSettings):
     """Whom to ask, and what."""
 
-    endpoint: str | None = Field(default=None, description="address up to and with /v1; None is off")
-    model: str | None = Field(default=None, description="the endpoint's name of the model")
-    instruction: str = Field(default=INSTRUCTION, description="what the model is told; must ask for 'Rating: N'")
-    key_variable: str | None = Field(default=None, description="environment variable that holds the key, if any")
-    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
-    tries: int = Field(default=4, gt=0, le=10, description="how often a request is made before the picture fails")
-    pause_seconds: float = Field(
-        default=2.0, ge=0, le=3600, description="wait before the second try; doubles every time"
+    endpoint: Place | None = Field(default=None, description="address up to and with /v1; None is off")
+    model: Name | None = Field(default=None, description="the endpoint's name of the model")
+    instruction: str = Field(
+        default=INSTRUCTION,
+        max_length=MAX_INSTRUCTION,
+        description="what the model is told; must ask for 'Rating: N'",
     )
+    key_variable: Name | None = Field(default=None, description="environment variable that holds the key, if any")
+    timeout_seconds: float = Field(default=120.0, gt=0, le=3600, description="of one request")
+    tries: int = Field(default=4, gt=0, le=20, description="how often a request is made before the picture fails")
+    pause_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=MAX_PAUSE,
+        description="wait before the second try; doubles every time, up to ten minutes",
+    )
+
+
+class _Message(BaseModel):
+    content: str
+
+
+class _Choice(BaseModel):
+    message: _Message
+
+
+class _Reply(BaseModel):
+    """What a rating needs of an endpoint's answer."""
+
+    choices: list[_Choice] = Field(min_length=1)
 
 
 class JudgeMetric(ImageMetric):
@@ -93,16 +121,16 @@ class JudgeMetric(ImageMetric):
         problem = ""
         for number in range(self._asked.tries):
             if number:
-                time.sleep(self._asked.pause_seconds * 2 ** (number - 1))
+                time.sleep(min(self._asked.pause_seconds * 2 ** (number - 1), MAX_PAUSE))
             try:
                 said = self._answer(body)
-            except (OSError, ValueError, LookupError, TypeError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 problem = f"{self._asked.endpoint} gave no answer ({error})"
                 continue
             value = rating(said)
             if value is not None:
                 return Finding(value, {"answer": said})
-            problem = f"the answer has no rating from 0 to 10: {said[:200]!r}"
+            problem = f"the answer has no rating from 0 to 10: {shown(said, 200)}"
         raise cannot_score(self.card.name, picture, problem)
 
     def _request(self, picture: Picture, image: Image.Image) -> dict[str, Any]:
@@ -123,7 +151,10 @@ class JudgeMetric(ImageMetric):
         address = f"{str(self._asked.endpoint).rstrip('/')}/chat/completions"
         request = urllib.request.Request(address, data=body, headers=headers, method="POST")
         with urllib.request.urlopen(request, timeout=self._asked.timeout_seconds) as response:
-            return str(json.loads(response.read())["choices"][0]["message"]["content"])
+            content = response.read(MAX_ANSWER + 1)
+        if len(content) > MAX_ANSWER:
+            raise UnreadableError(f"its answer has more than {MAX_ANSWER} bytes")
+        return parse_json(content, _Reply).choices[0].message.content
 
     def _key(self) -> str | None:
         variable = self._asked.key_variable

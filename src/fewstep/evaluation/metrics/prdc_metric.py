@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor
 
+from fewstep.bounds import Count
 from fewstep.evaluation.metrics.extractors import InceptionExtractor
 from fewstep.evaluation.metrics.feature_metric import ReferenceMetric, ReferenceSettings
 from fewstep.evaluation.metrics.protocol import MetricCard, Picture
@@ -15,7 +16,7 @@ from fewstep.evaluation.prdc import prdc
 class PrdcSettings(ReferenceSettings):
     """How large a neighbourhood is."""
 
-    neighbours: int = Field(default=5, gt=0, description="which neighbour sets the radius of a neighbourhood")
+    neighbours: Count = Field(default=5, description="which neighbour sets the radius of a neighbourhood")
 
 
 class PrdcMetric(ReferenceMetric):

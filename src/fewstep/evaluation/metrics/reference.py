@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.metrics.extractors import Extractor
 from fewstep.evaluation.picture_files import read_picture
 
@@ -144,12 +145,15 @@ def cached_reference(
     """
     if source.path is None or not source.path.is_dir():
         return source.read(loaded)
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     key = hashlib.sha256(f"{source.digest} {extractor.key}".encode()).hexdigest()
     path = _cache_folder() / f"{key[:32]}.safetensors"
     if path.is_file():
-        return Reference(load_file(path)["features"])
+        # a file of the cache that was damaged is made again
+        with suppress(SafetensorError, KeyError, OSError):
+            return Reference(load_file(path)["features"])
     found = source.read(loaded)
     assert isinstance(found, Reference)
     _keep(found.features, path)
@@ -210,7 +214,6 @@ def _prepared(path: Path, extractor: Extractor, *, metric: str) -> Tensor:
 
 
 def _read_table(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -218,18 +221,42 @@ def _read_table(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         with np.load(path, allow_pickle=False) as stored:
             return {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files if stored[name].ndim}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"The reference {path} cannot be read: {error}. Make it again.") from error
+    except Exception as error:  # both libraries raise whatever a damaged file leads them to
+        reason = shown(str(error) or type(error).__name__, 300, quoted=False)
+        raise CheckpointError(f"The reference {path} cannot be read: {reason}. Make it again.") from error
 
 
 def _from_table(table: Mapping[str, Tensor], path: Path) -> Reference | Statistics:
     """Features, or the statistics by our names or by those of pytorch-fid and clean-fid (mu, sigma)."""
     if "features" in table:
-        return Reference(table["features"])
+        return Reference(_checked(table, "features", path, shape="n d"))
     for mean, covariance in (("mean", "covariance"), ("mu", "sigma")):
         if mean in table and covariance in table:
-            return Statistics(table[mean].double(), table[covariance].double())
+            found = Statistics(
+                _checked(table, mean, path, shape="d").double(), _checked(table, covariance, path, shape="d d").double()
+            )
+            if found.covariance.shape != (len(found.mean),) * 2:
+                raise _misfit(table, covariance, path, f"{len(found.mean)} rows and columns, as {mean} has numbers")
+            return found
+    names = shown(", ".join(sorted(table)) or "nothing", 300, quoted=False)
     raise ConfigError(
-        f"The reference {path} holds {', '.join(sorted(table)) or 'nothing'}; it must hold features, or mean and "
-        f"covariance (also called mu and sigma)."
+        f"The reference {path} holds {names}; it must hold features, or mean and covariance (also called mu and sigma)."
+    )
+
+
+def _checked(table: Mapping[str, Tensor], name: str, path: Path, *, shape: str) -> Tensor:
+    """A table of finite floating-point numbers with so many axes."""
+    axes = shape.split()
+    if table[name].ndim != len(axes) or not table[name].numel():
+        raise _misfit(table, name, path, f"{len(axes)} axes ({shape})")
+    if not table[name].dtype.is_floating_point or not torch.isfinite(table[name]).all():
+        raise _misfit(table, name, path, "finite floating-point numbers")
+    return table[name]
+
+
+def _misfit(table: Mapping[str, Tensor], name: str, path: Path, wanted: str) -> ConfigError:
+    kind = str(table[name].dtype).removeprefix("torch.")
+    return ConfigError(
+        f"In the reference {path}, {name} has shape {tuple(table[name].shape)} of {kind}; it must have {wanted}. "
+        f"Make it again."
     )

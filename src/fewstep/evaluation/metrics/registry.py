@@ -43,7 +43,7 @@ def metric_class(name: str) -> type[Metric]:
         ConfigError: There is no metric of that name; the message lists those there are.
     """
     if name not in BUILT_IN:
-        raise ConfigError(f"There is no metric {name!r}; there are: {', '.join(BUILT_IN)}.")
+        raise ConfigError(f"There is no metric {shown(name)}; there are: {', '.join(BUILT_IN)}.")
     module, _, attribute = BUILT_IN[name].partition(":")
     found: type[Metric] = getattr(import_module(module), attribute)
     return found
