@@ -55,7 +55,19 @@ def scaling_table() -> str:
     return _table(rows)
 
 
-TABLES = {"training": training_table, "scaling": scaling_table}
+def embedding_table() -> str:
+    """Reading and embedding prompts."""
+    found = json.loads((RESULTS / "embedding.json").read_text())
+    rows = [("stage", "CPU seconds", "memory added to the peak, MiB")]
+    names = {"read": "read the csv file", "embed": "embed and write", "use": "read batches back"}
+    for stage, name in names.items():
+        seconds, growth = (found[stage][figure] for figure in ("cpu_seconds", "peak_rss_growth_mib"))
+        rows.append((f"{name} ({found['prompts']} prompts)", f"{seconds:.1f}", f"{growth:.0f}"))
+    rows.append(("all, imports and encoders included", "", f"{found['peak_rss_mib']:.0f} in all"))
+    return _table(rows)
+
+
+TABLES = {"training": training_table, "scaling": scaling_table, "embedding": embedding_table}
 
 
 def _both(found: dict[str, Any], name: str, form: str, unit: float = 1.0) -> str:
