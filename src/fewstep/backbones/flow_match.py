@@ -24,6 +24,9 @@ BENDS_THE_GRID = (
 )
 """Options under which a level's sigma depends on the rest of the grid, or the step is no Euler step."""
 
+MAX_MU = 10
+"""exp(10) moves half noise to sigma .99995; published checkpoints stay near 1."""
+
 
 class FlowMatchAdapter(DiffusersAdapter):
     """A flow-matching pipeline whose scheduler only shifts the levels it is given.
@@ -64,8 +67,21 @@ def dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
     """The pipelines' linear rule from the number of image tokens to mu."""
     low_tokens, high_tokens = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
     low, high = scheduler["base_shift"], scheduler["max_shift"]
+    if not (0 < low_tokens < high_tokens and low is not None and high is not None):
+        raise ConfigError(
+            f"The scheduler shifts noise levels by the size of the picture between base_image_seq_len={low_tokens} and "
+            f"max_image_seq_len={high_tokens} tokens, from base_shift={low} to max_shift={high}, which is no line. Use "
+            "the original checkpoint's scheduler_config.json."
+        )
     slope = (high - low) / (high_tokens - low_tokens)
-    return float(num_tokens * slope + (low - slope * low_tokens))
+    mu = float(num_tokens * slope + (low - slope * low_tokens))
+    if abs(mu) > MAX_MU or (mu <= 0 and scheduler["time_shift_type"] == "linear"):
+        raise ConfigError(
+            f"The scheduler shifts noise levels by mu = {mu:.4g} at {num_tokens} image tokens, with which no level is "
+            "left between data and noise. Use the original checkpoint's scheduler_config.json, or a smaller picture "
+            "(backbone.height, backbone.width)."
+        )
+    return mu
 
 
 def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:

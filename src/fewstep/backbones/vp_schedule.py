@@ -40,8 +40,14 @@ class VPSchedule:
         self.model = model
         self.scheduler = scheduler
         self.prediction = _prediction(scheduler, model=model)
-        sigmas = sigma_from_signal(_squared_signal(scheduler, model=model).double().sqrt()).float()
         # the float32 noise levels themselves are the knots, so that a whole time step survives the way there and back
+        sigmas = sigma_from_signal(_squared_signal(scheduler, model=model).double().sqrt()).float()
+        if not (len(sigmas) > 1 and (sigmas.diff() > 0).all() and sigmas[0] > 0 and sigmas[-1] < 1):
+            raise ConfigError(
+                f"The betas of {model} (beta_start={scheduler['beta_start']}, beta_end={scheduler['beta_end']}, "
+                f"{len(sigmas)} time steps) do not add noise from step to step, so they are no noise schedule. Use the "
+                "original checkpoint's scheduler_config.json."
+            )
         self._knots = {torch.device("cpu"): sigmas.double()}
 
     @property
