@@ -66,13 +66,16 @@ def seal(file: Path) -> Seal:
     """What a file holds now.
 
     Raises:
-        BrokenSealError: It is missing, empty, or no regular file.
+        BrokenSealError: It is missing, empty, unreadable, or no regular file.
     """
     size, touched = _look(file)
     known = _hashed.get(touched)
     if known is None:
-        with file.open("rb") as opened:
-            known = hashlib.file_digest(opened, "sha256").hexdigest()
+        try:
+            with file.open("rb") as opened:
+                known = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise BrokenSealError(file, f"cannot be read: {error.strerror or error}") from error
         if _is_settled(touched):
             _hashed[touched] = known
     return Seal(bytes=size, sha256=known)

@@ -91,3 +91,13 @@ def workers(folder: Path) -> list[int]:
         if str(folder / "run").encode() in line:
             found.append(int(entry.parent.name))
     return found
+
+
+def test_a_process_that_hangs_is_named_and_the_job_ends(tmp_path: Path) -> None:
+    """SIGSTOP: it answers nothing, not even the request to end."""
+    write_inputs(tmp_path)
+    arguments = ["train", str(tmp_path / "tiny.yaml"), *SETTINGS, "parallel.timeout_minutes=0.2"]
+    misbehaving = ["--shutdown-timeout=2", "-m", "tests.distributed.misbehave", "hang", "1", "2"]
+    done = start(2, *misbehaving, *arguments, "--output", str(tmp_path / "run"))
+    assert done.returncode != 0
+    assert "fewstep: Process 1 is gone without a word (killed, out of memory, hanging, or its machine" in done.stderr

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.distributed.sharding import local
-from fewstep.errors import ConfigError, NonFiniteError
+from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.weights import read_student
 from fewstep.training import run as run_module
 from fewstep.training.checkpoint import checkpoints
@@ -211,3 +211,12 @@ def test_a_device_that_is_not_here_is_refused() -> None:
     missing = "cuda" if not torch.cuda.is_available() else "mps"
     with pytest.raises(ConfigError, match=f"parallel.device is {missing}, which PyTorch does not find"):
         choose_device(ParallelConfig(device=missing))
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "budget.student_updates=1")
+    run(made, tmp_path / "run")
+    (found,) = checkpoints(tmp_path / "run" / "checkpoints")
+    found.rename(found.with_name("step-00000001"))
+    with pytest.raises(CheckpointError, match=r"holds step 2, which is not the one of its name; .*-00000002"):
+        run(made, tmp_path / "run", resume=True)

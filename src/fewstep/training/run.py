@@ -22,7 +22,7 @@ from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
 from fewstep.distributed.sharding import build_mesh, settle
 from fewstep.distributed.world import World, join, launched_alone
-from fewstep.errors import ConfigError
+from fewstep.errors import CheckpointError, ConfigError
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.averaging import swapped
 from fewstep.roles.build import RoleSettings, build_roles
@@ -236,6 +236,11 @@ def _restore(trainer: Trainer, folder: RunFolder) -> None:
         state = trainer.state_dict()
         load_checkpoint(found[-1], state, trainer.world)
         trainer.load_state_dict(state)
+        if trainer.step != completed_steps(found[-1]):
+            raise CheckpointError(
+                f"The checkpoint {found[-1]} holds step {trainer.step}, which is not the one of its name; give the "
+                f"folder its own name back, step-{trainer.step:08d}, or delete it."
+            )
 
 
 def _watchers(
