@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,26 @@ def test_missing_component_configuration_is_refused(folder: Path) -> None:
 def test_damaged_json_is_refused(folder: Path) -> None:
     (folder / "model_index.json").write_text('{"_class_name": ')
     with pytest.raises(CheckpointError, match=r"model_index\.json cannot be used: it is not valid JSON"):
+        create_model_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"steps": 10**30}, r"steps is 10+.*less than or equal to 1000"),
+        ({"steps": 0}, "steps is 0"),
+        ({"sigmas": [1.0, math.nan]}, r"sigmas\.1 is nan"),
+        ({"sigmas": [1.5]}, r"sigmas\.0 is 1\.5"),
+        ({"sigmas": []}, r"sigmas is \[\]"),
+        ({"levels": "x"}, "levels is 'x'"),
+        ({"guidance_scale": math.inf}, "guidance_scale is inf"),
+        ({"role": 3}, "role is 3"),
+    ],
+)
+def test_facts_have_bounds(folder: Path, change: dict[str, Any], told: str) -> None:
+    facts = {"role": "teacher", "backbone": {"kind": "sd3"}, **change}
+    (folder / "fewstep.json").write_text(json.dumps(facts))
+    with pytest.raises(CheckpointError, match=rf"fewstep\.json is damaged or was written by something else: {told}"):
         create_model_adapter(folder)
 
 

@@ -1,7 +1,7 @@
 """``fewstep.json``: what a pipeline folder says about itself that diffusers has no place for."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -10,6 +10,10 @@ from fewstep.files import UnreadableError, read_json, write_json
 
 FACTS_FILE = "fewstep.json"
 MAX_FACTS_BYTES = 2**20
+MAX_STEPS = 1000
+Grid = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...], Field(min_length=1, max_length=MAX_STEPS)
+]
 
 
 class ModelFacts(BaseModel):
@@ -23,10 +27,12 @@ class ModelFacts(BaseModel):
 
     role: Literal["teacher", "student"]
     backbone: dict[str, Any] = Field(description="fields of the BackboneConfig, without the model's own place")
-    levels: tuple[float, ...] | None = Field(default=None, description="the grid before the backbone's time shift")
-    sigmas: tuple[float, ...] | None = Field(default=None, description="the same grid as the network sees it")
-    steps: int | None = Field(default=None, description="network calls of its usual sampling, for a teacher")
-    guidance_scale: float = 1.0
+    levels: Grid | None = Field(default=None, description="the grid before the backbone's time shift")
+    sigmas: Grid | None = Field(default=None, description="the same grid as the network sees it")
+    steps: int | None = Field(
+        default=None, ge=1, le=MAX_STEPS, description="network calls of its usual sampling, for a teacher"
+    )
+    guidance_scale: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
     scheduler: dict[str, Any] | None = Field(
         default=None, description="the teacher's scheduler; a student's own takes sigmas as they are and tells no clock"
     )

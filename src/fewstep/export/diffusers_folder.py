@@ -1,6 +1,5 @@
 """Write a student as a diffusers folder that stock ``DiffusionPipeline.from_pretrained`` loads."""
 
-import json
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.configurations import without_infinities
+from fewstep.backbones.configurations import CURE, without_infinities
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.errors import ConfigError
 from fewstep.export.card import DTYPES, model_card, plain_floats, stock_call
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, load_json, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
 NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
@@ -97,10 +96,10 @@ def require_dtype(dtype: str) -> None:
 def _forget_places(folder: Path) -> None:
     """Drop the paths at which this machine kept the components: diffusers notes where each was loaded from."""
     for path in folder.glob("*/config.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = load_json(path, dict[str, Any], cure=CURE)
         if Path(str(config.get("_name_or_path", ""))).is_absolute():
             del config["_name_or_path"]
-            path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(path, config)
 
 
 def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
