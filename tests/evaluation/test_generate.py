@@ -214,6 +214,12 @@ def test_a_record_about_another_folder_is_refused(models: Path, tmp_path: Path) 
         folder.records()
 
 
+def test_pictures_of_another_tool_are_told_to_be_drawn_here(tmp_path: Path) -> None:
+    (tmp_path / "0001.JPG").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"pictures such as '0001\.JPG' .* another tool drew cannot be scored yet"):
+        EvaluationFolder(tmp_path).read_plan()
+
+
 def test_a_process_gets_a_device_of_its_own_where_there_are_several() -> None:
     assert Ranks(3, 8, local=3).device("cpu") == torch.device("cpu")
     assert Ranks(3, 8, local=3).device("cuda") == torch.device("cuda", 3)

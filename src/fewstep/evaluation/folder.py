@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from fewstep.bounds import CountOrNone, Steps
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.metrics.protocol import Picture, PromptItem
+from fewstep.evaluation.metrics.reference import PICTURE_SUFFIXES
 from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
@@ -109,6 +110,13 @@ class EvaluationFolder:
     def read_plan(self) -> Plan:
         """Read back what is drawn, prompts included: the score phase needs nothing else."""
         if not self.plan_file.is_file():
+            found = next((path for path in self.path.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES), None)
+            if found is not None:
+                raise ConfigError(
+                    f"{self.path} holds pictures such as {shown(found.name)} and no {PLAN_FILE}: pictures that another "
+                    f"tool drew cannot be scored yet. Let fewstep draw them: fewstep evaluate --model MODEL "
+                    f"--prompts FILE --output ANOTHER_FOLDER."
+                )
             raise ConfigError(
                 f"{self.path} holds no evaluation; draw its pictures first: "
                 f"fewstep evaluate --phase generate --model MODEL --prompts FILE --output {self.path}"
