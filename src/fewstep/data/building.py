@@ -21,6 +21,7 @@ from torch import Tensor
 from fewstep.backbones.finite import require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.using import using
 from fewstep.data import rows as rowwise
 from fewstep.data.rows import Row
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard
@@ -151,9 +152,10 @@ class Build:
 
     def _plan(self, pipeline: Any, on_estimate: Callable[[SizeEstimate], None] | None) -> Plan:
         """Measure prompts from all over the list, and refuse what the disk cannot hold."""
-        warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
+        with using(self.adapter.config.model, "embed prompts"):
+            warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
         every = max(1, len(self.prompts) // PROMPTS_PER_CALL)
-        sample = self._stored(pipeline, self.adapter.encode(pipeline, self.prompts[::every][:PROMPTS_PER_CALL]))
+        sample = self._encoded(pipeline, self.prompts[::every][:PROMPTS_PER_CALL])
         rows = rowwise.split(rowwise.clear_padding(sample))
         shapes = {name: tuple(value.shape[1:]) for name, value in sample.items()}
         padded = sum(value[0].nbytes for value in sample.values())
@@ -175,6 +177,10 @@ class Build:
         _require_room(plan.estimate, finished=finished, free=free, folder=self.published.parent)
         return plan
 
+    def _encoded(self, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
+        with using(self.adapter.config.model, "embed prompts"):
+            return self._stored(pipeline, self.adapter.encode(pipeline, prompts))
+
     def _shard(self, plan: Plan, pipeline: Any, number: int, report: "_Report") -> None:
         folder = self._folder(plan)
         start = number * plan.prompts_per_shard
@@ -190,7 +196,7 @@ class Build:
         digests = []
         for first in range(start, stop, PROMPTS_PER_CALL):
             last = min(first + PROMPTS_PER_CALL, stop)
-            encoded = self._stored(pipeline, self.adapter.encode(pipeline, self.prompts[first:last]))
+            encoded = self._encoded(pipeline, self.prompts[first:last])
             for row in rowwise.split(rowwise.clear_padding(encoded)):
                 digests.append(rowwise.digest(row))
                 rows.setdefault(digests[-1], row)

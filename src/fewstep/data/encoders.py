@@ -4,13 +4,18 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.source import MODEL_INDEX, find_file, locate
-from fewstep.errors import ConfigError
+from fewstep.errors import CheckpointError, ConfigError
 
 # of the settings every backbone has, none changes what a prompt means; those of a family may (token counts, rewriting)
 _COMMON_SETTINGS = frozenset(BackboneConfig.model_fields)
 _PREFIXES = ("text_encoder", "tokenizer")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+MAX_FILE_BYTES = 2**28
+"""Of a file beside the weights."""
 
 
 def encoder_identity(adapter: ModelAdapter) -> dict[str, Any]:
@@ -38,7 +43,22 @@ def _hash_files(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     files = (path for prefix in _PREFIXES for path in folder.glob(f"{prefix}*/**/*") if path.is_file())
     for path in sorted(files):
+        if path.suffix == ".safetensors":
+            _require_header(path)
+        elif path.suffix not in WEIGHTS and path.stat().st_size > MAX_FILE_BYTES:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, more than any file of a tokenizer; get the model again."
+            )
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "blake2b").hexdigest()
         digest.update(f"{path.relative_to(folder).as_posix()}={content}\n".encode())
     return digest.hexdigest()
+
+
+def _require_header(path: Path) -> None:
+    """Refuse weights that are not what their header says before all of them are hashed, which takes minutes."""
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}. Get the model again; it may be cut short.") from error

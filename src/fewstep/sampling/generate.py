@@ -15,6 +15,7 @@ from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import Conditioning, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
+from fewstep.backbones.using import using
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
@@ -77,7 +78,8 @@ class TextToImage:
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._warned]
         self._warned.update(new)
         if new:
-            warn_of_cut_prompts(self.adapter, self.pipeline, new)
+            with using(self.adapter.config.model, "embed prompts"):
+                warn_of_cut_prompts(self.adapter, self.pipeline, new)
 
     @torch.no_grad()
     def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
@@ -171,16 +173,17 @@ class TextToImage:
         batch: int = 16,
     ) -> list[Image.Image]:
         """Draw pictures; the arguments are those of :meth:`latents`."""
-        latents = self.latents(
-            prompts,
-            seeds,
-            steps=steps,
-            sigmas=sigmas,
-            guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt,
-            batch=batch,
-        )
-        return to_pil(self.pixels(latents, batch=batch))
+        with using(self.adapter.config.model, "draw"):
+            latents = self.latents(
+                prompts,
+                seeds,
+                steps=steps,
+                sigmas=sigmas,
+                guidance_scale=guidance_scale,
+                negative_prompt=negative_prompt,
+                batch=batch,
+            )
+            return to_pil(self.pixels(latents, batch=batch))
 
 
 def load_generator(
