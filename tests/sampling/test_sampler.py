@@ -13,6 +13,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
 from tests import golden
+from tests.backbones import tiny
 
 MEAN, STD = 0.7, 0.5
 
@@ -66,7 +67,8 @@ class Recorded:
             "vae": {"block_out_channels": [8, 8], "scaling_factor": 1.0, "shift_factor": 0.0},
             "transformer": network_config,
         }
-        self.adapter = SD3Adapter(SD3Config(model="recorded", height=16, width=16), components)
+        whole = tiny.whole(components, "SD3Transformer2DModel")
+        self.adapter = SD3Adapter(SD3Config(model="recorded", height=16, width=16), whole)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.roles.role import Role, Roles
 from fewstep.training.trainer import StepReport, Trainer
+from tests.backbones import tiny
 from tests.closeness import UNIT
 from tests.golden import FOLDER, arrays, record
 
@@ -49,7 +50,8 @@ def adapter() -> SD3Adapter:
         "vae": {"block_out_channels": [8, 8, 8, 8]},
         "model_index": {},
     }
-    return SD3Adapter(SD3Config(model="recorded", height=64, width=64), components)
+    whole = tiny.whole(components, "SD3Transformer2DModel")
+    return SD3Adapter(SD3Config(model="recorded", height=64, width=64), whole)
 
 
 def network(name: str) -> SD3Transformer2DModel:
