@@ -64,7 +64,12 @@ class Recorded:
         components = {
             "model_index": {"_class_name": "StableDiffusion3Pipeline"},
             "scheduler": json.loads((weights / "scheduler_config.json").read_text()),
-            "vae": {"block_out_channels": [8, 8], "scaling_factor": 1.0, "shift_factor": 0.0},
+            "vae": {
+                "_class_name": "AutoencoderKL",
+                "block_out_channels": [8, 8],
+                "scaling_factor": 1.0,
+                "shift_factor": 0.0,
+            },
             "transformer": network_config,
         }
         whole = tiny.whole(components, "SD3Transformer2DModel")

@@ -47,7 +47,7 @@ def adapter() -> SD3Adapter:
     components = {
         "scheduler": json.loads((FOLDER / "weights" / "scheduler_config.json").read_text()),
         "transformer": json.loads((FOLDER / "weights" / "transformer_config.json").read_text()),
-        "vae": {"block_out_channels": [8, 8, 8, 8]},
+        "vae": {"_class_name": "AutoencoderKL", "block_out_channels": [8, 8, 8, 8]},
         "model_index": {},
     }
     whole = tiny.whole(components, "SD3Transformer2DModel")
