@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.component_files import fetch_parts, list_files, missing_parts
@@ -99,6 +100,18 @@ def test_pickles_alone_are_loaded_and_copied(full: Path, tmp_path: Path) -> None
     assert all(torch.equal(value, expected[key]) for key, value in adapter.load_vae().state_dict().items())
     done = export_student(adapter, adapter.load_network(), tmp_path / "student", levels=[1.0, 0.5]).folder
     assert names(done / "vae") == [f"{UNET}.bin"]
+
+
+def test_a_text_encoder_without_some_of_its_weights_is_refused(spoiled: Path) -> None:
+    weights = spoiled / "text_encoder" / "model.safetensors"
+    tensors = load_file(weights)
+    lost = next(name for name in tensors if "mlp.fc1.weight" in name)
+    del tensors[lost]
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"1 weights of the text_encoder of .* are missing, first .*mlp\.fc1\.weight"
+    ):
+        load_generator(spoiled, "cpu")
 
 
 class Trap:

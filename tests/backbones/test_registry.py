@@ -305,7 +305,7 @@ def test_package_that_is_missing_is_named() -> None:
 def test_truncated_text_encoder_is_refused(folder: Path) -> None:
     weights = folder / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match=r"weights of the pipeline .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"weights of the text_encoder of .* cannot be read"):
         create_model_adapter(folder).load_pipeline()
 
 

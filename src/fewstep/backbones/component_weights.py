@@ -45,9 +45,9 @@ def load_component(model: str, revision: str | None, component: str, class_name:
 def fetch_pipeline(
     model: str, revision: str | None, parts: Mapping[str, Part], dtype: torch.dtype, *, given: Collection[str]
 ) -> tuple[Path, dict[str, Any]]:
-    """A local folder that a pipeline loads from, and the components that it would not find there by itself.
+    """A local folder that a pipeline loads from, and the components that it would not load there as they are.
 
-    A pipeline loads one variant of everything, or none; here each component has the weights that it has.
+    A pipeline loads one variant of everything, or none; here each component has the weights that it has, all of them.
 
     Args:
         parts: Every component that the index names.
@@ -59,13 +59,25 @@ def fetch_pipeline(
     loaded = {}
     for name, part in wanted.items():
         files = listing.weights(name, part)
-        if files is not None and files.variant is not None:
+        # transformers fills weights that are missing with random ones, so its components are never left to the pipeline
+        if files is not None and (files.variant is not None or part[0] == "transformers"):
             place = f"the {name} of {model}"
             with loading(model, revision, place):
-                loaded[name] = part_class(part, place=place).from_pretrained(
-                    folder, subfolder=name, dtype=dtype, **_kept_as(files)
+                loaded[name], info = part_class(part, place=place).from_pretrained(
+                    folder, subfolder=name, dtype=dtype, output_loading_info=True, **_kept_as(files)
                 )
+            _require_every_weight(info, place=place)
     return folder, loaded
+
+
+def _require_every_weight(info: Mapping[str, Any], *, place: str) -> None:
+    # the head that writes text is not asked for embeddings, and published encoders may come without it
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("lm_head."))
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} weights of {place} are missing, first {shown(missing[0], quoted=False)}. Its weights and "
+            "its config.json do not belong together; get the model again."
+        )
 
 
 def part_class(part: Part, *, place: str) -> Any:
