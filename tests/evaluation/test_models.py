@@ -53,6 +53,17 @@ def test_a_copied_model_has_the_same_content_and_a_changed_one_has_not(tmp_path:
     assert fingerprint("owner/name") == "owner/name"
 
 
+def test_a_weight_in_the_middle_of_a_large_file_counts(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    content = bytearray(1_000_000)
+    weights.write_bytes(content)
+    (tmp_path / "empty.txt").touch()
+    before = fingerprint(tmp_path)
+    content[500_000] = 1
+    weights.write_bytes(content)
+    assert fingerprint(tmp_path) != before
+
+
 @pytest.mark.parametrize("name", ["../outside", "a/b", "..", "", ".hidden"])
 def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="which is to be a folder's name too; use letters, digits, dots, hyphens"):
