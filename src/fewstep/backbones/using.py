@@ -27,6 +27,8 @@ def using(model: str, doing: str) -> Iterator[None]:
     except (FewstepError, torch.OutOfMemoryError):
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if type(error).__module__ != "builtins":  # a kind of its own has its own handler
+            raise
         said = shown(" ".join(str(error).split()), 300, quoted=False)
         raise CheckpointError(
             f"The parts of {model} do not {doing} together ({type(error).__name__}: {said}). Its files do not belong "
