@@ -248,6 +248,8 @@ def test_a_file_of_the_right_size_with_other_content_is_named(
         (lambda index: {**index, "shards": []}, "it names files that are not there"),
         (lambda index: {**index, "shards": ["null.safetensors"]}, "its name is not the hash that the index has"),
         (lambda index: {**index, "shapes": {"x": [10**12]}}, "it cannot be read: shapes.x.0 is 1000000000000"),
+        (lambda index: {**index, "shapes": {**index["shapes"], "more": [1]}}, "its shapes are .*, those of null"),
+        (lambda index: {**index, "shapes": {name: [10**6, 8] for name in index["shapes"]}}, "its shapes are .*000"),
         (lambda index: {**index, "files": {**index["files"], "../x": {}}}, "it is not the name of a file in"),
     ],
 )

@@ -156,7 +156,12 @@ def _open(folder: Path, num_prompts: int, processes: Processes) -> EmbeddingCach
         raise damaged(folder / PLACES, f"it does not say where {num_prompts} prompts are")
     if num_prompts and not 0 <= int(places[:, 0].min()) <= int(places[:, 0].max()) < len(index.shards):
         raise damaged(folder / PLACES, "it names files that are not there")
-    return EmbeddingCache(folder, index.shards, index.shapes, places)
+    cache = EmbeddingCache(folder, index.shards, index.shapes, places)
+    # one call asks about prompts and the empty prompt together, so their tensors have one shape
+    null = {name: tuple(value.shape[1:]) for name, value in cache.null.tensors.items()}
+    if null != index.shapes or len(cache.null) != 1:
+        raise damaged(folder / INDEX, f"its shapes are {shown(index.shapes, 200)}, those of {NULL} {shown(null, 200)}")
+    return cache
 
 
 def _verified(folder: Path) -> Index:

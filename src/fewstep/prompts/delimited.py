@@ -5,6 +5,7 @@ with one stand for themselves; in a table with commas they have to come in pairs
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,8 @@ def _literal(field: str, delimiter: str, place: str) -> str:
 
 def _header(record: Record, path: Path, delimiter: str) -> Record:
     names = [name.strip() for name in record.fields]
-    repeated = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    counts = Counter(names)
+    repeated = next((name for name in names if counts[name] > 1), None)
     if repeated is not None:
         raise ConfigError(
             f"The first line of {path} names the column {shown(repeated)} twice; each column needs a name of its own."
