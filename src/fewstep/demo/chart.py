@@ -1,9 +1,12 @@
 """Small line charts as inline SVG: every step faint, the running mean strong."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
+
+from fewstep.errors import CheckpointError
+from fewstep.files import UnreadableError, parse_json
 
 WIDTH, HEIGHT, MARGIN = 320.0, 120.0, 6.0
 
@@ -12,7 +15,12 @@ def read_curves(metrics: Path) -> dict[str, list[tuple[int, float]]]:
     """The losses of a run's metrics.jsonl, by name, as (step, value) in order."""
     curves: dict[str, list[tuple[int, float]]] = {}
     for text in metrics.read_text(encoding="utf-8").splitlines():
-        line = json.loads(text)
+        try:
+            line = parse_json(text, dict[str, Any])
+        except UnreadableError as error:
+            raise CheckpointError(
+                f"{metrics} cannot be drawn: {error}. Delete its folder and run the demo again."
+            ) from error
         for name, value in line.items():
             if name.startswith("loss/"):
                 curves.setdefault(name.removeprefix("loss/"), []).append((int(line["step"]), float(value)))

@@ -1,16 +1,17 @@
 """What a demo measured: as JSON, as a file that makes the next demo quick, and as a table."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from rich.table import Table
 
 from fewstep.demo.protocol import Row, mean_row
 from fewstep.demo.report import COLUMNS, TITLES, format_figure
-from fewstep.files import write_json
+from fewstep.files import UnreadableError, read_json, write_json
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,8 @@ class SeedResult:
     @classmethod
     def read(cls, path: Path, *, key: str) -> Self | None:
         """The stored result, unless there is none or it was made of something else."""
-        stored = _read(path)
-        if stored is None or stored.get("key") != key:
-            return None
-        return cls(**{**stored, "row": Row.from_json(stored["row"])})
+        stored = _read(path, cls)
+        return stored if stored is not None and stored.key == key else None
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ LEGEND = "FD, KD and colour TV are best when small, diversity at 1, the others w
 
 def keys_of(path: Path) -> list[str] | None:
     """The keys of the seeds that a finished demo's result.json is about."""
-    stored = _read(path)
-    return None if stored is None else stored.get("keys")
+    stored = _read(path, _Keys)
+    return None if stored is None else stored.keys
 
 
 def write_result(path: Path, result: DemoResult) -> None:
@@ -114,10 +113,16 @@ def write_result(path: Path, result: DemoResult) -> None:
     write_json(path, {**result.to_json(), "keys": [student.key for student in result.students]})
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A stored mapping; a file that is missing or cut off is as good as none, since it can be made again."""
+@dataclass(frozen=True)
+class _Keys:
+    """What the next demo asks of a result.json."""
+
+    keys: list[str]
+
+
+def _read(path: Path, shape: type[T]) -> T | None:
+    """What a file holds; one that is missing, cut off or of another shape is as good as none: it is made again."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(path, shape)
+    except UnreadableError:
         return None
-    return stored if isinstance(stored, dict) else None

@@ -31,7 +31,7 @@ from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_r
 from fewstep.demo.rows import load_judge, read_rows
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
-from fewstep.files import explain_write_errors
+from fewstep.files import UnreadableError, explain_write_errors, parse_json
 from fewstep.sampling.generate import load_generator
 from fewstep.training.checkpoint import checkpoints, completed_steps
 from fewstep.training.run import train
@@ -197,8 +197,8 @@ def _logged_seconds(metrics: Path) -> float:
     seconds = 0.0
     for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
-            seconds += float(json.loads(line)["seconds"])
-        except (ValueError, KeyError):  # a line that a kill cut off
+            seconds += parse_json(line, dict[str, Any])["seconds"]
+        except (UnreadableError, KeyError):  # a line that a kill cut off
             break
     return seconds
 
