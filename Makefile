@@ -31,7 +31,7 @@ test: check
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 test-slow: .venv/installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup
 
 test-all: test test-slow
 

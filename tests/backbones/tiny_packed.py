@@ -109,8 +109,8 @@ def longcat_pipeline() -> Any:
 
 
 def _scheduler(scheduler_class: Any) -> Any:
-    # as if 4 tokens were few, so that a tiny picture lies inside the range of the shift
-    scheduler = {**DYNAMIC_SHIFT, "base_image_seq_len": 4, "max_image_seq_len": 64}
+    # as if 4 tokens were few, so that a tiny picture lies inside the range of the shift, and 4,096 not far beyond it
+    scheduler = {**DYNAMIC_SHIFT, "base_image_seq_len": 4, "max_image_seq_len": 512}
     return scheduler_class(**{name: value for name, value in scheduler.items() if name != "_class_name"})
 
 

@@ -16,11 +16,18 @@ ROOT = Path(__file__).parents[2]
 PACKED = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt")
 
 
+ENVIRONMENT = "installed"
+LONGEST = "test_every_shipped_row_is_reproduced"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder is of the slow tier."""
+    """Everything in this folder is of the slow tier; one worker makes the environment, and the longest come first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
+        if ENVIRONMENT in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(ENVIRONMENT))
+    items.sort(key=lambda item: (item.name != LONGEST, item.get_closest_marker("xdist_group") is None))
 
 
 def call(arguments: list[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:

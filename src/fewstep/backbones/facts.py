@@ -11,8 +11,11 @@ from fewstep.files import UnreadableError, read_json, write_json
 FACTS_FILE = "fewstep.json"
 MAX_FACTS_BYTES = 2**20
 MAX_STEPS = 1000
+ROUNDED_UP = 1 + 1e-6
+"""What a time shift makes of level 1 at most: s / (1 + (s - 1)) rounds to the neighbour of 1 in float32."""
 Grid = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)], ...], Field(min_length=1, max_length=MAX_STEPS)
+    tuple[Annotated[float, Field(gt=0, le=ROUNDED_UP, allow_inf_nan=False)], ...],
+    Field(min_length=1, max_length=MAX_STEPS),
 ]
 
 
