@@ -17,9 +17,10 @@ TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 # Workers take whole stretches of tests, so that one of them makes what the tests of a file share.
 SPREAD := -n $(WORKERS) --dist worksteal
 
-# Settings of tests/portable.py and their numbers of threads; all of them when none are named.
+# Settings of tests/portable.py, their numbers of threads, folders of tests; all of them when none are named.
 SETTINGS ?=
 THREADS ?= 1,2,4
+TESTS ?= tests
 
 .PHONY: demo test test-slow test-all test-portable check clean
 .DEFAULT_GOAL := demo
@@ -36,7 +37,7 @@ test-slow: .venv/installed-test
 test-all: test test-slow
 
 test-portable: .venv/installed-test
-	$(BIN)/python -m tests.portable $(SETTINGS) --threads $(THREADS) --workers $(WORKERS)
+	$(BIN)/python -m tests.portable $(SETTINGS) --threads $(THREADS) --workers $(WORKERS) --tests $(TESTS)
 
 check: .venv/installed-test
 	$(BIN)/ruff check .

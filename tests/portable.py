@@ -1,6 +1,6 @@
 """Run the numeric tests as other processors would: fewer instructions, other kernels, more threads.
 
-python -m tests.portable [SETTING ...] [--threads 1,2,4] [--workers 2] [--tests tests]
+python -m tests.portable [SETTING ...] [--threads 1,2,4] [--workers 2] [--tests tests ...]
 """
 
 import argparse
@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,9 @@ def environment(name: str, threads: int) -> dict[str, str]:
     return {**own, **SETTINGS[name], **count, "HF_HUB_OFFLINE": "1"}
 
 
-def tried(name: str, threads: int, *, workers: int, tests: str) -> bool:
+def tried(name: str, threads: int, *, workers: int, tests: Sequence[str]) -> bool:
     """Run the numeric tests under one setting; print one line, and the failures."""
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "numeric and not slow", "-n", str(workers), tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "numeric and not slow", "-n", str(workers), *tests]
     command += ["--dist", "worksteal"] if workers else []
     done = subprocess.run(
         command, cwd=ROOT, env=environment(name, threads), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"of {', '.join(SETTINGS)}; all when none")
     parser.add_argument("--threads", default="1,2,4", help="numbers of threads (default %(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="test processes at a time (default %(default)s)")
-    parser.add_argument("--tests", default="tests", help="a folder or file of tests (default %(default)s)")
+    parser.add_argument("--tests", nargs="+", default=["tests"], help="folders or files of tests (default: all)")
     asked = parser.parse_args(arguments)
     unknown = sorted(set(asked.settings) - set(SETTINGS))
     if unknown:

@@ -87,7 +87,12 @@ def test_times_and_memory_are_those_of_this_process(first: Finished) -> None:
 
 
 def test_the_students_row_is_what_evaluating_the_exported_folder_gives(first: Finished, judge: Judge) -> None:
-    assert evaluate(first.student, judge=judge) == first.result.students[0].row
+    before = torch.get_num_threads()
+    torch.set_num_threads(first.result.threads)  # bits are those of one number of threads
+    try:
+        assert evaluate(first.student, judge=judge) == first.result.students[0].row
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_report_shows_the_pictures_that_sample_draws(first: Finished) -> None:
