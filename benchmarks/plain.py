@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import OptimiserConfig, RunConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data.order import prompt_index
 from fewstep.distributed.rows import Round

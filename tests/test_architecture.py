@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "fewstep"
 # a part may import the standard library, fewstep.errors, itself, and what stands here
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"torch", "jaxtyping"},
-    "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core", "fewstep.backbones.protocol"},
+    "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core"},
     "backbones": {
         *("torch", "jaxtyping", "pydantic", "safetensors", "diffusers", "transformers", "huggingface_hub"),
         *("fewstep.core", "fewstep.demo.assets"),
@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {"pyarrow"},
     "runs": {"pydantic", "filelock", "safetensors", "fewstep", "fewstep.config"},
     "data": {
-        *("torch", "numpy", "pydantic", "safetensors", "datasets"),
+        *("torch", "numpy", "pydantic", "safetensors", "datasets", "fewstep.core.conditioning"),
         *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits", "fewstep.prompts"),
     },
     "sampling": {

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from fewstep.backbones import Conditioning, ModelAdapter, adapter_class, create_model_adapter
+from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
 from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS, Family

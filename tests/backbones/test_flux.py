@@ -12,10 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning, create_model_adapter
+from fewstep.backbones import create_model_adapter
 from fewstep.backbones.flux import FluxAdapter, FluxConfig, GuidanceEmbedding, NoDirection, NullPrompt
-from fewstep.backbones.protocol import PromptBatch
 from fewstep.config import load_recipe
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.data.embeddings import cache_key
 from fewstep.distributed.world import alone

@@ -10,11 +10,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning, create_model_adapter
+from fewstep.backbones import create_model_adapter
 from fewstep.backbones.longcat import LongCatAdapter, LongCatConfig, TokenRenormalisation
 from fewstep.backbones.packed import pack
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.config import load_recipe
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.export import export_student

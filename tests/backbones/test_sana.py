@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning, create_model_adapter
+from fewstep.backbones import create_model_adapter
 from fewstep.backbones.configurations import complete
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.sana import SanaAdapter, SanaConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.sampling import sample_latents

@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning
 from fewstep.backbones.configurations import complete
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.config import load_recipe
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.methods.isg import segment_grid

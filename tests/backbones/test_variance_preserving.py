@@ -9,12 +9,13 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning, ModelAdapter, adapter_class, create_model_adapter
+from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
 from fewstep.backbones.pixart import PixArtAdapter, PixArtConfig
 from fewstep.backbones.sd15 import SD15Adapter, SD15Config
 from fewstep.backbones.sdxl import SDXLAdapter, SDXLConfig
 from fewstep.config.recipe import load_recipe
 from fewstep.core import flow, vp
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data.embeddings import open_or_build
 from fewstep.errors import ConfigError

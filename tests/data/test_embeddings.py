@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Config
+from fewstep.core.conditioning import Conditioning
 from fewstep.data import building, embeddings, rows
 from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
 from fewstep.data.shards import open_shard

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.backbones.protocol import Conditioning
 from fewstep.backbones.registry import adapter_class, create_model_adapter
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data import rows
 from fewstep.data.sizes import prompt_shapes

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core import flow, objectives
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.sigmas import SameAsQuery
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import PromptBatch
+from fewstep.core.conditioning import PromptBatch
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.methods.cdm import simulate, student_losses

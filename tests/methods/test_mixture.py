@@ -5,8 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core import flow
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent, renoise
 from fewstep.core.schedules import RandomLengthSchedule, with_final_zero
 from fewstep.methods.cdm import fake_score_losses, simulate, student_losses

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, PromptBatch
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.core.sigmas import SigmaRange, Uniform

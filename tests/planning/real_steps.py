@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewstep.backbones.protocol import Conditioning
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.config import load_recipe
 from fewstep.config.run_config import RunConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import join
 from fewstep.planning.measured import PeakMeter, resident

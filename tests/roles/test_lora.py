@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.distributed.sharding import build_mesh, local
 from fewstep.distributed.world import World, alone, join

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fewstep.backbones import Conditioning
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field

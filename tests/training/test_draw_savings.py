@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.backbones.protocol import Conditioning
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.roles.role import Role
 from fewstep.training.trainer import StepReport, Trainer

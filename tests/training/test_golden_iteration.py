@@ -8,10 +8,10 @@ from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.roles.role import Role, Roles
 from fewstep.training.trainer import StepReport, Trainer

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config import load_recipe
 from fewstep.config.identity import config_hash, identity
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.distributed.world import alone
 from fewstep.errors import CheckpointError, ConfigError

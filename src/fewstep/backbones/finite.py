@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.core.conditioning import Conditioning
 from fewstep.errors import CheckpointError, shown
 
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from fewstep.backbones import packed
 from fewstep.backbones.packed_flow import PackedFlowAdapter
-from fewstep.backbones.protocol import BackboneConfig, Conditioning, PromptBatch
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Guidance
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 

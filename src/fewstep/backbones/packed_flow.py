@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from fewstep.backbones import packed
 from fewstep.backbones.flow_match import FlowMatchAdapter
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")

@@ -11,9 +11,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.bounds import Tokens
+from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError
 
 

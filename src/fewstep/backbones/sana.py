@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from fewstep.backbones import flow_match
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Tokens
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError, shown

@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
+from fewstep.core.conditioning import Conditioning
 
 NOT_LOADED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 """The exported folder keeps its copies; our own drawing looks at latents and pixels only."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.flow_match import FlowMatchAdapter
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 

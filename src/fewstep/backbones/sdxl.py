@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
+from fewstep.core.conditioning import Conditioning
 
 
 class SDXLConfig(BackboneConfig):

@@ -14,9 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
-from fewstep.backbones.protocol import BackboneConfig, Conditioning
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.vp_schedule import VPSchedule
 from fewstep.core import vp
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 
 

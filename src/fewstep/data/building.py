@@ -20,8 +20,9 @@ from torch import Tensor
 
 from fewstep.backbones.finite import require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.using import using
+from fewstep.core.conditioning import Conditioning
 from fewstep.data import rows as rowwise
 from fewstep.data.rows import Row
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard

@@ -20,7 +20,8 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.core.conditioning import Conditioning
 from fewstep.data import rows as rowwise
 from fewstep.data.building import INDEX, NULL, PLACES, Alone, Build, Processes, Progress
 from fewstep.data.encoders import encoder_identity

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, PromptBatch
 from fewstep.core import objectives
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange, level

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, PromptBatch
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.methods.simulation import Velocity
 from fewstep.methods.terms import CfgAugmentation, DistributionMatching, Term

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.protocol import PromptBatch
 from fewstep.core import flow, objectives
+from fewstep.core.conditioning import PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import ToSigma, with_final_zero
 from fewstep.methods.draws import SegmentDraws

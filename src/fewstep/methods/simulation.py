@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning
 from fewstep.core import flow
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import with_final_zero
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter, PromptBatch
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.roles.lora import LoraSwitch, is_factor, plain_name
 

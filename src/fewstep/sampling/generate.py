@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.finite import require_finite, require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
+from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.noise import noise_batch

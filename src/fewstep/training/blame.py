@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import PromptBatch
+from fewstep.core.conditioning import PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.distributed.world import World
 from fewstep.errors import CheckpointError

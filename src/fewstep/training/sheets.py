@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import RunConfig
+from fewstep.core.conditioning import Conditioning
 from fewstep.files import explain_write_errors
 from fewstep.roles.role import Role
 from fewstep.sampling.noise import noise_batch

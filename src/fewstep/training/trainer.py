@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import Conditioning, ModelAdapter, PromptBatch
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import RunConfig
+from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.order import prompt_index
