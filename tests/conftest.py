@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 # where networks are asked and their answers compared: what another processor could round to another verdict
 NUMERIC = {
     *("backbones", "core", "data", "demo", "distributed", "evaluation", "export", "methods"),
-    *("roles", "sampling", "training"),
+    *("roles", "sampling", "scores", "training"),
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 from fewstep.cli.evaluate import parse_settings, repeat_options
 from fewstep.cli.main import execute
 from fewstep.errors import ConfigError
-from fewstep.evaluation.metrics.registry import create_metrics
+from fewstep.scores.registry import create_metrics
 from tests.evaluation.tiny_models import write_embedded_student
 
 

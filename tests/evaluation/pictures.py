@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan
-from fewstep.evaluation.metrics.protocol import (
+from fewstep.evaluation.models import ModelEntry, Role, Sampling
+from fewstep.evaluation.prompt_sets import PromptSet
+from fewstep.scores.protocol import (
     ImageMetric,
     MetricCard,
     MetricError,
@@ -18,8 +20,6 @@ from fewstep.evaluation.metrics.protocol import (
     PromptItem,
     SetMetric,
 )
-from fewstep.evaluation.models import ModelEntry, Role, Sampling
-from fewstep.evaluation.prompt_sets import PromptSet
 
 NO_EXTRAS = Extras(ladder=(), ladder_prompts=0, strip_seeds=1, strip_prompts=0)
 VERSIONS = {"fewstep": "1"}

@@ -12,7 +12,7 @@ from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.demo.digits import full_prompts
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
-from fewstep.evaluation.metrics.registry import create_metrics
+from fewstep.scores.registry import create_metrics
 from tests.evaluation.pictures import Brightness, Darkness, Spread
 
 CPU = torch.device("cpu")

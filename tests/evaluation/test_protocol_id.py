@@ -7,7 +7,6 @@ import pytest
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import drawn
-from fewstep.evaluation.metrics.protocol import MetricSettings
 from fewstep.evaluation.models import Role
 from fewstep.evaluation.protocol_id import (
     Measured,
@@ -16,6 +15,7 @@ from fewstep.evaluation.protocol_id import (
     protocol_id,
     require_comparable,
 )
+from fewstep.scores.protocol import MetricSettings
 from tests.evaluation.pictures import Brightness, plan_of, record
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.backbones.configurations import CURE, pipeline_parts
-from fewstep.backbones.source import MODEL_INDEX, Checkpoint, find_file, hub_errors, locate
+from fewstep.backbones.source import MODEL_INDEX, Checkpoint, find_file, locate
 from fewstep.backbones.weight_files import WeightFiles, choose, is_weights
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import load_json, write_json
+from fewstep.hub import hub_errors
 
 Part = tuple[str, str]
 """A component's library and class, as the index names them."""

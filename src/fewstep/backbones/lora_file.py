@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fewstep.backbones.protocol import LayerFactors, LoraSource
-from fewstep.backbones.source import hub_errors
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, load_json, parse_json
+from fewstep.hub import hub_errors
 
 USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 PEFT_CONFIG = "adapter_config.json"

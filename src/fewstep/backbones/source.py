@@ -15,6 +15,7 @@ from fewstep.backbones.configurations import CURE, Components, complete, complet
 from fewstep.backbones.facts import FACTS_FILE, ModelFacts, read_facts
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import load_json
+from fewstep.hub import hub_errors
 
 EMBEDDED_TEACHER = "fewstep:digits"
 MODEL_INDEX = "model_index.json"
@@ -186,42 +187,6 @@ def quiet_imports() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-@contextmanager
-def hub_errors(source: str, revision: str | None) -> Iterator[None]:
-    """Turn what huggingface_hub raises into one sentence that says what to do."""
-    from huggingface_hub import errors
-
-    page = f"https://huggingface.co/{source}"
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise ConfigError(
-            f"{source} is gated: accept its licence at {page} and set HF_TOKEN (or run `hf auth login`)."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ConfigError(f"{source} has no revision {revision!r}; see {page}/commits for those it has.") from error
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise ConfigError(
-            f"{source} is neither a local folder nor a Hugging Face repository that you may read. "
-            "Check the spelling; for a private repository set HF_TOKEN."
-        ) from error
-    except (errors.LocalEntryNotFoundError, errors.HfHubHTTPError, ConnectionError) as error:
-        if _status(error) in (401, 403):
-            raise ConfigError(
-                f"The Hugging Face hub refuses your token for {source} (HTTP {_status(error)}): set HF_TOKEN to a "
-                f"valid token of an account that may read it (or run `hf auth login`); {page} says who may."
-            ) from error
-        raise ConfigError(
-            f"{source} is not a local folder, not in the download cache, and the Hugging Face hub cannot be reached. "
-            "Check the spelling of a local path, go online (unset HF_HUB_OFFLINE), or download the model first."
-        ) from error
-
-
-def _status(error: Exception) -> int | None:
-    """The hub's answer, where it gave one."""
-    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _component_config(source: str, name: str, class_name: str, revision: str | None) -> Mapping[str, Any] | None:

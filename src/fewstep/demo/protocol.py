@@ -15,11 +15,11 @@ from torch import Tensor
 
 from fewstep.demo.classifier import DigitClassifier
 from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS, BaseDigits, draw_prompted, full_prompts, open_colour_prompts
-from fewstep.evaluation.diversity import histogram, total_variation, within_prompt_diversity
-from fewstep.evaluation.frechet import frechet_distance
-from fewstep.evaluation.kernel import kernel_distance
-from fewstep.evaluation.prdc import prdc
 from fewstep.sampling.generate import TextToImage
+from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
+from fewstep.scores.statistics.frechet import frechet_distance
+from fewstep.scores.statistics.kernel import kernel_distance
+from fewstep.scores.statistics.prdc import prdc
 
 NOISE_SEEDS = (1000, 1001, 1002)
 PICTURES_PER_FULL_PROMPT = 20

@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.evaluation.metrics.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
-from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
 from fewstep.evaluation.scoring import require_finite
 from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.sampling.pictures import require_writable, save_picture
+from fewstep.scores.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
+from fewstep.scores.registry import check_metrics, create_metrics
 
 BEST_FILE = "best.json"
 

@@ -9,12 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fewstep.bounds import CountOrNone, Steps
 from fewstep.errors import CheckpointError, ConfigError, shown
-from fewstep.evaluation.metrics.protocol import Picture, PromptItem
-from fewstep.evaluation.metrics.reference import PICTURE_SUFFIXES
 from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
+from fewstep.scores.metrics.reference import PICTURE_SUFFIXES
+from fewstep.scores.protocol import Picture, PromptItem
 
 T = TypeVar("T")
 

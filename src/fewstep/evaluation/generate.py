@@ -10,14 +10,14 @@ from rich.console import Console
 
 from fewstep.evaluation.drawers import Drawer, open_drawer
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
-from fewstep.evaluation.metrics.protocol import PromptItem
 from fewstep.evaluation.models import ModelEntry, ModelSpec
-from fewstep.evaluation.picture_files import is_whole_png
 from fewstep.evaluation.progress import Advance, progress_bar
 from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
 from fewstep.sampling.generate import fastest_device
 from fewstep.sampling.pictures import require_writable, save_picture
+from fewstep.scores.picture_files import is_whole_png
+from fewstep.scores.protocol import PromptItem
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from fewstep.evaluation.metrics.protocol import MetricCard, SetMetric
-from fewstep.evaluation.metrics.registry import metric_class, metric_names
+from fewstep.scores.protocol import MetricCard, SetMetric
+from fewstep.scores.registry import metric_class, metric_names
 
 HEAD = """# Metrics
 

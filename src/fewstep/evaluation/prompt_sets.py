@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import ConfigError
-from fewstep.evaluation.metrics.protocol import PromptItem
 from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
 from fewstep.prompts.text import require_prompt
+from fewstep.scores.protocol import PromptItem
 
 Row = Mapping[str, Any]
 ID_COLUMNS = ("id", "item_id", "image_id")

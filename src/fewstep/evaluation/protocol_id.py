@@ -15,8 +15,8 @@ from typing import Any
 import fewstep
 from fewstep.errors import ConfigError
 from fewstep.evaluation.fingerprint import fingerprint
-from fewstep.evaluation.metrics.protocol import Metric
 from fewstep.evaluation.models import Role, Sampling
+from fewstep.scores.protocol import Metric
 
 PACKAGES = ("torch", "diffusers", "transformers")
 NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}

@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from fewstep.errors import CheckpointError
-from fewstep.evaluation.metrics.protocol import Finding, Picture
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.scores.protocol import Finding, Picture
 from fewstep.seals import BrokenSealError, seal
 
 

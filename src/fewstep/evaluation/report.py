@@ -5,13 +5,13 @@ from html import escape
 from typing import Any
 
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
-from fewstep.evaluation.metrics.protocol import MetricCard
 from fewstep.evaluation.report_pictures import best_and_worst, diversity_strip, side_by_side, step_ladder
 from fewstep.evaluation.report_style import CSS
 from fewstep.evaluation.results import arrow, format_value
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
 from fewstep.files import explain_write_errors
+from fewstep.scores.protocol import MetricCard
 
 CHART_WIDTH, BAR_HEIGHT, LABEL_WIDTH = 340.0, 26.0, 110.0
 METHODS = (

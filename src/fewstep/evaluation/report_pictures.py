@@ -11,10 +11,10 @@ from PIL import Image
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.generate import strip_seeds
-from fewstep.evaluation.picture_files import read_picture
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
 from fewstep.files import UnreadableError
+from fewstep.scores.picture_files import read_picture
 
 SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""

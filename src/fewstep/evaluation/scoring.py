@@ -12,12 +12,12 @@ from torch import Tensor
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan, drawn
-from fewstep.evaluation.metrics.protocol import Finding, ImageMetric, Metric, MetricError, Picture, SetMetric
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.protocol_id import ProtocolId, conditions, metric_conditions, protocol_id, short_hash
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.records import FeatureStore, FindingStore, key_of
 from fewstep.sampling.generate import fastest_device
+from fewstep.scores.protocol import Finding, ImageMetric, Metric, MetricError, Picture, SetMetric
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from rich.console import Console
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan, drawn
 from fewstep.evaluation.generate import generate
-from fewstep.evaluation.metrics.protocol import Metric
-from fewstep.evaluation.metrics.registry import check_metrics, create_metrics
 from fewstep.evaluation.models import (
     ModelEntry,
     ModelSpec,
@@ -28,6 +26,8 @@ from fewstep.evaluation.report import write_report
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import score
 from fewstep.evaluation.table import make_table, measured
+from fewstep.scores.protocol import Metric
+from fewstep.scores.registry import check_metrics, create_metrics
 
 Phase = Literal["generate", "score", "both"]
 DEFAULT_PROMPTS = "drawbench"

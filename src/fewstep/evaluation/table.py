@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fewstep.evaluation.folder import ModelRecord
 from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
-from fewstep.evaluation.metrics.protocol import ImageMetric, SetMetric
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
+from fewstep.scores.protocol import ImageMetric, SetMetric
 
 
 @dataclass(frozen=True)

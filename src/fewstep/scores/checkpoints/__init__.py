@@ -1,0 +1,1 @@
+"""Where published checkpoints are, and how their weights are read."""

@@ -1,0 +1,111 @@
+"""DPG-Bench: does a picture hold everything that a dense prompt says, asked question by question."""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+
+from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
+from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metrics.dpg_questions import questions_of, share_fulfilled
+from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, Vqa, VqaName
+from fewstep.scores.pictures import cannot_score, read_images
+from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
+
+PERCENT = 100.0
+
+
+class DpgSettings(MetricSettings):
+    """Which model answers; ``source`` is its checkpoint."""
+
+    vqa: VqaName = Field(default="qwen-vl", description="what answers the questions")
+
+
+class DpgBenchMetric(ImageMetric, Convertible):
+    """Dense prompt graph benchmark (Hu 2024, ELLA)."""
+
+    card = MetricCard(
+        name="dpgbench",
+        title="DPG-Bench: dense prompts, answered questions",
+        formula=(
+            "share of a prompt's questions answered yes, where a question counts only if those that it depends on "
+            "count; mean over pictures of a prompt, then over prompts, times 100. Categories are means of the answers "
+            "themselves, over all pictures"
+        ),
+        scale="0 to 100",
+        higher_is_better=True,
+        preprocessing=(
+            "qwen-vl: Qwen2-VL's processor, 4 to 1280 tokens; blip-vqa: bicubic to a square, CLIP's mean and deviation"
+        ),
+        licence=QwenVqa.licence,
+        comparable=(
+            "only with figures of the same answering model, whose name belongs beside the number; published tables use "
+            "mPLUG-large, which answers differently, and four pictures per prompt; the official script loses the first "
+            "question of the table and takes the categories from the last picture of a prompt alone"
+        ),
+        source=QwenVqa.default_source,
+    )
+    settings_class = DpgSettings
+
+    def __init__(self, settings: MetricSettings) -> None:
+        super().__init__(settings)
+        assert isinstance(settings, DpgSettings)
+        kind = VQA_MODELS[settings.vqa]
+        source = settings.source or kind.default_source
+        self._vqa: Vqa = kind(Source(self.card.name, source, settings.revision, settings.allow_pickle))
+
+    @property
+    def source(self) -> str | None:
+        return self._vqa.checkpoint.name
+
+    def check(self, items: Sequence[PromptItem]) -> None:
+        for item in items:
+            questions_of(item)
+        self._vqa.check()
+
+    def identity(self) -> dict[str, str]:
+        return {"vqa": self._vqa.checkpoint.name}
+
+    def read(self) -> StoredNetwork:
+        return self._vqa.read()
+
+    def load(self, device: torch.device) -> None:
+        self._vqa.load(device)
+
+    def unload(self) -> None:
+        self._vqa.unload()
+
+    def score(self, pictures: Sequence[Picture]) -> list[float]:
+        return [finding.score for finding in self.examine(pictures)]
+
+    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
+        findings = []
+        for picture, image in zip(pictures, read_images(self.card.name, pictures), strict=True):
+            questions = questions_of(picture.item)
+            try:
+                said = self._vqa.answers(image, [question.text for question in questions])
+            except ValueError as error:
+                raise cannot_score(self.card.name, picture, str(error)) from error
+            answers = {question.id: text.lower() == "yes" for question, text in zip(questions, said, strict=True)}
+            share = share_fulfilled(questions, answers)
+            details = {str(question.id): text for question, text in zip(questions, said, strict=True)}
+            findings.append(Finding(PERCENT * share, {"answers": details}))
+        return findings
+
+    def summary(self, pictures: Sequence[Picture], scores: Sequence[float]) -> dict[str, float]:
+        by_prompt: dict[str, list[float]] = {}
+        for picture, score in zip(pictures, scores, strict=True):
+            by_prompt.setdefault(picture.item.id, []).append(score)
+        means = [sum(values) / len(values) for values in by_prompt.values()]
+        return {self.card.name: sum(means) / len(means)}
+
+    def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
+        figures = self.summary(pictures, [finding.score for finding in findings])
+        groups: dict[str, list[bool]] = {}
+        for picture, finding in zip(pictures, findings, strict=True):
+            for question in questions_of(picture.item):
+                said = finding.details["answers"][str(question.id)]
+                groups.setdefault(question.group, []).append(said.lower() == "yes")
+        for group in sorted(groups):
+            figures[f"dpgbench_{group}"] = PERCENT * sum(groups[group]) / len(groups[group])
+        return figures

@@ -1,0 +1,126 @@
+"""ImageReward: human preference for a picture given its prompt: a BLIP whose text reads the picture, and a head."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from fewstep.errors import CheckpointError
+from fewstep.scores.checkpoints.blip_names import (
+    TEXT_PREFIX,
+    VISION_PREFIX,
+    config_of,
+    is_image_reward,
+    to_transformers,
+)
+from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
+from fewstep.scores.checkpoints.source import Source, fetch_file, is_present
+from fewstep.scores.metrics.clip import TokenizerSettings
+from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
+from fewstep.scores.networks.linear_head import linear_stack
+from fewstep.scores.networks.preprocessing import cropped_square, normalised
+from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
+from fewstep.scores.protocol import MetricCard, Picture, PromptItem
+
+# mean and deviation of the reward over its training pictures, by its authors
+REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
+MAX_TOKENS = 35
+OWN_WEIGHTS = ("ImageReward.safetensors", "ImageReward.pt")
+
+
+class ImageRewardSettings(TokenizerSettings):
+    """ImageReward reads prompts with BERT's tokenizer."""
+
+    tokenizer: str = "google-bert/bert-base-uncased"
+
+
+class ImageReward(LearnedScorer):
+    """The reward of each pair of picture and prompt."""
+
+    settings_class: ClassVar[type[ImageRewardSettings]] = ImageRewardSettings
+    settings: ImageRewardSettings
+    card: ClassVar[MetricCard] = MetricCard(
+        name="imagereward",
+        title="ImageReward v1.0: human preference, BLIP ViT-L/16",
+        formula=f"(head(text's first vector, having read the picture) - {REWARD_MEAN:.4f}) / {REWARD_STD:.4f}",
+        scale="about -2 to 2; 0 is the average of its training pictures",
+        higher_is_better=True,
+        preprocessing="shorter side to 224 with Pillow's bicubic filter, central square; prompts cut at 35 tokens",
+        licence="Apache-2.0",
+        comparable="Comparable with ImageReward v1.0 in papers: the same weights, resize and normalisation.",
+        source="RE-N-Y/ImageReward",
+    )
+    _prompts: PromptRows | None = None
+
+    def check(self, items: Sequence[PromptItem]) -> None:
+        check_source(self.checkpoint, weights=OWN_WEIGHTS)
+        check_source(self._tokenizer_source, weights=None, others=[TOKENIZER_FILE])
+
+    def read(self) -> StoredNetwork:
+        tensors = read_tensors(self.checkpoint, weights=OWN_WEIGHTS)
+        tokenizer = fetch_file(self._tokenizer_source, TOKENIZER_FILE)
+        if is_image_reward(tensors):
+            tensors = to_transformers(tensors)
+            return StoredNetwork(config_of(tensors), tensors, tokenizer)
+        if not is_present(self.checkpoint, CONFIG_FILE):
+            raise CheckpointError(
+                f"{self.source} holds no ImageReward: its weights have other names than blip.visual_encoder.* and "
+                "mlp.layers.*. Give RE-N-Y/ImageReward, or the file ImageReward.pt of zai-org/ImageReward."
+            )
+        return StoredNetwork(read_json(fetch_file(self.checkpoint, CONFIG_FILE)), tensors, tokenizer)
+
+    def build(self, stored: StoredNetwork) -> nn.Module:
+        assert stored.tokenizer is not None
+        self._prompts = PromptRows(stored.tokenizer, MAX_TOKENS)
+        return RewardNetwork(self.checkpoint, stored.config, stored.tensors)
+
+    def unload(self) -> None:
+        super().unload()
+        self._prompts = None
+
+    def run(self, network: Any, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> Float[Tensor, "b"]:
+        assert self._prompts is not None
+        squares = [normalised(cropped_square(image, network.image_size, centring="even")) for image in images]
+        ids, mask = self._prompts.rows([picture.item.text for picture in pictures])
+        device = next(network.parameters()).device
+        raw: Tensor = network(torch.stack(squares).to(device), ids.to(device), mask.to(device))
+        return (raw - REWARD_MEAN) / REWARD_STD
+
+    @property
+    def _tokenizer_source(self) -> Source:
+        return self.beside([TOKENIZER_FILE], self.settings.tokenizer, setting="tokenizer")
+
+
+class RewardNetwork(nn.Module):
+    """BLIP's vision tower, its text tower with cross-attention to the picture, and five linear layers."""
+
+    def __init__(self, source: Source, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        from transformers import BlipTextConfig, BlipVisionConfig, BlipVisionModel
+        from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+        super().__init__()
+        vision, text = BlipVisionConfig(**config["vision_config"]), BlipTextConfig(**config["text_config"])
+        self.image_size = int(config["vision_config"]["image_size"])
+        self.vision = build_network(source, BlipVisionModel, vision, _under(VISION_PREFIX, tensors))
+        self.text = build_network(source, BlipTextModel, text, _under(TEXT_PREFIX, tensors), add_pooling_layer=False)
+        self.head = linear_stack(source, tensors, prefix="mlp.layers", num_layers=5)
+
+    def forward(self, pixels: Float[Tensor, "b 3 h w"], ids: Tensor, mask: Tensor) -> Float[Tensor, "b"]:
+        """The head's answer for each pair, before its normalisation."""
+        seen = self.vision(pixel_values=pixels).last_hidden_state
+        read = self.text(
+            input_ids=ids,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+            encoder_attention_mask=seen.new_ones(seen.shape[:2]),
+            is_decoder=False,  # every token sees the whole prompt
+        )
+        reward: Tensor = self.head(read.last_hidden_state[:, 0]).squeeze(-1)
+        return reward
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,262 @@
+"""Real pictures to compare with: a folder, stored features or statistics, or the demo's own."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.scores.networks.extractors import Extractor
+from fewstep.scores.picture_files import read_picture
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FILE_SUFFIXES = (".safetensors", ".npz")
+SHIPPED = "the demo's real digits"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and covariance of a reference's features: all that FID needs, and all that some references publish."""
+
+    mean: Float[Tensor, "d"]
+    covariance: Float[Tensor, "d d"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference's features.
+
+    Attributes:
+        features: One row per picture.
+        strata: The prompt of each picture, where the set holds each prompt equally often; None otherwise.
+    """
+
+    features: Float[Tensor, "n d"]
+    strata: Int[Tensor, "n"] | None = None
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """Where a metric's reference is.
+
+    Attributes:
+        metric: The metric's name, for messages.
+        path: Folder of pictures or file; None for the pictures that the demo's classifier is shipped with.
+    """
+
+    metric: str
+    path: Path | None
+
+    def check(self) -> None:
+        """Find out, without reading a picture, whether the reference is there.
+
+        Raises:
+            ConfigError: There is no such folder or file, it is of another kind, or holds too few pictures.
+        """
+        if self.path is None:
+            return
+        if self.path.is_dir():
+            if len(self.pictures()) < 2:
+                raise ConfigError(
+                    f"{self.metric}.reference is {self.path}, which holds {len(self.pictures())} pictures "
+                    f"({', '.join(PICTURE_SUFFIXES)}); give a folder of real pictures."
+                )
+        elif not self.path.is_file():
+            raise ConfigError(f"{self.metric}.reference is {self.path}, which does not exist. {_remedy(self.metric)}")
+        elif self.path.suffix not in FILE_SUFFIXES:
+            raise ConfigError(
+                f"{self.metric}.reference is {self.path}; a reference file is one of {', '.join(FILE_SUFFIXES)}, "
+                f"with features, or with mean and covariance."
+            )
+
+    def pictures(self) -> list[Path]:
+        """The pictures of the folder and its subfolders, by name."""
+        assert self.path is not None
+        return sorted(
+            path for path in self.path.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the reference's content; the same pictures under another path have the same one."""
+        if self.path is None:
+            from fewstep.demo.assets import REFERENCE_FILE, check_files
+
+            return _hash_of([check_files(under=REFERENCE_FILE)])
+        try:
+            return _hash_of(self.pictures() if self.path.is_dir() else [self.path])
+        except OSError as error:
+            raise ConfigError(
+                f"{self.metric}.reference is {self.path}, and {error.filename} cannot be read: {error.strerror}. "
+                f"Change its permissions, or remove it."
+            ) from error
+
+    def read(self, extractor: Callable[[], Extractor]) -> Reference | Statistics:
+        """The reference's features, computed once per extractor and then kept in the cache.
+
+        Args:
+            extractor: Gives the loaded extractor; called only when features have to be computed.
+
+        Raises:
+            ConfigError: A picture cannot be read, or the file holds something else.
+        """
+        if self.path is None:
+            from fewstep.demo.assets import load_reference
+            from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS
+
+            features = load_reference()
+            return Reference(features, torch.arange(len(features)) % (NUM_DIGITS * NUM_COLOURS))
+        if self.path.is_dir():
+            return Reference(_features_of(self.pictures(), extractor(), metric=self.metric))
+        return _from_table(_read_table(self.path), self.path)
+
+
+def open_reference(metric: str, path: str | None, *, extractor: str) -> ReferenceSource:
+    """Where a metric's reference is; reads nothing.
+
+    Raises:
+        ConfigError: No reference is given and the extractor has none of its own.
+    """
+    if path is None and extractor != "digits":
+        raise ConfigError(f"{metric} compares with real pictures and has none. {_remedy(metric)}")
+    return ReferenceSource(metric, Path(path).expanduser() if path else None)
+
+
+def cached_reference(
+    source: ReferenceSource, extractor: Extractor, loaded: Callable[[], Extractor]
+) -> Reference | Statistics:
+    """The reference, its features taken from the cache where an earlier evaluation has left them.
+
+    Args:
+        source: Where the reference is.
+        extractor: What reads its pictures; need not be loaded.
+        loaded: Loads it.
+
+    Raises:
+        ConfigError: A picture cannot be read, the file holds something else, or the cache cannot be written.
+    """
+    if source.path is None or not source.path.is_dir():
+        return source.read(loaded)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    key = hashlib.sha256(f"{source.digest} {extractor.key}".encode()).hexdigest()
+    path = _cache_folder() / f"{key[:32]}.safetensors"
+    if path.is_file():
+        # a file of the cache that was damaged is made again
+        with suppress(SafetensorError, KeyError, OSError):
+            return Reference(load_file(path)["features"])
+    found = source.read(loaded)
+    assert isinstance(found, Reference)
+    _keep(found.features, path)
+    return found
+
+
+def _keep(features: Tensor, path: Path) -> None:
+    from safetensors.torch import save_file
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # another evaluation may write the same file: each writes its own and renames it
+        draft = path.with_suffix(f".{os.getpid()}")
+        save_file({"features": features.contiguous()}, draft)
+        draft.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"The features of the reference pictures cannot be kept in {path.parent} ({error}). "
+            f"Set XDG_CACHE_HOME to a folder that can be written."
+        ) from error
+
+
+def _remedy(metric: str) -> str:
+    return (
+        f"Give a folder of real pictures, or a .safetensors or .npz file of their features or statistics, with "
+        f"--set {metric}.reference=PATH."
+    )
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "fewstep" / "references"
+
+
+def _hash_of(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _features_of(paths: list[Path], extractor: Extractor, *, metric: str, batch: int = 16) -> Tensor:
+    parts = []
+    for start in range(0, len(paths), batch):
+        prepared = [_prepared(path, extractor, metric=metric) for path in paths[start : start + batch]]
+        parts.append(extractor.features(prepared))
+    return torch.cat(parts)
+
+
+def _prepared(path: Path, extractor: Extractor, *, metric: str) -> Tensor:
+    try:
+        return extractor.prepare(read_picture(path))
+    except ValueError as error:
+        raise ConfigError(
+            f"The reference picture {path} of {metric} cannot be read: {error}. Remove it or get it again."
+        ) from error
+
+
+def _read_table(path: Path) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files if stored[name].ndim}
+    except Exception as error:  # both libraries raise whatever a damaged file leads them to
+        reason = shown(str(error) or type(error).__name__, 300, quoted=False)
+        raise CheckpointError(f"The reference {path} cannot be read: {reason}. Make it again.") from error
+
+
+def _from_table(table: Mapping[str, Tensor], path: Path) -> Reference | Statistics:
+    """Features, or the statistics by our names or by those of pytorch-fid and clean-fid (mu, sigma)."""
+    if "features" in table:
+        return Reference(_checked(table, "features", path, shape="n d"))
+    for mean, covariance in (("mean", "covariance"), ("mu", "sigma")):
+        if mean in table and covariance in table:
+            found = Statistics(
+                _checked(table, mean, path, shape="d").double(), _checked(table, covariance, path, shape="d d").double()
+            )
+            if found.covariance.shape != (len(found.mean),) * 2:
+                raise _misfit(table, covariance, path, f"{len(found.mean)} rows and columns, as {mean} has numbers")
+            return found
+    names = shown(", ".join(sorted(table)) or "nothing", 300, quoted=False)
+    raise ConfigError(
+        f"The reference {path} holds {names}; it must hold features, or mean and covariance (also called mu and sigma)."
+    )
+
+
+def _checked(table: Mapping[str, Tensor], name: str, path: Path, *, shape: str) -> Tensor:
+    """A table of finite floating-point numbers with so many axes."""
+    axes = shape.split()
+    if table[name].ndim != len(axes) or not table[name].numel():
+        raise _misfit(table, name, path, f"{len(axes)} axes ({shape})")
+    if not table[name].dtype.is_floating_point or not torch.isfinite(table[name]).all():
+        raise _misfit(table, name, path, "finite floating-point numbers")
+    return table[name]
+
+
+def _misfit(table: Mapping[str, Tensor], name: str, path: Path, wanted: str) -> ConfigError:
+    kind = str(table[name].dtype).removeprefix("torch.")
+    return ConfigError(
+        f"In the reference {path}, {name} has shape {tuple(table[name].shape)} of {kind}; it must have {wanted}. "
+        f"Make it again."
+    )

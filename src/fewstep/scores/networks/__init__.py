@@ -1,0 +1,1 @@
+"""The networks that look at pictures, and what a picture goes through before they see it."""

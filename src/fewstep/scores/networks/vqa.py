@@ -1,0 +1,192 @@
+"""Models that answer yes-or-no questions about a picture."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from fewstep.errors import CheckpointError
+from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
+from fewstep.scores.checkpoints.source import Source, fetch_file
+from fewstep.scores.networks.preprocessing import normalised, unit_pixels
+
+VqaName = Literal["qwen-vl", "blip-vqa"]
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+# 4 to 1280 picture tokens of 28 x 28 pixels
+MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
+
+
+class Vqa(ABC):
+    """Answers questions about one picture; holds no weights until :meth:`load`.
+
+    Args:
+        checkpoint: Where the weights are.
+    """
+
+    default_source: ClassVar[str]
+    licence: ClassVar[str]
+
+    def __init__(self, checkpoint: Source) -> None:
+        self.checkpoint = checkpoint
+        self._network: Any = None
+        self._tokenizer: Any = None
+        self._device = torch.device("cpu")
+
+    def check(self) -> None:
+        """Find out, without loading weights, whether the checkpoint is there."""
+        check_source(self.checkpoint, others=(CONFIG, TOKENIZER))
+
+    def read(self) -> StoredNetwork:
+        """The checkpoint by the network's own names."""
+        return StoredNetwork(
+            read_json(fetch_file(self.checkpoint, CONFIG)),
+            read_tensors(self.checkpoint),
+            fetch_file(self.checkpoint, TOKENIZER),
+        )
+
+    def load(self, device: torch.device) -> None:
+        """Bring the network to ``device``."""
+        from transformers import PreTrainedTokenizerFast
+
+        self._device = device
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(fetch_file(self.checkpoint, TOKENIZER)))
+        self._network = self._build(self.read()).to(device)
+
+    def unload(self) -> None:
+        """Drop the network."""
+        self._network = self._tokenizer = None
+
+    @abstractmethod
+    def _build(self, stored: StoredNetwork) -> nn.Module:
+        """The network with its weights."""
+
+    @abstractmethod
+    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
+        """``yes``, ``no``, or whatever else the model says, for each question.
+
+        Raises:
+            ValueError: The model's numbers are not finite: its answer would be a no that means nothing.
+        """
+
+
+class QwenVqa(Vqa):
+    """Qwen2-VL or Qwen2.5-VL: yes where its next word is more probably yes than no."""
+
+    default_source = "Qwen/Qwen2.5-VL-7B-Instruct"
+    licence = "Apache-2.0 (Qwen2.5-VL-7B-Instruct)"
+
+    def _build(self, stored: StoredNetwork) -> nn.Module:
+        import transformers
+
+        families = {
+            "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
+            "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
+        }
+        kind = stored.config.get("model_type")
+        if kind not in families:
+            raise CheckpointError(
+                f"{self.checkpoint.name} is a {kind}, and qwen-vl reads {' and '.join(families)}. "
+                f"Give one of those with --set {self.checkpoint.metric}.source=FOLDER."
+            )
+        config_class, network_class = families[kind]
+        # half precision where it is fast; arithmetic on a CPU stays in single
+        dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
+        config = config_class.from_dict(dict(stored.config))
+        return build_network(self.checkpoint, network_class, config, stored.tensors, dtype)
+
+    @torch.inference_mode()
+    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
+        pixels, grid = self._pixels(image)
+        # one question at a time: no padding, so an answer depends on its own question only
+        return [self._answer(question, pixels, grid) for question in questions]
+
+    def _pixels(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        from transformers import Qwen2VLImageProcessorPil
+
+        vision = self._network.config.vision_config
+        processor = Qwen2VLImageProcessorPil(
+            patch_size=vision.patch_size,
+            merge_size=vision.spatial_merge_size,
+            temporal_patch_size=vision.temporal_patch_size,
+            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+        )
+        read = processor(images=[image], return_tensors="pt")
+        return read["pixel_values"].to(self._device), read["image_grid_thw"].to(self._device)
+
+    def _answer(self, question: str, pixels: Tensor, grid: Tensor) -> str:
+        config = self._network.config
+        count = int(grid.prod()) // config.vision_config.spatial_merge_size**2
+        text = (
+            "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
+            + "<|image_pad|>" * count
+            + f"<|vision_end|>{question} Answer with yes or no only.<|im_end|>\n<|im_start|>assistant\n"
+        )
+        ids = torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]], device=self._device)
+        logits = self._network(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values=pixels.to(self._network.dtype),
+            image_grid_thw=grid,
+            mm_token_type_ids=(ids == config.image_token_id).int(),
+            logits_to_keep=1,
+        ).logits[0, -1]
+        words = _finite(logits.float()).log_softmax(-1)
+        yes, no = (words[self._word_ids(word)].logsumexp(0) for word in ("yes", "no"))
+        return "yes" if yes > no else "no"
+
+    def _word_ids(self, word: str) -> Tensor:
+        """The tokens that are this word, with and without a capital."""
+        forms = (word, word.capitalize())
+        rows = [self._tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
+        if [self._tokenizer.convert_ids_to_tokens(row) for row in rows] != [[form] for form in forms]:
+            raise CheckpointError(
+                f"The tokenizer of {self.checkpoint.name} has no single token for {word!r}, so the answer cannot be "
+                f"read from the next word. Give a Qwen2-VL or Qwen2.5-VL checkpoint with its own tokenizer."
+            )
+        return torch.tensor([row[0] for row in rows], device=self._device)
+
+
+class BlipVqa(Vqa):
+    """BLIP fine-tuned on VQA: small, and the weaker judge."""
+
+    default_source = "Salesforce/blip-vqa-capfilt-large"
+    licence = "BSD-3-Clause (BLIP)"
+    max_answer_tokens = 10
+
+    def _build(self, stored: StoredNetwork) -> nn.Module:
+        from transformers import BlipConfig, BlipForQuestionAnswering
+
+        config = BlipConfig.from_dict(dict(stored.config))
+        tensors = {name: value for name, value in stored.tensors.items() if not name.endswith("position_ids")}
+        return build_network(self.checkpoint, BlipForQuestionAnswering, config, tensors, torch.float32)
+
+    @torch.inference_mode()
+    def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
+        size = self._network.config.vision_config.image_size
+        pixels = normalised(unit_pixels(image.resize((size, size), Image.Resampling.BICUBIC)))[None].to(self._device)
+        said = []
+        for question in questions:
+            ids = torch.tensor([self._tokenizer(question)["input_ids"]], device=self._device)
+            answer = self._network.generate(
+                input_ids=ids,
+                pixel_values=pixels,
+                max_new_tokens=self.max_answer_tokens,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+            _finite(torch.stack(answer.logits))
+            said.append(self._tokenizer.decode(answer.sequences[0], skip_special_tokens=True).strip())
+        return said
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("the answering model gives numbers that are not finite")
+    return logits
+
+
+VQA_MODELS: dict[str, type[Vqa]] = {"qwen-vl": QwenVqa, "blip-vqa": BlipVqa}

@@ -1,0 +1,102 @@
+"""Which metric has which name."""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from pydantic import ValidationError
+
+from fewstep.errors import ConfigError, shown
+from fewstep.scores.protocol import Metric, PromptItem
+
+_METRICS = "fewstep.scores.metrics"
+BUILT_IN = {
+    "imagereward": f"{_METRICS}.imagereward:ImageReward",
+    "clipscore": f"{_METRICS}.clipscore:ClipScore",
+    "pickscore": f"{_METRICS}.pickscore:PickScore",
+    "hpsv2": f"{_METRICS}.hpsv2:Hpsv2",
+    "hpsv3": f"{_METRICS}.hpsv3:Hpsv3",
+    "aesthetic": f"{_METRICS}.aesthetic:Aesthetic",
+    "ocr": f"{_METRICS}.ocr:OcrMetric",
+    "dpgbench": f"{_METRICS}.dpgbench:DpgBenchMetric",
+    "geneval": f"{_METRICS}.geneval:GenEvalMetric",
+    "judge": f"{_METRICS}.judge:JudgeMetric",
+    "digits": f"{_METRICS}.digits:DigitsMetric",
+    "fid": f"{_METRICS}.fid:FidMetric",
+    "kid": f"{_METRICS}.kid:KidMetric",
+    "cmmd": f"{_METRICS}.cmmd:CmmdMetric",
+    "prdc": f"{_METRICS}.prdc_metric:PrdcMetric",
+    "vendi": f"{_METRICS}.vendi:VendiMetric",
+    "diversity": f"{_METRICS}.prompt_diversity:PromptDiversityMetric",
+}
+
+
+def metric_names() -> tuple[str, ...]:
+    """Every metric that there is."""
+    return tuple(BUILT_IN)
+
+
+def metric_class(name: str) -> type[Metric]:
+    """The class of one metric.
+
+    Raises:
+        ConfigError: There is no metric of that name; the message lists those there are.
+    """
+    if name not in BUILT_IN:
+        raise ConfigError(f"There is no metric {shown(name)}; there are: {', '.join(BUILT_IN)}.")
+    module, _, attribute = BUILT_IN[name].partition(":")
+    found: type[Metric] = getattr(import_module(module), attribute)
+    return found
+
+
+def create_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]] | None = None) -> tuple[Metric, ...]:
+    """Make metrics with their settings; nothing is loaded.
+
+    Args:
+        names: As typed after ``--metrics``; a repeated name is made once.
+        settings: By the metric's name, the settings that differ from their defaults.
+
+    Raises:
+        ConfigError: A name or a setting is unknown, or a setting has a wrong value.
+    """
+    chosen = settings or {}
+    for name in chosen:
+        if name not in names:
+            metric_class(name)
+            raise ConfigError(f"There are settings for the metric {name}, which is not asked for; add it to --metrics.")
+    return tuple(_create(name, chosen.get(name, {})) for name in dict.fromkeys(names))
+
+
+def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num_seeds: int) -> None:
+    """Find out, without loading weights, whether every metric can score what will be drawn.
+
+    Raises:
+        ConfigError: A package or a checkpoint is missing, with the command that fixes it; or the prompts or the number
+            of seeds or of pictures do not fit a metric.
+    """
+    for metric in metrics:
+        metric.check(items)
+        if num_seeds < metric.min_seeds:
+            raise ConfigError(
+                f"{metric.card.name} needs {metric.min_seeds} pictures of every prompt, but there is {num_seeds} seed; "
+                f"give --seeds {metric.min_seeds} or more, or leave the metric out."
+            )
+        if len(items) * num_seeds < metric.min_pictures:
+            raise ConfigError(
+                f"{metric.card.name} needs {metric.min_pictures} pictures, but {len(items)} prompts with {num_seeds} "
+                "of each make fewer; give more prompts or more --seeds, or leave the metric out."
+            )
+
+
+def _create(name: str, settings: Mapping[str, Any]) -> Metric:
+    metric = metric_class(name)
+    try:
+        return metric(metric.settings_class.model_validate(dict(settings)))
+    except ValidationError as error:
+        first = error.errors()[0]
+        setting = ".".join((name, *map(str, first["loc"])))
+        known = ", ".join(metric.settings_class.model_fields)
+        raise ConfigError(
+            f"The setting {shown(setting, 200, quoted=False)} is {shown(first['input'])}: "
+            f"{first['msg']}. The settings of {name} are: {known}."
+        ) from error

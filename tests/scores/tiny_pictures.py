@@ -1,0 +1,27 @@
+"""Small pictures on disk, the same on every machine."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fewstep.scores.protocol import Picture, PromptItem
+
+PROMPTS = ("a red handwritten three", "a blue handwritten seven", "green")
+
+
+def pattern(width: int, height: int, shift: int = 0) -> Image.Image:
+    """A picture with detail in every channel, from integers alone."""
+    y, x, c = np.mgrid[:height, :width, :3]
+    return Image.fromarray(((x * 7 + y * 13 + c * 50 + x * y * (c + 1) + shift * 31) % 256).astype(np.uint8))
+
+
+def write_pictures(folder: Path, size: tuple[int, int] = (26, 20), prompts: tuple[str, ...] = PROMPTS) -> list[Picture]:
+    """One picture for each prompt, not square."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = []
+    for number, prompt in enumerate(prompts):
+        path = folder / f"{number}.png"
+        pattern(*size, shift=number).save(path)
+        pictures.append(Picture(path, PromptItem(f"p{number}", prompt), seed=number))
+    return pictures
