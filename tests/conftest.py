@@ -25,8 +25,8 @@ install_import_hook(["fewstep.core", "fewstep.methods"], "beartype.beartype")
 TESTS = Path(__file__).parent
 # where networks are asked and their answers compared: what another processor could round to another verdict
 NUMERIC = {
-    *("backbones", "core", "data", "demo", "distributed", "evaluation", "export", "methods"),
-    *("roles", "sampling", "scores", "training"),
+    *("backbones", "core", "data", "demo", "distributed", "embedded", "evaluation", "export"),
+    *("methods", "roles", "sampling", "scores", "training"),
 }
 
 

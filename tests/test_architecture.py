@@ -17,9 +17,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core"},
     "backbones": {
         *("torch", "jaxtyping", "pydantic", "safetensors", "diffusers", "transformers", "huggingface_hub"),
-        *("fewstep.core", "fewstep.hub", "fewstep.demo.assets"),
+        *("fewstep.core", "fewstep.hub", "fewstep.embedded.assets"),
     },
     "distributed": {"torch"},
+    # near the ground; scikit-learn only where the teacher is made again
+    "embedded": {"torch", "numpy", "safetensors", "sklearn"},
     "roles": {
         *("torch", "jaxtyping", "peft", "bitsandbytes", "pydantic"),
         *("fewstep.core", "fewstep.backbones.protocol", "fewstep.distributed"),
@@ -32,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"pydantic", "filelock", "safetensors", "fewstep", "fewstep.config"},
     "data": {
         *("torch", "numpy", "pydantic", "safetensors", "datasets", "fewstep.core.conditioning"),
-        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.demo.digits", "fewstep.prompts"),
+        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.embedded.digits", "fewstep.prompts"),
     },
     "sampling": {
         *("torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs", "fewstep.prompts"),
@@ -44,12 +46,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scores": {
         *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
         *("rapidocr", "rapidfuzz", "fewstep", "fewstep.hub"),
-        *("fewstep.demo.assets", "fewstep.demo.classifier", "fewstep.demo.digits"),
+        *("fewstep.embedded.assets", "fewstep.embedded.classifier", "fewstep.embedded.digits"),
     },
     "evaluation": {
         *("torch", "PIL", "pydantic", "safetensors", "huggingface_hub", "rich", "datasets"),
         *("fewstep", "fewstep.backbones", "fewstep.config.evaluation_config", "fewstep.runs", "fewstep.sampling"),
-        *("fewstep.prompts", "fewstep.scores", "fewstep.demo.digits"),
+        *("fewstep.prompts", "fewstep.scores", "fewstep.embedded.digits"),
     },
     "training": {
         *("torch", "PIL", "pydantic", "rich"),

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.demo import flow_training
-from fewstep.demo.digits import all_prompts, prompt_for
 from fewstep.demo.flow_training import FlowSettings, LatentPool
 from fewstep.demo.teacher import PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
+from fewstep.embedded.digits import all_prompts, prompt_for
 from fewstep.errors import NonFiniteError
 
 

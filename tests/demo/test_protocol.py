@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.demo.classifier import DigitClassifier, Predictions
-from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS, BaseDigits, full_prompts, open_colour_prompts
 from fewstep.demo.protocol import METRICS, Judge, PromptSet, Row, full_set, mean_row, open_set, real_diversity
+from fewstep.embedded.classifier import DigitClassifier, Predictions
+from fewstep.embedded.digits import NUM_COLOURS, NUM_DIGITS, BaseDigits, full_prompts, open_colour_prompts
 
 PICTURES = 2 * NUM_DIGITS * NUM_COLOURS
 

@@ -8,11 +8,12 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
-from fewstep.demo import assets, rebuild
-from fewstep.demo.digits import NUM_BASE_DIGITS
+from fewstep.demo import rebuild
 from fewstep.demo.flow_training import FlowSettings
 from fewstep.demo.rebuild import ClassifierSettings, RebuildSettings, VaeSettings
 from fewstep.demo.teacher import load_teacher
+from fewstep.embedded import assets
+from fewstep.embedded.digits import NUM_BASE_DIGITS
 from fewstep.errors import ConfigError
 
 pytest.importorskip("sklearn")

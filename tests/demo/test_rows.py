@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fewstep.demo import verify
-from fewstep.demo.classifier import DigitClassifier
 from fewstep.demo.protocol import METRICS, Draw, Judge, Row, full_set, open_set
 from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, best_guidance, measure_teacher
 from fewstep.demo.verify import compare
+from fewstep.embedded.classifier import DigitClassifier
 from fewstep.errors import CheckpointError
 
 

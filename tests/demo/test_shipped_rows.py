@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fewstep.demo import assets
 from fewstep.demo.protocol import NOISE_SEEDS
 from fewstep.demo.rows import GUIDANCES, best_guidance, load_judge, load_teacher, read_rows, student_sigmas
 from fewstep.demo.verify import compare_rows, verify
+from fewstep.embedded import assets
 
 
 def test_the_teacher_at_50_steps_is_close_enough_to_real_data_to_be_distilled() -> None:

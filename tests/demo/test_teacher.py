@@ -10,9 +10,9 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
 from fewstep.demo import teacher
-from fewstep.demo.digits import all_prompts
 from fewstep.demo.teacher import TeacherNetworks
 from fewstep.demo.vae import build_vae, store_latent_statistics
+from fewstep.embedded.digits import all_prompts
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from fewstep.demo import vae
-from fewstep.demo.digits import BaseDigits, DigitImages, draw_pool
+from fewstep.embedded.digits import BaseDigits, DigitImages, draw_pool
 
 
 def test_bytes_survive_the_way_to_floats_and_back() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
 
-from fewstep.demo.assets import assets_folder
+from fewstep.embedded.assets import assets_folder
 
 # a CLIP tokenizer of 117 words that ships with the package
 TOKENIZER = assets_folder() / "teacher" / "tokenizer" / "tokenizer.json"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fewstep.demo.assets import load_held_out
-from fewstep.demo.digits import NUM_COLOURS, draw_prompted, full_prompts
+from fewstep.embedded.assets import load_held_out
+from fewstep.embedded.digits import NUM_COLOURS, draw_prompted, full_prompts
 from fewstep.scores.protocol import Picture, PromptItem
 
 

@@ -48,7 +48,7 @@ def test_the_type_marker_is_in_the_wheel(installed: Installed) -> None:
 
 
 def test_the_shipped_files_in_the_wheel_are_whole(installed: Installed) -> None:
-    program = "from fewstep.demo.assets import check_files; print(check_files().is_dir())"
+    program = "from fewstep.embedded.assets import check_files; print(check_files().is_dir())"
     assert installed.python("-c", program).stdout == "True\n"
 
 

@@ -54,7 +54,7 @@ class Checkpoint:
 def locate(model: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder or a repository id."""
     if model == EMBEDDED_TEACHER:
-        from fewstep.demo.assets import load_teacher_folder
+        from fewstep.embedded.assets import load_teacher_folder
 
         return str(load_teacher_folder())
     if model.startswith("fewstep:"):

@@ -1,1 +1,1 @@
-"""The embedded default: a small but genuine teacher, its classifier, its reference, and their rebuild."""
+"""The demo: distil the embedded teacher and compare the student with it; and how that teacher was made."""

@@ -13,8 +13,15 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from fewstep.demo.classifier import DigitClassifier
-from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS, BaseDigits, draw_prompted, full_prompts, open_colour_prompts
+from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.digits import (
+    NUM_COLOURS,
+    NUM_DIGITS,
+    BaseDigits,
+    draw_prompted,
+    full_prompts,
+    open_colour_prompts,
+)
 from fewstep.sampling.generate import TextToImage
 from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
 from fewstep.scores.statistics.frechet import frechet_distance

@@ -4,7 +4,7 @@ The work is cut into stages. Each leaves its result in the output folder and is 
 interrupted rebuild goes on where it stopped; the longest stage also saves its state every thousand steps.
 
     OUTPUT/work/     what only the rebuild needs: fp32 autoencoder, fp32 networks, the state of an unfinished training
-    OUTPUT/assets/   what ships: copy it over the package's ``demo/assets``
+    OUTPUT/assets/   what ships: copy it over the package's ``embedded/assets``
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from fewstep.demo import assets
-from fewstep.demo.classifier import read_classifier, save_classifier, train_classifier
-from fewstep.demo.digits import (
+from fewstep.demo.flow_training import FlowSettings, LatentPool, train_flow
+from fewstep.demo.teacher import TeacherNetworks, assemble_pipeline, build_networks, build_tokenizer, save_teacher
+from fewstep.demo.vae import encode_means, psnr, store_latent_statistics, train_vae
+from fewstep.embedded import assets
+from fewstep.embedded.classifier import read_classifier, save_classifier, train_classifier
+from fewstep.embedded.digits import (
     NUM_COLOURS,
     NUM_DIGITS,
     BaseDigits,
@@ -33,9 +36,6 @@ from fewstep.demo.digits import (
     load_base_digits,
     split_base_digits,
 )
-from fewstep.demo.flow_training import FlowSettings, LatentPool, train_flow
-from fewstep.demo.teacher import TeacherNetworks, assemble_pipeline, build_networks, build_tokenizer, save_teacher
-from fewstep.demo.vae import encode_means, psnr, store_latent_statistics, train_vae
 from fewstep.errors import ConfigError
 
 Progress = Callable[[str], None]

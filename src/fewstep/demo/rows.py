@@ -13,7 +13,6 @@ from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.recipe import load_recipe
-from fewstep.demo import assets
 from fewstep.demo.protocol import (
     NOISE_SEEDS,
     Draw,
@@ -26,6 +25,7 @@ from fewstep.demo.protocol import (
     open_set,
     real_diversity,
 )
+from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 from fewstep.sampling.generate import TextToImage, load_generator
 from fewstep.sampling.sampler import teacher_sigmas

@@ -24,11 +24,11 @@ from rich.console import Console
 import fewstep
 from fewstep.config.identity import config_hash, identity
 from fewstep.config.recipe import Recipe, load_recipe
-from fewstep.demo import assets
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import NOISE_SEEDS, Judge, Row, draw_with, mean_row
 from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
 from fewstep.demo.rows import load_judge, read_rows
+from fewstep.embedded import assets
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json

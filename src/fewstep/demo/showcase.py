@@ -10,8 +10,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from fewstep.demo.digits import NUM_COLOURS, full_prompts, open_colour_prompts
 from fewstep.demo.protocol import Draw, Pixels
+from fewstep.embedded.digits import NUM_COLOURS, full_prompts, open_colour_prompts
 
 COLUMNS = NUM_COLOURS
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fewstep.demo.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
+from fewstep.embedded.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
 
 MAX_SEQUENCE_LENGTH = 1
 NUM_CLIP_TOKENS = 6

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fewstep.bounds import MAX_SCALE, MAX_STEPS, MAX_THREADS, require_between
-from fewstep.demo.digits import IMAGE_SIZE
 from fewstep.demo.protocol import METRICS, NOISE_SEEDS, Judge, Row, draw_with
 from fewstep.demo.rows import load_judge, read_rows
+from fewstep.embedded.digits import IMAGE_SIZE
 from fewstep.errors import ConfigError
 from fewstep.sampling.generate import TextToImage, load_generator
 

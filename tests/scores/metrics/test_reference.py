@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fewstep.demo.assets import load_reference
+from fewstep.embedded.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.feature_metric import ReferenceSettings
 from fewstep.scores.metrics.fid import FidMetric

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 from transformers import Dinov2Config, Dinov2Model
 
-from fewstep.demo.assets import load_classifier
+from fewstep.embedded.assets import load_classifier
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.vendi import VendiMetric, VendiSettings
 from fewstep.scores.networks.extractors import ClipExtractor, Extractor, create_extractor

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fewstep.demo.classifier import DigitClassifier
-from fewstep.demo.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
+from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
 from fewstep.errors import ConfigError
 from fewstep.scores.pictures import cannot_score, read_images
 from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, Picture, PromptItem
@@ -28,7 +28,7 @@ class DigitsMetric(ImageMetric):
     )
 
     def check(self, items: Sequence[PromptItem]) -> None:
-        from fewstep.demo.assets import CLASSIFIER_FILE, check_files
+        from fewstep.embedded.assets import CLASSIFIER_FILE, check_files
 
         if self.settings.source is not None:
             raise ConfigError(f"digits.source is {self.settings.source}, but its classifier ships inside the package.")
@@ -43,7 +43,7 @@ class DigitsMetric(ImageMetric):
     _classifier: DigitClassifier | None = None
 
     def load(self, device: torch.device) -> None:
-        from fewstep.demo.assets import load_classifier
+        from fewstep.embedded.assets import load_classifier
 
         self._classifier = load_classifier().to(device)
         self._device = device

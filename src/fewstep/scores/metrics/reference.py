@@ -88,7 +88,7 @@ class ReferenceSource:
     def digest(self) -> str:
         """Hash of the reference's content; the same pictures under another path have the same one."""
         if self.path is None:
-            from fewstep.demo.assets import REFERENCE_FILE, check_files
+            from fewstep.embedded.assets import REFERENCE_FILE, check_files
 
             return _hash_of([check_files(under=REFERENCE_FILE)])
         try:
@@ -109,8 +109,8 @@ class ReferenceSource:
             ConfigError: A picture cannot be read, or the file holds something else.
         """
         if self.path is None:
-            from fewstep.demo.assets import load_reference
-            from fewstep.demo.digits import NUM_COLOURS, NUM_DIGITS
+            from fewstep.embedded.assets import load_reference
+            from fewstep.embedded.digits import NUM_COLOURS, NUM_DIGITS
 
             features = load_reference()
             return Reference(features, torch.arange(len(features)) % (NUM_DIGITS * NUM_COLOURS))

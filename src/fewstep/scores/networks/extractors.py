@@ -264,7 +264,7 @@ class DigitsExtractor(Extractor):
     )
 
     def check(self) -> None:
-        from fewstep.demo.assets import CLASSIFIER_FILE, check_files
+        from fewstep.embedded.assets import CLASSIFIER_FILE, check_files
 
         check_files(under=CLASSIFIER_FILE)
 
@@ -272,12 +272,12 @@ class DigitsExtractor(Extractor):
         raise ConfigError("The extractor digits ships inside the package; there is nothing to convert.")
 
     def _build(self) -> nn.Module:
-        from fewstep.demo.assets import load_classifier
+        from fewstep.embedded.assets import load_classifier
 
         return load_classifier()
 
     def prepare(self, image: Image.Image) -> Tensor:
-        from fewstep.demo.digits import IMAGE_SIZE
+        from fewstep.embedded.digits import IMAGE_SIZE
 
         if image.size != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(

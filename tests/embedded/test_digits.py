@@ -5,8 +5,8 @@ import sys
 import pytest
 import torch
 
-from fewstep.demo import digits
-from fewstep.demo.digits import BaseDigits
+from fewstep.embedded import digits
+from fewstep.embedded.digits import BaseDigits
 from fewstep.errors import ConfigError
 
 

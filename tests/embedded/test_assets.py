@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.demo import assets
+from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 
 

@@ -13,8 +13,8 @@ from fewstep.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fewstep.demo.classifier import DigitClassifier
-    from fewstep.demo.digits import BaseDigits
+    from fewstep.embedded.classifier import DigitClassifier
+    from fewstep.embedded.digits import BaseDigits
 
 TEACHER_FOLDER = "teacher"
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -26,7 +26,7 @@ MANIFEST_FILE = "manifest.json"
 
 def assets_folder() -> Path:
     """Find the folder of the shipped files inside the installed package."""
-    return Path(str(resources.files("fewstep.demo"))) / "assets"
+    return Path(str(resources.files("fewstep.embedded"))) / "assets"
 
 
 def sha256_of(path: Path) -> str:
@@ -96,8 +96,8 @@ def load_teacher_folder(folder: Path | None = None) -> Path:
 
 
 def load_classifier(folder: Path | None = None) -> DigitClassifier:
-    """Check and load the classifier, ready for :meth:`~fewstep.demo.classifier.DigitClassifier.predict`."""
-    from fewstep.demo.classifier import read_classifier
+    """Check and load the classifier, ready for :meth:`~fewstep.embedded.classifier.DigitClassifier.predict`."""
+    from fewstep.embedded.classifier import read_classifier
 
     return read_classifier(check_files(folder, under=CLASSIFIER_FILE))
 
@@ -113,7 +113,7 @@ def load_held_out(folder: Path | None = None) -> BaseDigits:
     """Check and load the base digits that neither teacher nor classifier has seen, scaled to [0, 1]."""
     from safetensors.torch import load_file
 
-    from fewstep.demo.digits import BaseDigits
+    from fewstep.embedded.digits import BaseDigits
 
     stored = load_file(check_files(folder, under=HELD_OUT_FILE))
     return BaseDigits(stored["images"].float() / 16, stored["digits"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.demo.digits import IMAGE_SIZE, NUM_COLOURS, NUM_DIGITS, DigitImages
+from fewstep.embedded.digits import IMAGE_SIZE, NUM_COLOURS, NUM_DIGITS, DigitImages
 
 NUM_FEATURES = 64
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.demo import classifier
-from fewstep.demo.classifier import DigitClassifier
-from fewstep.demo.digits import BaseDigits, DigitImages, draw_pool
+from fewstep.embedded import classifier
+from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.digits import BaseDigits, DigitImages, draw_pool
 from tests.closeness import additions, assert_rounded_alike, assert_same_bits
 
 
