@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan
 from fewstep.evaluation.models import ModelEntry, Role, Sampling
 from fewstep.evaluation.prompt_sets import PromptSet
-from fewstep.scores.protocol import (
+from fewstep.scores.metric import (
     ImageMetric,
     MetricCard,
     MetricError,

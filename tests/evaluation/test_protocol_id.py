@@ -15,7 +15,7 @@ from fewstep.evaluation.protocol_id import (
     protocol_id,
     require_comparable,
 )
-from fewstep.scores.protocol import MetricSettings
+from fewstep.scores.metric import MetricSettings
 from tests.evaluation.pictures import Brightness, plan_of, record
 
 

@@ -13,7 +13,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.scoring import Scored, score
-from fewstep.scores.protocol import Metric, MetricError, MetricSettings
+from fewstep.scores.metric import Metric, MetricError, MetricSettings
 from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, plan_of
 
 PLAN = plan_of("a", "b", "c", seeds=(0, 1))

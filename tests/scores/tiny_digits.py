@@ -7,7 +7,7 @@ from PIL import Image
 
 from fewstep.embedded.assets import load_held_out
 from fewstep.embedded.digits import NUM_COLOURS, draw_prompted, full_prompts
-from fewstep.scores.protocol import Picture, PromptItem
+from fewstep.scores.metric import Picture, PromptItem
 
 
 def write_digits(folder: Path, kinds: Sequence[int], *, seeds: int = 1, noise: int = 0) -> list[Picture]:

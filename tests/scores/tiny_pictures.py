@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fewstep.scores.protocol import Picture, PromptItem
+from fewstep.scores.metric import Picture, PromptItem
 
 PROMPTS = ("a red handwritten three", "a blue handwritten seven", "green")
 

@@ -15,7 +15,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.scoring import require_finite
 from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.sampling.pictures import require_writable, save_picture
-from fewstep.scores.protocol import ImageMetric, Metric, Picture, PromptItem, SetMetric
+from fewstep.scores.metric import ImageMetric, Metric, Picture, PromptItem, SetMetric
 from fewstep.scores.registry import check_metrics, create_metrics
 
 BEST_FILE = "best.json"

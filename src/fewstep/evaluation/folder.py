@@ -13,8 +13,8 @@ from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
+from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.metrics.reference import PICTURE_SUFFIXES
-from fewstep.scores.protocol import Picture, PromptItem
 
 T = TypeVar("T")
 

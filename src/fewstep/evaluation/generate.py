@@ -16,8 +16,8 @@ from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
 from fewstep.sampling.generate import fastest_device
 from fewstep.sampling.pictures import require_writable, save_picture
-from fewstep.scores.picture_files import is_whole_png
-from fewstep.scores.protocol import PromptItem
+from fewstep.scores.metric import PromptItem
+from fewstep.scores.pictures import is_whole_png
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fewstep.scores.protocol import MetricCard, SetMetric
+from fewstep.scores.metric import MetricCard, SetMetric
 from fewstep.scores.registry import metric_class, metric_names
 
 HEAD = """# Metrics

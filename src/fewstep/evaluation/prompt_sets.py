@@ -17,7 +17,7 @@ from typing import Any
 from fewstep.errors import ConfigError
 from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
 from fewstep.prompts.text import require_prompt
-from fewstep.scores.protocol import PromptItem
+from fewstep.scores.metric import PromptItem
 
 Row = Mapping[str, Any]
 ID_COLUMNS = ("id", "item_id", "image_id")

@@ -16,7 +16,7 @@ import fewstep
 from fewstep.errors import ConfigError
 from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.evaluation.models import Role, Sampling
-from fewstep.scores.protocol import Metric
+from fewstep.scores.metric import Metric
 
 PACKAGES = ("torch", "diffusers", "transformers")
 NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
-from fewstep.scores.protocol import Finding, Picture
+from fewstep.scores.metric import Finding, Picture
 from fewstep.seals import BrokenSealError, seal
 
 

@@ -11,7 +11,7 @@ from fewstep.evaluation.results import arrow, format_value
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
 from fewstep.files import explain_write_errors
-from fewstep.scores.protocol import MetricCard
+from fewstep.scores.metric import MetricCard
 
 CHART_WIDTH, BAR_HEIGHT, LABEL_WIDTH = 340.0, 26.0, 110.0
 METHODS = (

@@ -14,7 +14,7 @@ from fewstep.evaluation.generate import strip_seeds
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
 from fewstep.files import UnreadableError
-from fewstep.scores.picture_files import read_picture
+from fewstep.scores.pictures import read_picture
 
 SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""

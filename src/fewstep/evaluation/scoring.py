@@ -17,7 +17,7 @@ from fewstep.evaluation.protocol_id import ProtocolId, conditions, metric_condit
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.records import FeatureStore, FindingStore, key_of
 from fewstep.sampling.generate import fastest_device
-from fewstep.scores.protocol import Finding, ImageMetric, Metric, MetricError, Picture, SetMetric
+from fewstep.scores.metric import Finding, ImageMetric, Metric, MetricError, Picture, SetMetric
 
 
 @dataclass(frozen=True)

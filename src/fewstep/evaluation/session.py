@@ -26,7 +26,7 @@ from fewstep.evaluation.report import write_report
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import score
 from fewstep.evaluation.table import make_table, measured
-from fewstep.scores.protocol import Metric
+from fewstep.scores.metric import Metric
 from fewstep.scores.registry import check_metrics, create_metrics
 
 Phase = Literal["generate", "score", "both"]

@@ -11,7 +11,7 @@ from fewstep.evaluation.folder import ModelRecord
 from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
-from fewstep.scores.protocol import ImageMetric, SetMetric
+from fewstep.scores.metric import ImageMetric, SetMetric
 
 
 @dataclass(frozen=True)

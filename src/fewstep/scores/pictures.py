@@ -1,49 +1,88 @@
-"""Pictures on their way into a metric and scores on their way out; what goes wrong names the picture."""
+"""The one place that opens a picture file: whatever somebody brings is RGB pixels or a reason why not."""
 
-from collections.abc import Sequence
+import warnings
+from pathlib import Path
 
-import torch
-from PIL import Image
-from torch import Tensor
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from fewstep.files import UnreadableError
-from fewstep.scores.protocol import MetricError, Picture
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""What is decoded, whatever a file is called; Pillow would also hand files of some formats to other programs."""
+MAX_PIXELS = 8192 * 8192
+"""Of one picture: decoded and converted, half a gigabyte."""
+MAX_RATIO = 64
+"""The longer side by the shorter: networks that scale the shorter side up make the longer one larger in proportion."""
+BACKGROUND = (255, 255, 255)
 
 
-def read_images(metric: str, pictures: Sequence[Picture]) -> list[Image.Image]:
-    """Read pictures as RGB.
+def read_picture(path: Path) -> Image.Image:
+    """Read a picture as 8-bit RGB.
+
+    Transparent parts show white, 16-bit levels are divided by 256 as Pillow does it for colours, and CMYK is converted;
+    an orientation in the metadata is ignored, as the metrics' originals do.
 
     Raises:
-        MetricError: Naming the picture that cannot be read.
+        UnreadableError: It is missing, is no picture, is damaged, too large, too long, or an animation.
     """
-    return [_read(metric, picture) for picture in pictures]
-
-
-def _read(metric: str, picture: Picture) -> Image.Image:
+    if not path.is_file():
+        raise UnreadableError("it is not a file" if path.exists() else "it is missing")
     try:
-        return picture.image()
-    except UnreadableError as error:
-        raise cannot_score(metric, picture, f"the file cannot be read as a picture: {error}") from error
+        # Pillow reports what it makes of odd files as warnings, of large ones too
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as opened:
+                _check(opened)
+                opened.load()
+                return _rgb(opened)
+    except UnreadableError:
+        raise
+    except UnidentifiedImageError as error:
+        is_empty = path.stat().st_size == 0
+        kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        raise UnreadableError(
+            "it is empty" if is_empty else f"it is no {kinds}, or damaged at its beginning"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableError(f"it has more than {MAX_PIXELS} pixels") from error
+    except Exception as error:
+        # a decoder raises whatever the bytes lead it to; only an error of the disk has a number
+        if isinstance(error, OSError) and error.errno is not None:
+            raise UnreadableError(f"it cannot be read: {error.strerror}") from error
+        raise UnreadableError(f"it is damaged ({str(error) or type(error).__name__})") from error
 
 
-def checked_scores(metric: str, pictures: Sequence[Picture], scores: Tensor) -> list[float]:
-    """One score per picture as a list.
-
-    Raises:
-        MetricError: Naming the first picture whose score is not a finite number.
-    """
-    assert scores.shape == (len(pictures),)
-    values: list[float] = scores.double().cpu().tolist()
-    finite = torch.isfinite(scores).cpu().tolist()
-    for picture, value, good in zip(pictures, values, finite, strict=True):
-        if not good:
-            raise cannot_score(metric, picture, f"its score is {value}")
-    return values
+def is_whole_png(path: Path) -> bool:
+    """Whether a file begins and ends as a PNG does; says nothing of what lies between."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(8) == b"\x89PNG\r\n\x1a\n"
+            file.seek(-12, 2)
+            return begins and file.read() == b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
+    except OSError:
+        return False
 
 
-def cannot_score(metric: str, picture: Picture, reason: str) -> MetricError:
-    """The error for one picture: which metric, which picture, why."""
-    return MetricError(
-        f"{metric} cannot score {picture.path} (prompt {picture.item.id}, seed {picture.seed}): {reason}. "
-        "It was given no score; remove the file and draw the picture again, or leave the metric out."
-    )
+def _check(opened: Image.Image) -> None:
+    """What the header tells, before anything is decoded."""
+    width, height = opened.size
+    if width * height > MAX_PIXELS:
+        raise UnreadableError(f"it has {width} x {height} pixels, more than {MAX_PIXELS}")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise UnreadableError(f"it has {width} x {height} pixels; one side is more than {MAX_RATIO} times the other")
+    # a JPEG with a preview inside counts as several pictures, of which the first is the picture
+    if opened.format in ("PNG", "WEBP") and getattr(opened, "n_frames", 1) > 1:
+        raise UnreadableError(f"it is an animation of {opened.n_frames} pictures")  # type: ignore[attr-defined]
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # grey of 16 bits; Pillow's own conversion cuts it off at 255
+        grey = np.asarray(image, dtype=np.uint32) >> 8
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    ground.alpha_composite(image.convert("RGBA"))
+    return ground.convert("RGB")

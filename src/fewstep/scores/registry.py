@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fewstep.errors import ConfigError, shown
-from fewstep.scores.protocol import Metric, PromptItem
+from fewstep.scores.metric import Metric, PromptItem
 
 _METRICS = "fewstep.scores.metrics"
 BUILT_IN = {

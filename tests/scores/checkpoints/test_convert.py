@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.convert import convert
-from fewstep.scores.protocol import ImageMetric
+from fewstep.scores.metric import ImageMetric
 from fewstep.scores.registry import create_metrics
 from tests.scores import tiny_blip, tiny_clip, tiny_qwen
 from tests.scores.metrics.test_aesthetic import random_head

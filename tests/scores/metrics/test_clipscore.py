@@ -10,9 +10,9 @@ from torch.nn.functional import interpolate
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import MetricError, Picture, PromptItem
 from fewstep.scores.metrics.clipscore import ClipScore, ClipScoreSettings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
-from fewstep.scores.protocol import MetricError, Picture, PromptItem
 from tests.scores.tiny_clip import END, LENGTH, SIZE, START, write_clip
 from tests.scores.tiny_pictures import pattern, write_pictures
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import MetricError, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.digits import DigitsMetric, named
-from fewstep.scores.protocol import MetricError, MetricSettings, Picture, PromptItem
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import pattern
 

@@ -6,8 +6,8 @@ import pytest
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.prompt_sets import load_prompt_set
+from fewstep.scores.metric import PromptItem
 from fewstep.scores.metrics.dpg_questions import fulfilled, questions_of, share_fulfilled
-from fewstep.scores.protocol import PromptItem
 
 HEADER = (
     "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language"

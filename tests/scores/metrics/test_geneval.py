@@ -13,11 +13,11 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metric import MetricError, Picture, PromptItem
 from fewstep.scores.metrics.geneval import GenEvalMetric, GenEvalSettings
 from fewstep.scores.metrics.geneval_rules import CLASSES, COLOURS, Detection, confident
 from fewstep.scores.networks.colour_check import ColourCheck, crop_on_grey
 from fewstep.scores.networks.detector import Detector, box_of, instances
-from fewstep.scores.protocol import MetricError, Picture, PromptItem
 from tests.scores.tiny_clip import END, SIZE, START, write_clip
 from tests.scores.tiny_pictures import pattern
 

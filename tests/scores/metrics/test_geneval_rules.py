@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import PromptItem
 from fewstep.scores.metrics.geneval_rules import (
     CLASSES,
     Detection,
@@ -16,7 +17,6 @@ from fewstep.scores.metrics.geneval_rules import (
     judge,
     relations,
 )
-from fewstep.scores.protocol import PromptItem
 
 Box = tuple[float, float, float, float]
 

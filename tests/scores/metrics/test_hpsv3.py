@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2VLModel
 
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.scores.metric import PromptItem
 from fewstep.scores.metrics.hpsv3 import Hpsv3, Hpsv3Settings, to_transformers
 from fewstep.scores.metrics.hpsv3_prompt import INSTRUCTION
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
-from fewstep.scores.protocol import PromptItem
 from tests.scores.tiny_pictures import write_pictures
 from tests.scores.tiny_qwen import IMAGE, REWARD, write_base, write_hpsv3
 

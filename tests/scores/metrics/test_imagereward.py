@@ -11,9 +11,9 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.blip_names import config_of, to_transformers
+from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.metrics.imagereward import ImageReward, ImageRewardSettings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
-from fewstep.scores.protocol import Picture, PromptItem
 from tests.scores.tiny_blip import SIZE, WORDS, OwnImageReward, write_tokenizer
 from tests.scores.tiny_pictures import write_pictures
 

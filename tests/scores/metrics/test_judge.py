@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.judge import MAX_ANSWER, JudgeMetric, JudgeSettings, rating
-from fewstep.scores.protocol import Finding, MetricError, Picture, PromptItem
 from tests.scores.tiny_pictures import pattern
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics import ocr
 from fewstep.scores.metrics.ocr import OcrMetric, OcrSettings, comparable_text, quoted, strict_score, text_score
-from fewstep.scores.protocol import Finding, MetricError, Picture, PromptItem
 
 
 @cache

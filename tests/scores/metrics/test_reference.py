@@ -17,7 +17,7 @@ from fewstep.scores.metrics.reference import (
     open_reference,
 )
 from fewstep.scores.networks.extractors import DigitsExtractor, Extractor
-from tests.scores.test_picture_files import BAD
+from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
 
 

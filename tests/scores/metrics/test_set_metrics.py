@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import Picture, PromptItem, SetMetric
 from fewstep.scores.metrics.cmmd import mean_discrepancy
 from fewstep.scores.metrics.prompt_diversity import cosine_diversity
 from fewstep.scores.metrics.vendi import vendi_score
 from fewstep.scores.networks.extractors import ClipExtractor
-from fewstep.scores.protocol import Picture, PromptItem, SetMetric
 from fewstep.scores.registry import create_metrics
 from tests.scores.tiny_digits import write_digits
 

@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.dpgbench import DpgBenchMetric, DpgSettings
 from fewstep.scores.networks.vqa import BlipVqa, QwenVqa, VqaName
-from fewstep.scores.protocol import Finding, MetricError, Picture, PromptItem
 from tests.scores.tiny_clip import write_clip
 from tests.scores.tiny_pictures import pattern
 from tests.scores.tiny_vqa import WORDS, write_blip, write_qwen, write_tokenizer

@@ -10,9 +10,9 @@ from transformers import Dinov2Config, Dinov2Model
 
 from fewstep.embedded.assets import load_classifier
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.scores.metric import MetricError
 from fewstep.scores.metrics.vendi import VendiMetric, VendiSettings
 from fewstep.scores.networks.extractors import ClipExtractor, Extractor, create_extractor
-from fewstep.scores.protocol import MetricError
 from tests.closeness import additions, assert_rounded_alike
 from tests.scores.tiny_clip import SIZE, write_clip
 from tests.scores.tiny_digits import write_digits

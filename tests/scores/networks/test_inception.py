@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.convert import convert
+from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.metrics.feature_metric import ReferenceSettings
 from fewstep.scores.metrics.fid import FidMetric
 from fewstep.scores.networks.inception import (
@@ -22,7 +23,6 @@ from fewstep.scores.networks.inception import (
     resize_tf1,
     resize_torch,
 )
-from fewstep.scores.protocol import Picture, PromptItem
 
 RECORDED = json.loads((Path(__file__).parent / "inception.json").read_text(encoding="utf-8"))
 PIXELS = json.loads((Path(__file__).parent / "inception_pixels.json").read_text(encoding="utf-8"))

@@ -14,9 +14,9 @@ from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, write_json
 from fewstep.scores.checkpoints.reading import RECORD_FILE, SAFETENSORS, Convertible
 from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metric import Metric
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
-from fewstep.scores.protocol import Metric
 from fewstep.scores.registry import create_metrics, metric_class, metric_names
 
 

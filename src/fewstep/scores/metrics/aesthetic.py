@@ -14,11 +14,11 @@ from torch.nn.functional import normalize
 from fewstep.bounds import Place
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file, has_file
+from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.clip import without_positions
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
 from fewstep.scores.networks.preprocessing import cropped_square, normalised
-from fewstep.scores.protocol import MetricCard, MetricSettings, Picture, PromptItem
 
 OWN_WEIGHTS = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 _HEAD = re.compile(r"(?:.*\.)?(layers\.\d+\.(?:weight|bias))")

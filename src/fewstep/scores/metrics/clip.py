@@ -14,10 +14,10 @@ from torch.nn.functional import normalize
 from fewstep.bounds import Place
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file
+from fewstep.scores.metric import MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.preprocessing import Pixels, normalised
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
-from fewstep.scores.protocol import MetricSettings, Picture, PromptItem
 
 
 class TokenizerSettings(MetricSettings):

@@ -4,9 +4,9 @@ from typing import ClassVar, Literal
 
 from PIL import Image
 
+from fewstep.scores.metric import MetricCard
 from fewstep.scores.metrics.clip import ClipMetric, TokenizerSettings
 from fewstep.scores.networks.preprocessing import Pixels, cropped_square, cropped_square_of_floats
-from fewstep.scores.protocol import MetricCard
 
 
 class ClipScoreSettings(TokenizerSettings):

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
+from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, ReferenceSettings
 from fewstep.scores.metrics.reference import Reference, Statistics
 from fewstep.scores.networks.extractors import ClipExtractor, ExtractorName
-from fewstep.scores.protocol import MetricCard, Picture
 from fewstep.scores.statistics.features import Features, checked_pair
 
 BANDWIDTH = 10.0

@@ -8,8 +8,7 @@ import torch
 from fewstep.embedded.classifier import DigitClassifier
 from fewstep.embedded.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
 from fewstep.errors import ConfigError
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, Picture, PromptItem
+from fewstep.scores.metric import Finding, ImageMetric, MetricCard, Picture, PromptItem, cannot_score, read_images
 
 
 class DigitsMetric(ImageMetric):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewstep.errors import ConfigError
-from fewstep.scores.protocol import PromptItem
+from fewstep.scores.metric import PromptItem
 
 
 @dataclass(frozen=True)

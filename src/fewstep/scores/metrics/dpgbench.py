@@ -7,10 +7,18 @@ from pydantic import Field
 
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metric import (
+    Finding,
+    ImageMetric,
+    MetricCard,
+    MetricSettings,
+    Picture,
+    PromptItem,
+    cannot_score,
+    read_images,
+)
 from fewstep.scores.metrics.dpg_questions import questions_of, share_fulfilled
 from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, Vqa, VqaName
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
 
 PERCENT = 100.0
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from fewstep.bounds import Place
 from fewstep.errors import ConfigError
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
+from fewstep.scores.metric import MetricSettings, Picture, PromptItem, SetMetric, cannot_score, read_images
 from fewstep.scores.metrics.reference import (
     Reference,
     ReferenceSource,
@@ -21,8 +22,6 @@ from fewstep.scores.metrics.reference import (
     open_reference,
 )
 from fewstep.scores.networks.extractors import Extractor, ExtractorName, create_extractor
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import MetricSettings, Picture, PromptItem, SetMetric
 
 
 class FeatureSettings(MetricSettings):

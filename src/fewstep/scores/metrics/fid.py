@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric
 from fewstep.scores.metrics.reference import Reference, Statistics
 from fewstep.scores.networks.extractors import InceptionExtractor
-from fewstep.scores.protocol import MetricCard, Picture
 from fewstep.scores.statistics.frechet import frechet_distance, gaussian_distance
 
 

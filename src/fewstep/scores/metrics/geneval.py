@@ -10,11 +10,19 @@ from pydantic import Field
 from fewstep.bounds import Place
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.metric import (
+    Finding,
+    ImageMetric,
+    MetricCard,
+    MetricSettings,
+    Picture,
+    PromptItem,
+    cannot_score,
+    read_images,
+)
 from fewstep.scores.metrics.geneval_rules import TAGS, check_facts, confident, judge
 from fewstep.scores.networks.colour_check import ColourCheck
 from fewstep.scores.networks.detector import Detector
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
 
 
 class GenEvalSettings(MetricSettings):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.errors import ConfigError
-from fewstep.scores.protocol import PromptItem
+from fewstep.scores.metric import PromptItem
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")

@@ -8,11 +8,11 @@ from fewstep.errors import CheckpointError
 from fewstep.scores.checkpoints.open_clip_names import config_of, is_open_clip, to_transformers
 from fewstep.scores.checkpoints.reading import StoredNetwork, read_tensors
 from fewstep.scores.checkpoints.source import fetch_file, is_present
+from fewstep.scores.metric import MetricCard
 from fewstep.scores.metrics.clip import ClipMetric, TokenizerSettings
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE
 from fewstep.scores.networks.preprocessing import Pixels, padded_square
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
-from fewstep.scores.protocol import MetricCard
 
 
 class Hpsv2Settings(TokenizerSettings):

@@ -13,12 +13,11 @@ from fewstep.bounds import Place
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file
+from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem, cannot_score
 from fewstep.scores.metrics.hpsv3_prompt import IMAGE_TOKEN, REWARD_TOKEN, question
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
-from fewstep.scores.pictures import cannot_score
-from fewstep.scores.protocol import MetricCard, MetricSettings, Picture, PromptItem
 
 OWN_WEIGHTS = ("HPSv3.safetensors",)
 # every picture is scaled to this many pixels, in multiples of two patches: 448 x 448 for a square

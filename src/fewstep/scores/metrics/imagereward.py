@@ -18,12 +18,12 @@ from fewstep.scores.checkpoints.blip_names import (
 )
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file, is_present
+from fewstep.scores.metric import MetricCard, Picture, PromptItem
 from fewstep.scores.metrics.clip import TokenizerSettings
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
 from fewstep.scores.networks.preprocessing import cropped_square, normalised
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
-from fewstep.scores.protocol import MetricCard, Picture, PromptItem
 
 # mean and deviation of the reward over its training pictures, by its authors
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072

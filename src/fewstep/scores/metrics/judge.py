@@ -18,8 +18,16 @@ from pydantic import BaseModel, Field
 from fewstep.bounds import Name, Place
 from fewstep.errors import ConfigError, shown
 from fewstep.files import UnreadableError, parse_json
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
+from fewstep.scores.metric import (
+    Finding,
+    ImageMetric,
+    MetricCard,
+    MetricSettings,
+    Picture,
+    PromptItem,
+    cannot_score,
+    read_images,
+)
 
 INSTRUCTION = (
     "You see a picture that a model drew for a prompt. Rate from 0 to 10 how well the picture shows what the prompt "

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, prompt_numbers
 from fewstep.scores.metrics.reference import Reference, Statistics
 from fewstep.scores.networks.extractors import InceptionExtractor
-from fewstep.scores.protocol import MetricCard, Picture
 from fewstep.scores.statistics.kernel import kernel_distance
 
 

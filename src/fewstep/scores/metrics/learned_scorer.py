@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source, has_file
-from fewstep.scores.pictures import checked_scores, read_images
-from fewstep.scores.protocol import ImageMetric, Picture
+from fewstep.scores.metric import ImageMetric, Picture, checked_scores, read_images
 
 CONFIG_FILE = "config.json"
 

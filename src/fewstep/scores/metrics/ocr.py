@@ -12,8 +12,16 @@ from PIL import Image
 from pydantic import Field
 
 from fewstep.errors import ConfigError
-from fewstep.scores.pictures import cannot_score, read_images
-from fewstep.scores.protocol import Finding, ImageMetric, MetricCard, MetricSettings, Picture, PromptItem
+from fewstep.scores.metric import (
+    Finding,
+    ImageMetric,
+    MetricCard,
+    MetricSettings,
+    Picture,
+    PromptItem,
+    cannot_score,
+    read_images,
+)
 
 MODELS = "PP-OCRv6 small"
 # straight quotes, or a pair of typographic ones

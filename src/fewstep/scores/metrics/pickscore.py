@@ -6,9 +6,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from fewstep.scores.metric import MetricCard
 from fewstep.scores.metrics.clip import ClipMetric, TokenizerSettings
 from fewstep.scores.networks.preprocessing import Pixels, cropped_square
-from fewstep.scores.protocol import MetricCard
 
 
 class PickScoreSettings(TokenizerSettings):

@@ -6,10 +6,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.bounds import Count
+from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, ReferenceSettings
 from fewstep.scores.metrics.reference import Reference, Statistics
 from fewstep.scores.networks.extractors import InceptionExtractor
-from fewstep.scores.protocol import MetricCard, Picture
 from fewstep.scores.statistics.prdc import prdc
 
 

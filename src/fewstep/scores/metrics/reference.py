@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.scores.networks.extractors import Extractor
-from fewstep.scores.picture_files import read_picture
+from fewstep.scores.pictures import read_picture
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE_SUFFIXES = (".safetensors", ".npz")

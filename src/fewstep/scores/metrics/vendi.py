@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.errors import ConfigError
+from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import FeatureMetric, FeatureSettings, prompt_numbers
 from fewstep.scores.networks.extractors import Dinov2Extractor, ExtractorName
-from fewstep.scores.protocol import MetricCard, Picture
 
 
 class VendiSettings(FeatureSettings):

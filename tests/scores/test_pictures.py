@@ -15,9 +15,8 @@ from PIL import Image
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.report_pictures import tile
 from fewstep.files import UnreadableError
-from fewstep.scores.picture_files import MAX_PIXELS, MAX_RATIO, is_whole_png, read_picture
-from fewstep.scores.pictures import read_images
-from fewstep.scores.protocol import MetricError, Picture, PromptItem
+from fewstep.scores.metric import MetricError, Picture, PromptItem, read_images
+from fewstep.scores.pictures import MAX_PIXELS, MAX_RATIO, is_whole_png, read_picture
 
 COLOURS = np.array([[[200, 10, 30], [0, 255, 90]], [[1, 2, 3], [77, 77, 77]]], dtype=np.uint8)
 
