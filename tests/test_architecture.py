@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep.core", "fewstep.methods.terms", "fewstep.roles.weights", "fewstep.backbones"),
     },
     "prompts": {"pyarrow"},
-    "runs": {"pydantic", "filelock", "safetensors", "fewstep", "fewstep.config"},
+    "runs": {"torch", "pydantic", "filelock", "safetensors", "fewstep", "fewstep.config", "fewstep.distributed"},
     "data": {
         *("torch", "numpy", "pydantic", "safetensors", "datasets", "fewstep.core.conditioning"),
         *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.embedded.digits", "fewstep.prompts"),

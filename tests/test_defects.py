@@ -25,8 +25,8 @@ from fewstep.distributed.world import alone
 from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
+from fewstep.runs.checkpoint import checkpoints
 from fewstep.sampling.generate import load_generator
-from fewstep.training.checkpoint import checkpoints
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny

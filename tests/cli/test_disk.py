@@ -17,7 +17,7 @@ import pytest
 import torch.distributed.checkpoint as dcp
 
 from fewstep.cli.main import execute
-from fewstep.training.checkpoint import checkpoints, verify_checkpoint
+from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
 from tests.training.test_run import assert_same_state
 from tests.training.tiny_run import recipe, run, saved_state, write_inputs
 

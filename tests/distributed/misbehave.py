@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError
-from fewstep.training import checkpoint
+from fewstep.runs import saving
 from fewstep.training.trainer import StepReport, Trainer
 
 SIGNALS = {
@@ -32,7 +32,7 @@ def act(action: str) -> None:
     if action in SIGNALS:
         os.kill(os.getpid(), SIGNALS[action])
     elif action == "full-disk":
-        checkpoint._sealed = full_disk  # type: ignore[assignment]
+        saving._sealed = full_disk  # type: ignore[assignment]
     elif action == "fail":
         raise CheckpointError("The disk of this process is broken; replace it.")
     elif action == "poison":

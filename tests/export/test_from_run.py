@@ -11,7 +11,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export.export import export
 from fewstep.runs.folder import RunFolder
-from fewstep.training.checkpoint import save_checkpoint
+from fewstep.runs.saving import save_checkpoint
 from tests.backbones import tiny
 
 NUM_STEPS = 6

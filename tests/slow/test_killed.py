@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.training.checkpoint import checkpoints, verify_checkpoint
+from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
 from tests.distributed.conftest import start
 from tests.distributed.test_spread import assert_same_run
 from tests.training.tiny_run import write_inputs

@@ -9,7 +9,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.errors import ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
 from fewstep.export.weights import read_student
-from fewstep.training.checkpoint import checkpoints, completed_steps, pointed_to
+from fewstep.runs.checkpoint import checkpoints, completed_steps, pointed_to
 from tests.training.test_run import metrics
 from tests.training.tiny_run import run
 

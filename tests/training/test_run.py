@@ -13,8 +13,8 @@ from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.distributed.sharding import local
 from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.weights import read_student
+from fewstep.runs.checkpoint import checkpoints
 from fewstep.training import run as run_module
-from fewstep.training.checkpoint import checkpoints
 from fewstep.training.run import choose_device, train
 from fewstep.training.trainer import StepReport, Trainer
 from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state

@@ -32,8 +32,8 @@ from fewstep.embedded import assets
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.runs.checkpoint import checkpoints, completed_steps
 from fewstep.sampling.generate import load_generator
-from fewstep.training.checkpoint import checkpoints, completed_steps
 from fewstep.training.run import train
 
 RECIPE = "digits"

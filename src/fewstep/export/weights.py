@@ -14,8 +14,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.lora import product
 from fewstep.roles.weights import StartFromLora, StartFromModel
-from fewstep.runs.folder import RunFolder
-from fewstep.training.checkpoint import (
+from fewstep.runs.checkpoint import (
     BEST,
     LATEST,
     StoredTensors,
@@ -25,6 +24,7 @@ from fewstep.training.checkpoint import (
     pointed_to,
     stored_tensors,
 )
+from fewstep.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,9 @@ from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
 from fewstep.roles.role import Role
 from fewstep.roles.weights import StartFromLora, StartFromModel
+from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoint
 from fewstep.runs.folder import RunFolder
-from fewstep.training.checkpoint import (
-    checkpoints,
-    completed_steps,
-    load_checkpoint,
-    save_checkpoint,
-)
+from fewstep.runs.saving import save_checkpoint
 from fewstep.training.evaluation import StudentEvaluation
 from fewstep.training.fit import require_fitting_levels
 from fewstep.training.report import Reporter

@@ -1,16 +1,10 @@
-"""Checkpoints of a run: whole or absent, checked before they are read.
-
-    .saving-NAME-UUID  --files, manifest, fsync-->  rename to step-00000400  -->  latest  -->  older ones removed
+"""Checkpoints of a run, checked before they are read.
 
 A checkpoint is a ``torch.distributed.checkpoint`` folder beside a ``manifest.json`` with the size and SHA-256 of each
-file. The rename is what publishes it, so a killed process leaves nothing that a resume takes for whole.
+file; :mod:`fewstep.runs.saving` writes it.
 """
 
-import json
-import os
 import re
-import shutil
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,8 +23,8 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import UnreadableError, interruption, read_json
-from fewstep.seals import BrokenSealError, Seal, Seals, seal, verify
-from fewstep.training.plain_reading import PlainPlanner, PlainReader
+from fewstep.runs.safe_reading import PlainPlanner, PlainReader
+from fewstep.seals import BrokenSealError, Seal, Seals, verify
 
 MANIFEST = "manifest.json"
 LATEST, BEST = "latest", "best"
@@ -40,120 +34,11 @@ MAX_POINTER_BYTES = 100
 _PUBLISHED = re.compile(r"step-[0-9]{8}")
 
 
-def save_checkpoint(
-    folder: Path,
-    state: Mapping[str, Any],
-    *,
-    step: int,
-    keep_last: int,
-    is_best: bool = False,
-    about: Mapping[str, Any] | None = None,
-    world: World | None = None,
-) -> Path:
-    """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last`` and the best.
-
-    Every process of the run calls it and writes its own parts; the main one publishes.
-
-    Args:
-        folder: The run's checkpoint folder; made when missing.
-        state: Nested mapping of tensors, spread over the processes or not, and plain values.
-        step: Completed steps; names the checkpoint.
-        keep_last: Checkpoints to keep, this one included.
-        is_best: Keep this one beyond that, until a later one is the best.
-        about: Plain data that the manifest keeps beside the files: settings and versions.
-        world: The processes of the run; this one alone unless given.
-
-    Raises:
-        CheckpointError: The disk is full or the folder cannot be written; earlier checkpoints are untouched.
-    """
-    world = world or alone(torch.device("cpu"))
-    published = folder / f"step-{step:08d}"
-    unfinished = world.from_main(lambda: _begin(folder, published))
-    if unfinished is None:
-        return published
-    written = world.gather_to_main(_write_parts(unfinished, state, world))
-    world.from_main(lambda: _publish(unfinished, published, written, about or {}))
-    world.from_main(lambda: _prune(folder, published.name, keep_last=keep_last, is_best=is_best))
-    return published
-
-
-class Manifest(BaseModel):
+class _Manifest(BaseModel):
     """``manifest.json``: what a checkpoint's files hold, and what it says of itself."""
 
     files: Seals
     about: dict[str, Any] = {}
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What one process wrote: its files with their sizes and hashes, or why it could not."""
-
-    files: dict[str, Seal]
-    problem: str | None = None
-
-
-def _begin(folder: Path, published: Path) -> Path | None:
-    """Make the folder of an unfinished checkpoint; None when this step was published before."""
-    if published.exists():
-        return None
-    unfinished = folder / f".saving-{published.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        _sweep(folder)
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise _not_written(published, _first_cause(error)) from error
-    return unfinished
-
-
-def _write_parts(unfinished: Path, state: Mapping[str, Any], world: World) -> _Written:
-    try:
-        with _one_process():
-            dcp.save(dict(state), checkpoint_id=unfinished, process_group=world.patient, no_dist=world.size == 1)
-        names = [path.name for path in unfinished.glob(f"__{world.rank}_*.distcp")]
-        return _Written({name: _sealed(unfinished / name) for name in [*names, *(INDEX,) * world.is_main]})
-    except (OSError, CheckpointException, RuntimeError) as error:
-        if (stopped := interruption(error)) is not None:
-            raise stopped from None
-        if world.size > 1 and not isinstance(error, (OSError, CheckpointException)):
-            raise  # the exchange with the others broke; they cannot be told
-        return _Written({}, problem=_first_cause(error))
-
-
-def _publish(unfinished: Path, published: Path, written: list[_Written], about: Mapping[str, Any]) -> None:
-    folder = published.parent
-    try:
-        problem = next((part.problem for part in written if part.problem is not None), None)
-        if problem is not None:
-            raise _not_written(published, problem)
-        manifest = unfinished / MANIFEST
-        files = {name: known.model_dump() for part in written for name, known in part.files.items()}
-        manifest.write_text(json.dumps({"files": files, "about": about}, indent=1))
-        _fsync(manifest)
-        _fsync(unfinished)
-        os.rename(unfinished, published)
-        _fsync(folder)
-        _point(folder / LATEST, published.name)
-    except OSError as error:
-        raise _not_written(published, _first_cause(error)) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _prune(folder: Path, newest: str, *, keep_last: int, is_best: bool) -> None:
-    if is_best:
-        _point(folder / BEST, newest)
-    best = pointed_to(folder / BEST)
-    for old in checkpoints(folder)[:-keep_last]:
-        if old != best:
-            _remove(old)
-
-
-def _point(pointer: Path, name: str) -> None:
-    """Say in a small file which checkpoint is meant, for people, scripts and exports; a resume looks at the folders."""
-    unfinished = pointer.with_name(f".{pointer.name}")
-    unfinished.write_text(f"{name}\n")
-    _fsync(unfinished)  # else a power failure can leave an empty file under the name
-    unfinished.replace(pointer)
 
 
 def pointed_to(pointer: Path) -> Path | None:
@@ -179,13 +64,6 @@ def is_published(name: str) -> bool:
     return _PUBLISHED.fullmatch(name) is not None
 
 
-def _not_written(published: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"The checkpoint {published} could not be written ({reason}); earlier checkpoints are untouched. "
-        "Free some space or fix the permissions, then go on with --resume."
-    )
-
-
 def load_checkpoint(checkpoint: Path, state: dict[str, Any], world: World | None = None) -> None:
     """Fill ``state`` in place from a checkpoint after checking its files; every process of the run calls it.
 
@@ -209,7 +87,7 @@ def _read(
 
     world.all_or_none(look)
     try:
-        with _one_process():
+        with one_process():
             dcp.load(
                 state,
                 storage_reader=reader,
@@ -223,7 +101,7 @@ def _read(
         if world.size > 1 and isinstance(error, RuntimeError):
             raise  # the exchange with the others broke: what is wrong with the checkpoint comes as CheckpointException
         raise CheckpointError(
-            f"The checkpoint {checkpoint} does not fit this run ({_first_cause(error)}); "
+            f"The checkpoint {checkpoint} does not fit this run ({first_cause(error)}); "
             f"use the recipe it was written with, or start a new run folder."
         ) from error
 
@@ -319,7 +197,7 @@ def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> dict
     if checkpoint.is_symlink():
         raise CheckpointError(f"The checkpoint {checkpoint} is a symbolic link; put the folder itself there.")
     try:
-        seals = read_json(checkpoint / MANIFEST, Manifest).files
+        seals = read_json(checkpoint / MANIFEST, _Manifest).files
         if INDEX not in seals:
             raise UnreadableError(f"it lists no {INDEX}")
     except UnreadableError as error:
@@ -332,46 +210,16 @@ def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> dict
 
 
 @contextmanager
-def _one_process() -> Iterator[None]:
+def one_process() -> Iterator[None]:
     """Without torch's warning that a checkpoint of one process is a checkpoint of one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
         yield
 
 
-def _sealed(file: Path) -> Seal:
-    """Bring a file to the disk; what the manifest says about it."""
-    _fsync(file)
-    return seal(file)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    if folder.is_dir():
-        for path in folder.glob(".saving-*"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in folder.glob(".removing-*"):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _remove(checkpoint: Path) -> None:
-    """Take a checkpoint out of sight before deleting it, so that no half of it can be resumed from."""
-    hidden = checkpoint.with_name(f".removing-{checkpoint.name}")
-    os.rename(checkpoint, hidden)
-    shutil.rmtree(hidden, ignore_errors=True)
-
-
-def _first_cause(error: BaseException) -> str:
+def first_cause(error: BaseException) -> str:
     """The innermost message of an exception chain, on one line."""
     if isinstance(error, CheckpointException) and error.failures:
         failure = next(iter(error.failures.values()))[0]
-        return _first_cause(failure)
+        return first_cause(failure)
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -10,8 +10,9 @@ import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from fewstep.errors import CheckpointError
-from fewstep.training import checkpoint as module
-from fewstep.training.checkpoint import load_checkpoint, save_checkpoint, stored_tensors
+from fewstep.runs.checkpoint import MANIFEST, load_checkpoint, stored_tensors
+from fewstep.runs.saving import save_checkpoint
+from fewstep.seals import seal
 
 
 class Trap:
@@ -31,10 +32,10 @@ def state() -> dict[str, Any]:
 def altered_index(checkpoint: Path, content: bytes, *others: str) -> None:
     """Put another index into a checkpoint whose manifest agrees with it, and with other files that were altered."""
     (checkpoint / ".metadata").write_bytes(content)
-    manifest = json.loads((checkpoint / module.MANIFEST).read_text())
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
     for name in (".metadata", *others):
-        manifest["files"][name] = module._sealed(checkpoint / name).model_dump()
-    (checkpoint / module.MANIFEST).write_text(json.dumps(manifest))
+        manifest["files"][name] = seal(checkpoint / name).model_dump()
+    (checkpoint / MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_plain_values_come_back_as_they_were(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_an_index_that_is_something_else_is_refused(tmp_path: Path) -> None:
 def test_a_value_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     trapped = state() | {"progress": {"step": Trap(tmp_path / "sprung"), "betas": (0.0, 0.0), "none": None}}
     path = save_checkpoint(tmp_path / "run", trapped, step=1, keep_last=1)
-    assert json.loads((path / module.MANIFEST).read_text())["files"]
+    assert json.loads((path / MANIFEST).read_text())["files"]
     with pytest.raises(CheckpointError, match="does not fit this run"):
         load_checkpoint(path, state())
     assert not (tmp_path / "sprung").exists()
