@@ -4,6 +4,8 @@
 # make test-all       the fast tier, then the slow one
 # make test-portable  the numeric tests as on other processors: fewer instructions, other kernels, 1, 2 and 4 threads
 # make check          formatting and types only
+# make rebuild        train the embedded teacher and its classifier again (an hour), into runs/rebuild
+# make verify         measure the shipped rows again (a quarter of an hour)
 #
 # Each target makes .venv and installs what it needs from constraints.txt; the second time that takes no time.
 
@@ -22,7 +24,7 @@ SETTINGS ?=
 THREADS ?= 1,2,4
 TESTS ?= tests
 
-.PHONY: demo test test-slow test-all test-portable check clean
+.PHONY: demo test test-slow test-all test-portable check rebuild verify clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -43,6 +45,9 @@ check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+rebuild verify: .venv/installed-test
+	$(BIN)/python -m tools.embedded_teacher $@
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from fewstep.core.flow import time_shift
 from fewstep.demo.protocol import NOISE_SEEDS, Judge, draw_with
-from fewstep.demo.rows import GUIDANCES, best_guidance, load_judge, load_teacher
+from fewstep.demo.rows import load_judge, load_teacher
 from fewstep.sampling.generate import TextToImage, load_generator
+from tools.embedded_teacher.rows import GUIDANCES, best_guidance, distance
 
 SHIFTS = (1.0, 1.5, 2.0, 3.0, 4.0)
 EVEN = (1.0, 0.75, 0.5, 0.25)
@@ -34,7 +35,7 @@ def teacher_guidance(judge: Judge, teacher: TextToImage, sigmas: Tensor) -> floa
     """The guidance scale with the teacher's best Frechet distance on a grid."""
     prompts, seeds = judge.full.prompts, judge.full.seeds(FIRST)
     draws = {scale: draw_with(teacher, sigmas=sigmas, guidance_scale=scale) for scale in GUIDANCES}
-    return best_guidance({scale: judge.fd(draw(prompts, seeds)) for scale, draw in draws.items()})
+    return best_guidance({scale: distance(judge, draw(prompts, seeds)) for scale, draw in draws.items()})
 
 
 def compare(student: TextToImage) -> list[dict[str, Any]]:

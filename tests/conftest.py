@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 # where networks are asked and their answers compared: what another processor could round to another verdict
 NUMERIC = {
     *("backbones", "core", "data", "demo", "distributed", "embedded", "evaluation", "export"),
-    *("methods", "roles", "sampling", "scores", "training"),
+    *("methods", "roles", "sampling", "scores", "tools", "training"),
 }
 
 

@@ -20,8 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("fewstep.core", "fewstep.hub", "fewstep.embedded.assets"),
     },
     "distributed": {"torch"},
-    # near the ground; scikit-learn only where the teacher is made again
-    "embedded": {"torch", "numpy", "safetensors", "sklearn"},
+    "embedded": {"torch", "safetensors"},
     "roles": {
         *("torch", "jaxtyping", "peft", "bitsandbytes", "pydantic"),
         *("fewstep.core", "fewstep.backbones.protocol", "fewstep.distributed"),
@@ -34,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"torch", "pydantic", "filelock", "safetensors", "fewstep", "fewstep.config", "fewstep.distributed"},
     "data": {
         *("torch", "numpy", "pydantic", "safetensors", "datasets", "fewstep.core.conditioning"),
-        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.embedded.digits", "fewstep.prompts"),
+        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.embedded.prompts", "fewstep.prompts"),
     },
     "sampling": {
         *("torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs", "fewstep.prompts"),
@@ -46,12 +45,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scores": {
         *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
         *("rapidocr", "rapidfuzz", "fewstep", "fewstep.hub"),
-        *("fewstep.embedded.assets", "fewstep.embedded.classifier", "fewstep.embedded.digits"),
+        *("fewstep.embedded.assets", "fewstep.embedded.classifier", "fewstep.embedded.prompts"),
     },
     "evaluation": {
         *("torch", "PIL", "pydantic", "safetensors", "huggingface_hub", "rich", "datasets"),
         *("fewstep", "fewstep.backbones", "fewstep.config.evaluation_config", "fewstep.runs", "fewstep.sampling"),
-        *("fewstep.prompts", "fewstep.scores", "fewstep.embedded.digits"),
+        *("fewstep.prompts", "fewstep.scores", "fewstep.embedded.prompts"),
     },
     "training": {
         *("torch", "PIL", "pydantic", "rich"),

@@ -103,29 +103,3 @@ def test_drawing_with_a_missing_prompts_file_is_refused(capsys: pytest.CaptureFi
     assert refused(capsys, "sample", "anything", "--prompts-file", "p.txt", "--output", "p.png").startswith(
         "The prompt file p.txt does not exist"
     )
-
-
-def test_two_wishes_of_the_demo_at_once_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "demo", "--rebuild", "--verify")
-    assert said == "--rebuild, --verify and --json are three different things; give one of them."
-
-
-def test_a_rebuild_takes_one_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "demo", "--rebuild", "--seed", "1", "--seed", "2")
-    assert said == "--rebuild makes one teacher, but --seed is given 2 times; give it once."
-
-
-@pytest.mark.parametrize(("differences", "code"), [([], 0), (["teacher_50.fd is 3 now and 1 in the package"], 1)])
-def test_a_rebuild_ends_with_the_comparison(
-    differences: list[str],
-    code: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("fewstep.demo.rebuild.rebuild", lambda output, **options: output)
-    monkeypatch.setattr("fewstep.demo.verify.compare_rebuilt", lambda folder: differences)
-    assert execute(["demo", "--rebuild", "--output", str(tmp_path)]) == code
-    said = capsys.readouterr().out
-    assert all(difference in said for difference in differences)
-    assert ("within what another training may differ by" in said) == (code == 0)

@@ -48,7 +48,7 @@ def run(output: Path, judge: Judge, *, updates: int = 2, seeds: tuple[int, ...] 
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return replace(load_judge(diversity=read_rows().real_diversity), full=full_set(2), open=open_set(2))
+    return replace(load_judge(), full=full_set(2), open=open_set(2))
 
 
 @pytest.fixture(scope="module")

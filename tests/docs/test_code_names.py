@@ -18,7 +18,7 @@ PAGES = [
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+)`")
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(\))?")
-FILE = re.compile(r"((?:src|tests|docs|benchmarks)/[\w./-]+|[\w./-]+\.(?:py|yaml|toml|md))(?:::(\w+))?")
+FILE = re.compile(r"((?:src|tests|tools|docs|benchmarks)/[\w./-]+|[\w./-]+\.(?:py|yaml|toml|md))(?:::(\w+))?")
 IMPORT = re.compile(r"^\s*from (fewstep[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 COMMAND = re.compile(r"^\s*(?:\$ )?fewstep ([a-z]+)", re.MULTILINE)
 BASES = ("", "src", "src/fewstep", "tests")
@@ -59,7 +59,12 @@ def classes() -> dict[str, list[ast.ClassDef]]:
 @cache
 def words() -> frozenset[str]:
     """Every word of the code, its recipes, tests and tools."""
-    folders = ((ROOT / "src", ".py .yaml .json .md"), (ROOT / "tests", ".py"), (ROOT / "benchmarks", ".py"))
+    folders = (
+        (ROOT / "src", ".py .yaml .json .md"),
+        (ROOT / "tests", ".py"),
+        (ROOT / "benchmarks", ".py"),
+        (ROOT / "tools", ".py"),
+    )
     files = [path for folder, kinds in folders for path in folder.rglob("*") if path.suffix in kinds.split()]
     files += [ROOT / "Makefile", ROOT / "pyproject.toml", ROOT / "constraints.txt"]
     texts = (path.read_text(encoding="utf-8") for path in files if path != Path(__file__))

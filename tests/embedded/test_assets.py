@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_whole_files_pass(folder: Path) -> None:
     assert assets.load_teacher_folder(folder) == folder / "teacher"
-    assert assets.load_rows(folder) == {"real": {"fd": 0.5}}
+    assert assets.check_files(folder, under="rows.json") == folder / "rows.json"
 
 
 def test_truncated_file_is_named_with_what_to_do(folder: Path) -> None:
@@ -32,8 +32,8 @@ def test_truncated_file_is_named_with_what_to_do(folder: Path) -> None:
 
 def test_missing_file_is_named(folder: Path) -> None:
     (folder / "rows.json").unlink()
-    with pytest.raises(CheckpointError, match=r"rows.json is missing from the demo's files"):
-        assets.load_rows(folder)
+    with pytest.raises(CheckpointError, match=r"rows.json is missing from the embedded teacher's files"):
+        assets.check_files(folder, under="rows.json")
 
 
 def test_damage_elsewhere_does_not_stop_what_is_whole(folder: Path) -> None:
@@ -49,14 +49,14 @@ def test_whole_check_finds_damage_in_any_file(folder: Path) -> None:
 
 def test_missing_manifest_is_named(folder: Path) -> None:
     (folder / "manifest.json").unlink()
-    with pytest.raises(CheckpointError, match=r"manifest.json is missing"):
+    with pytest.raises(CheckpointError, match=r"manifest.json cannot be used: it is missing. Install fewstep again"):
         assets.check_files(folder)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_damaged_manifest_is_named(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"manifest.json is damaged"):
+    with pytest.raises(CheckpointError, match=r"manifest.json cannot be used"):
         assets.check_files(folder)
 
 

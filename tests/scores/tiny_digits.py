@@ -5,9 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from fewstep.embedded.assets import load_held_out
-from fewstep.embedded.digits import NUM_COLOURS, draw_prompted, full_prompts
+from fewstep.embedded.prompts import NUM_COLOURS, full_prompts
 from fewstep.scores.metric import Picture, PromptItem
+from tools.embedded_teacher.pictures import draw_prompted, load_held_out
 
 
 def write_digits(folder: Path, kinds: Sequence[int], *, seeds: int = 1, noise: int = 0) -> list[Picture]:

@@ -18,7 +18,7 @@ from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.options import Commands, finite
 from fewstep.cli.plan import plan
 from fewstep.cli.told import told_once_a_machine
-from fewstep.errors import EXIT_INTERNAL, ConfigError
+from fewstep.errors import ConfigError
 
 app = typer.Typer(
     name="fewstep",
@@ -149,54 +149,16 @@ def demo(
     seed: Annotated[
         list[int] | None, typer.Option(min=0, max=MAX_SEED, help="Of the training; may be repeated.", show_default="0")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write.", show_default="runs/demo, runs/rebuild with --rebuild")
-    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     threads: Annotated[
         int | None, typer.Option(min=1, max=MAX_THREADS, help="Of the arithmetic.", show_default="1")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON on the last line.")] = False,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Train the teacher and the classifier again.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Measure the shipped rows again and compare.")] = False,
 ) -> None:
     """Distil the embedded teacher to four steps and compare the student with it."""
-    if rebuild + verify + as_json > 1:
-        raise ConfigError("--rebuild, --verify and --json are three different things; give one of them.")
-    if rebuild and len(seed or []) > 1:
-        raise ConfigError(f"--rebuild makes one teacher, but --seed is given {len(seed or [])} times; give it once.")
-    if rebuild:
-        _rebuild_demo(output or Path("runs/rebuild"), seed=seed[0] if seed else 0, threads=threads or 1)
-    elif verify:
-        _verify_demo(threads=threads or 1)
-    else:
-        from fewstep.demo.run import run_demo
+    from fewstep.demo.run import run_demo
 
-        run_demo(output=output or Path("runs/demo"), seeds=seed or (0,), threads=threads, as_json=as_json)
-
-
-def _rebuild_demo(output: Path, *, seed: int, threads: int) -> None:
-    from fewstep.demo.rebuild import rebuild
-    from fewstep.demo.verify import compare_rebuilt
-
-    folder = rebuild(output, seed=seed, threads=threads)
-    differences = compare_rebuilt(folder)
-    print(f"The rebuilt files are in {folder}.")
-    if differences:
-        for difference in differences:
-            print(difference)
-        raise typer.Exit(EXIT_INTERNAL)
-    print("Their rows are those of the package, within what another training may differ by.")
-
-
-def _verify_demo(*, threads: int) -> None:
-    from fewstep.demo.verify import verify
-
-    differences = verify(threads=threads)
-    for difference in differences:
-        print(difference)
-    if differences:
-        raise typer.Exit(EXIT_INTERNAL)
-    print("The shipped rows are reproduced.")
+    run_demo(output=output, seeds=seed or (0,), threads=threads, as_json=as_json)
 
 
 @app.command()

@@ -67,7 +67,7 @@ def _from_file(source: PromptFile) -> Iterator[str]:
 
 def _from_demo() -> Iterator[str]:
     # imported here: prompts of a file need nothing of the demo
-    from fewstep.embedded.digits import all_prompts
+    from fewstep.embedded.prompts import all_prompts
 
     yield from filter(None, all_prompts())  # the empty one is the null prompt
 

@@ -76,7 +76,7 @@ def _facts(recipe: Recipe, students: Sequence[SeedResult], threads: int) -> list
         f"fewstep {fewstep.__version__}, PyTorch {torch.__version__}, recipe {recipe.name}, "
         f"{recipe.config.budget.student_updates} student updates of batch {recipe.config.batch}.",
         f"Distilled on the CPU with {threads} thread{'s' if threads > 1 else ''} ({times}).",
-        "Teacher and real data: the rows that ship with the package; `fewstep demo --verify` measures them again.",
+        "Teacher and real data: the rows that ship with the package; docs/demo.md says how they were measured.",
     ]
 
 

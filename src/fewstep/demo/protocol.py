@@ -6,7 +6,7 @@ of the embedded classifier; the reference is 1,400 pictures made from digits tha
 and the row of real data is made from yet other ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 
 import torch
@@ -14,11 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from fewstep.embedded.classifier import DigitClassifier
-from fewstep.embedded.digits import (
+from fewstep.embedded.prompts import (
     NUM_COLOURS,
     NUM_DIGITS,
-    BaseDigits,
-    draw_prompted,
     full_prompts,
     open_colour_prompts,
 )
@@ -79,12 +77,6 @@ class PromptSet:
         """The seed of each picture's own noise: ``fewstep sample --seed`` with it draws the same picture."""
         return [1000 * noise_seed + copy for copy in self.copies]
 
-    def choices(self) -> list[tuple[int, int | None]]:
-        """Digit and colour of each picture, as the real data is asked for them."""
-        digits = self.digits.tolist()
-        colours = [None] * len(digits) if self.colours is None else self.colours.tolist()
-        return list(zip(digits, colours, strict=True))
-
 
 def full_set(copies: int = PICTURES_PER_FULL_PROMPT) -> PromptSet:
     """The 70 prompts that name digit and colour, ``copies`` pictures each."""
@@ -137,10 +129,6 @@ class Row:
     def to_json(self) -> dict[str, float | int | None]:
         return asdict(self)
 
-    @staticmethod
-    def from_json(values: Mapping[str, float | int | None]) -> "Row":
-        return Row(**values)  # type: ignore[arg-type]  # the keys are checked by the constructor
-
 
 METRICS = tuple(field.name for field in fields(Row) if field.name not in ("guidance", "n"))
 
@@ -172,10 +160,6 @@ class Judge:
     @property
     def _reference_kinds(self) -> Int[Tensor, "n"]:
         return torch.arange(len(self.reference)) % (NUM_DIGITS * NUM_COLOURS)
-
-    def fd(self, full_pixels: Pixels) -> float:
-        """Frechet distance alone, by which the teacher's guidance is chosen."""
-        return frechet_distance(self.reference, self.classifier.predict(full_pixels).features)
 
     def measure(self, full_pixels: Pixels, open_pixels: Pixels, *, guidance: float | None) -> Row:
         """Measure pictures of the full and of the open prompts, in the order of the prompt sets."""
@@ -213,29 +197,3 @@ class Judge:
             for seed in noise_seeds
         )
         return mean_row(rows), rows
-
-    def measure_real(
-        self, held_out: BaseDigits, *, noise_seeds: Sequence[int] = NOISE_SEEDS
-    ) -> tuple[Row, tuple[Row, ...]]:
-        """The row of real data: the floor, which only the finite number of pictures keeps from being perfect."""
-        rows = tuple(self.measure(*self.real_pixels(held_out, seed), guidance=None) for seed in noise_seeds)
-        return mean_row(rows), rows
-
-    def real_pixels(self, held_out: BaseDigits, seed: int) -> tuple[Pixels, Pixels]:
-        """Real pictures of both prompt sets, drawn from held-out digits."""
-        full = draw_prompted(held_out, self.full.choices(), seed=seed)
-        free = draw_prompted(held_out, self.open.choices(), seed=seed + OPEN_SEED_OFFSET)
-        return full.pixels, free.pixels
-
-
-OPEN_SEED_OFFSET = 500_000
-"""Added to the seed of real pictures of the open prompts, so that they are not the pictures of the full ones."""
-
-
-def real_diversity(classifier: DigitClassifier, held_out: BaseDigits, prompts: PromptSet) -> float:
-    """Within-prompt diversity of real pictures of the open prompts, the mean over the protocol's seeds."""
-    values = []
-    for seed in NOISE_SEEDS:
-        pictures = draw_prompted(held_out, prompts.choices(), seed=seed + OPEN_SEED_OFFSET)
-        values.append(within_prompt_diversity(classifier.predict(pictures.pixels).features, prompts.digits))
-    return sum(values) / len(values)

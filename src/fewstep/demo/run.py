@@ -142,7 +142,7 @@ def _stored(jobs: Sequence[Job]) -> list[SeedResult]:
 
 def _make(jobs: Sequence[Job], judge: Judge | None, console: Console) -> list[SeedResult]:
     """Distil and measure what is not there yet."""
-    judge = judge or load_judge(diversity=read_rows().real_diversity)
+    judge = judge or load_judge()
     students = []
     for job in jobs:
         result = SeedResult.read(job.stored, key=job.key)

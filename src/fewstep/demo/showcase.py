@@ -11,7 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from fewstep.demo.protocol import Draw, Pixels
-from fewstep.embedded.digits import NUM_COLOURS, full_prompts, open_colour_prompts
+from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
 
 COLUMNS = NUM_COLOURS
 

@@ -1,4 +1,4 @@
-"""The files that ship with the demo: where they are, what they hold, and whether they are whole."""
+"""The files that ship with the package: where they are, what they hold, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewstep.errors import CheckpointError
+from fewstep.files import load_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fewstep.embedded.classifier import DigitClassifier
-    from fewstep.embedded.digits import BaseDigits
 
 TEACHER_FOLDER = "teacher"
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -22,6 +22,7 @@ REFERENCE_FILE = "reference.safetensors"
 HELD_OUT_FILE = "held_out.safetensors"
 ROWS_FILE = "rows.json"
 MANIFEST_FILE = "manifest.json"
+REMEDY = "Install fewstep again"
 
 
 def assets_folder() -> Path:
@@ -55,39 +56,24 @@ def check_files(folder: Path | None = None, *, under: str = "") -> Path:
         CheckpointError: A file is missing or its content is not the recorded one; the message names it.
     """
     root = assets_folder() if folder is None else folder
-    recorded = {name: value for name, value in _read_manifest(root).items() if _is_under(name, under)}
+    manifest = load_json(root / MANIFEST_FILE, dict[str, str], cure=REMEDY)
+    recorded = {name: value for name, value in manifest.items() if _is_under(name, under)}
     if not recorded:
-        raise CheckpointError(f"{root / MANIFEST_FILE} records no file {under!r}. {_REMEDY}")
+        raise CheckpointError(f"{root / MANIFEST_FILE} records no file {under!r}. {REMEDY}.")
     for name, expected in recorded.items():
         path = root / name
         if not path.is_file():
-            raise CheckpointError(f"{path} is missing from the demo's files. {_REMEDY}")
+            raise CheckpointError(f"{path} is missing from the embedded teacher's files. {REMEDY}.")
         found = sha256_of(path)
         if found != expected:
             raise CheckpointError(
-                f"{path} is damaged: its SHA-256 begins {found[:12]}, in the manifest {expected[:12]}. {_REMEDY}"
+                f"{path} is damaged: its SHA-256 begins {found[:12]}, in the manifest {expected[:12]}. {REMEDY}."
             )
     return root / under
 
 
-_REMEDY = "Install fewstep again, or make the files anew with `fewstep demo --rebuild`."
-
-
 def _is_under(name: str, under: str) -> bool:
     return not under or name == under or name.startswith(f"{under}/")
-
-
-def _read_manifest(root: Path) -> dict[str, str]:
-    path = root / MANIFEST_FILE
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing, so the demo's files cannot be checked. {_REMEDY}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error}). {_REMEDY}") from error
-    if not isinstance(manifest, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no table of files. {_REMEDY}")
-    return {str(name): str(value) for name, value in manifest.items()}
 
 
 def load_teacher_folder(folder: Path | None = None) -> Path:
@@ -107,19 +93,3 @@ def load_reference(folder: Path | None = None) -> Tensor:
     from safetensors.torch import load_file
 
     return load_file(check_files(folder, under=REFERENCE_FILE))["features"]
-
-
-def load_held_out(folder: Path | None = None) -> BaseDigits:
-    """Check and load the base digits that neither teacher nor classifier has seen, scaled to [0, 1]."""
-    from safetensors.torch import load_file
-
-    from fewstep.embedded.digits import BaseDigits
-
-    stored = load_file(check_files(folder, under=HELD_OUT_FILE))
-    return BaseDigits(stored["images"].float() / 16, stored["digits"])
-
-
-def load_rows(folder: Path | None = None) -> dict[str, Any]:
-    """Check and load the measured rows that ship with the teacher."""
-    rows: dict[str, Any] = json.loads(check_files(folder, under=ROWS_FILE).read_text(encoding="utf-8"))
-    return rows

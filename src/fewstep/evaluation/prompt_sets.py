@@ -233,7 +233,7 @@ def _grouped(rows: Sequence[Row]) -> list[Row]:
 
 
 def _embedded() -> PromptSet:
-    from fewstep.embedded.digits import full_prompts
+    from fewstep.embedded.prompts import full_prompts
 
     texts = full_prompts()
     return PromptSet(EMBEDDED, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))

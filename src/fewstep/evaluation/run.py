@@ -11,8 +11,8 @@ from rich.table import Table
 
 from fewstep.bounds import MAX_SCALE, MAX_STEPS, MAX_THREADS, require_between
 from fewstep.demo.protocol import METRICS, NOISE_SEEDS, Judge, Row, draw_with
-from fewstep.demo.rows import load_judge, read_rows
-from fewstep.embedded.digits import IMAGE_SIZE
+from fewstep.demo.rows import load_judge
+from fewstep.embedded.classifier import IMAGE_SIZE
 from fewstep.errors import ConfigError
 from fewstep.sampling.generate import TextToImage, load_generator
 
@@ -54,7 +54,7 @@ def evaluate(
     _require_digits(generator, model)
     guidance = generator.default_guidance_scale() if guidance_scale is None else guidance_scale
     sigmas = generator.sigmas(own_steps(generator) if steps is None else steps)
-    judge = judge or load_judge(diversity=read_rows().real_diversity)
+    judge = judge or load_judge()
     with _threads(threads):
         row, _ = judge.measure_model(draw_with(generator, sigmas=sigmas, guidance_scale=guidance), guidance=guidance)
     return row

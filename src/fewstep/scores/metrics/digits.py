@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fewstep.embedded.classifier import DigitClassifier
-from fewstep.embedded.digits import COLOURS, DIGIT_WORDS, IMAGE_SIZE
+from fewstep.embedded.classifier import IMAGE_SIZE, DigitClassifier
+from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, ImageMetric, MetricCard, Picture, PromptItem, cannot_score, read_images
 

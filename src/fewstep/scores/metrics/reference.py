@@ -110,7 +110,7 @@ class ReferenceSource:
         """
         if self.path is None:
             from fewstep.embedded.assets import load_reference
-            from fewstep.embedded.digits import NUM_COLOURS, NUM_DIGITS
+            from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
 
             features = load_reference()
             return Reference(features, torch.arange(len(features)) % (NUM_DIGITS * NUM_COLOURS))

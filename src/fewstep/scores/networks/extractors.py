@@ -277,7 +277,7 @@ class DigitsExtractor(Extractor):
         return load_classifier()
 
     def prepare(self, image: Image.Image) -> Tensor:
-        from fewstep.embedded.digits import IMAGE_SIZE
+        from fewstep.embedded.classifier import IMAGE_SIZE
 
         if image.size != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(

@@ -8,13 +8,13 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
-from fewstep.demo import rebuild
-from fewstep.demo.flow_training import FlowSettings
-from fewstep.demo.rebuild import ClassifierSettings, RebuildSettings, VaeSettings
-from fewstep.demo.teacher import load_teacher
 from fewstep.embedded import assets
-from fewstep.embedded.digits import NUM_BASE_DIGITS
 from fewstep.errors import ConfigError
+from tools.embedded_teacher import rebuild
+from tools.embedded_teacher.flow_training import FlowSettings
+from tools.embedded_teacher.pictures import NUM_BASE_DIGITS, load_held_out
+from tools.embedded_teacher.rebuild import ClassifierSettings, RebuildSettings, VaeSettings
+from tools.embedded_teacher.teacher import load_teacher
 
 pytest.importorskip("sklearn")
 
@@ -49,7 +49,7 @@ def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -
 
 def test_shipped_digits_are_those_of_the_row_of_real_data(output: Path) -> None:
     real = rebuild.open_workshop(output, SHORT, lambda line: None).real
-    shipped = assets.load_held_out(output / "assets")
+    shipped = load_held_out(output / "assets")
     assert torch.equal(shipped.images, real.images)
     assert torch.equal(shipped.digits, real.digits)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewstep.demo.muon import Muon, orthogonalise, split_parameters
+from tools.embedded_teacher.muon import Muon, orthogonalise, split_parameters
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 8, 24), (2, 24, 8)])

@@ -1,7 +1,6 @@
-"""How the teacher's guidance is chosen, and how shipped rows are read and compared with recomputed ones."""
+"""How rows are measured, at which guidance, and how shipped rows are compared with recomputed ones."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +8,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.demo import verify
 from fewstep.demo.protocol import METRICS, Draw, Judge, Row, full_set, open_set
-from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, best_guidance, measure_teacher
-from fewstep.demo.verify import compare
+from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
+from fewstep.embedded import assets
 from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.prompts import NUM_DIGITS
 from fewstep.errors import CheckpointError
+from tools.embedded_teacher import verify
+from tools.embedded_teacher.pictures import BaseDigits
+from tools.embedded_teacher.rows import (
+    best_guidance,
+    measure_real,
+    measure_teacher,
+    real_diversity,
+    real_pixels,
+    write_rows,
+)
+from tools.embedded_teacher.verify import compare
 
 
 def row(value: float = 0.5, *, guidance: float | None = 2.0) -> Row:
@@ -64,7 +74,7 @@ def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed(
     measured = measure_teacher(judge, draw_at, guidances=(1.0, 1.5, 2.0))
     assert measured.row.guidance == 1.5
     assert set(measured.fd_by_guidance) == {1.0, 1.5, 2.0}
-    assert measured.per_seed[0].fd == measured.fd_by_guidance[1.5]
+    assert measured.per_noise_seed[0].fd == measured.fd_by_guidance[1.5]
     # the pictures by which the guidance was chosen are not drawn a second time
     assert asked == [
         *((scale, 1000, 140) for scale in (1.0, 1.5, 2.0)),
@@ -74,18 +84,17 @@ def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed(
 
 
 def test_rows_survive_their_file(shipped: ShippedRows, tmp_path: Path) -> None:
-    shipped.write(tmp_path / "rows.json")
-    assert ShippedRows.read(tmp_path / "rows.json") == shipped
+    write_rows(shipped, tmp_path / assets.ROWS_FILE)
+    assets.write_manifest(tmp_path)
+    assert read_rows(tmp_path) == shipped
 
 
 def test_a_rows_file_without_a_row_is_named(shipped: ShippedRows, tmp_path: Path) -> None:
-    path = tmp_path / "rows.json"
-    shipped.write(path)
-    contents = json.loads(path.read_text())
-    del contents["rows"]["teacher_4"]
-    path.write_text(json.dumps(contents))
-    with pytest.raises(CheckpointError, match=r"rows\.json does not hold the rows.*teacher_4.*install fewstep again"):
-        ShippedRows.read(path)
+    fewer = {name: measured for name, measured in shipped.rows.items() if name != "teacher_4"}
+    write_rows(dataclasses.replace(shipped, rows=fewer), tmp_path / assets.ROWS_FILE)
+    assets.write_manifest(tmp_path)
+    with pytest.raises(CheckpointError, match=r"rows\.json lacks the row teacher_4\. Install fewstep again"):
+        read_rows(tmp_path)
 
 
 def test_equal_rows_have_no_difference(shipped: ShippedRows) -> None:
@@ -146,3 +155,33 @@ def test_every_figure_of_a_rebuilt_teacher_is_shown_beside_the_shipped_one(
     verify.compare_rebuilt(Path("rebuilt"), notify=lines.append)
     assert len(lines) == len(NAMES) * len(METRICS)
     assert "real.accuracy: shipped 0.5, rebuilt 0.5, may differ by 0.01" in lines
+
+
+@pytest.fixture
+def held_out() -> BaseDigits:
+    generator = torch.Generator().manual_seed(3)
+    return BaseDigits(torch.rand(40, 8, 8, generator=generator), torch.arange(40) % NUM_DIGITS)
+
+
+def test_real_pictures_have_the_diversity_of_real_pictures(held_out: BaseDigits) -> None:
+    torch.manual_seed(0)
+    classifier = DigitClassifier().eval()
+    free = open_set(4)
+    full = full_set(2)
+    pictures = real_pixels(Judge(classifier, torch.zeros(140, 64), 1.0, full, free), held_out, 0)[0]
+    reference = classifier.predict(pictures).features
+    judge = Judge(classifier, reference, real_diversity(classifier, held_out, free), full, free)
+    measured = measure_real(judge, held_out)
+    assert measured.row.diversity == pytest.approx(1.0)
+    assert len({row.fd for row in measured.per_noise_seed}) == 3
+
+
+def test_the_reference_pictures_measured_as_a_row_are_perfect(held_out: BaseDigits) -> None:
+    torch.manual_seed(0)
+    classifier = DigitClassifier().eval()
+    full, free = full_set(2), open_set(4)
+    pixels = real_pixels(Judge(classifier, torch.zeros(140, 64), 1.0, full, free), held_out, 0)
+    judge = Judge(classifier, classifier.predict(pixels[0]).features, 1.0, full, free)
+    row = judge.measure(*pixels, guidance=None)
+    assert row.fd == pytest.approx(0.0, abs=1e-6)
+    assert (row.precision, row.recall, row.coverage) == (1.0, 1.0, 1.0)

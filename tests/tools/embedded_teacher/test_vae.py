@@ -5,8 +5,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 
-from fewstep.demo import vae
-from fewstep.embedded.digits import BaseDigits, DigitImages, draw_pool
+from tools.embedded_teacher import vae
+from tools.embedded_teacher.pictures import BaseDigits, DigitImages, draw_pool
 
 
 def test_bytes_survive_the_way_to_floats_and_back() -> None:

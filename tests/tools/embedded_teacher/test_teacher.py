@@ -9,10 +9,10 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from fewstep.demo import teacher
-from fewstep.demo.teacher import TeacherNetworks
-from fewstep.demo.vae import build_vae, store_latent_statistics
-from fewstep.embedded.digits import all_prompts
+from fewstep.embedded.prompts import all_prompts
+from tools.embedded_teacher import teacher
+from tools.embedded_teacher.teacher import TeacherNetworks
+from tools.embedded_teacher.vae import build_vae, store_latent_statistics
 
 
 @pytest.fixture(scope="module")

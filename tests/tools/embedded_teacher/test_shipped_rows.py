@@ -4,9 +4,11 @@ import pytest
 import torch
 
 from fewstep.demo.protocol import NOISE_SEEDS
-from fewstep.demo.rows import GUIDANCES, best_guidance, load_judge, load_teacher, read_rows, student_sigmas
-from fewstep.demo.verify import compare_rows, verify
+from fewstep.demo.rows import load_teacher, read_rows, student_sigmas
 from fewstep.embedded import assets
+from tools.embedded_teacher.pictures import load_held_out
+from tools.embedded_teacher.rows import GUIDANCES, best_guidance, load_judge, measure_real
+from tools.embedded_teacher.verify import compare_rows, verify
 
 
 def test_the_teacher_at_50_steps_is_close_enough_to_real_data_to_be_distilled() -> None:
@@ -25,8 +27,8 @@ def test_the_teacher_is_shown_at_the_guidance_with_its_best_distance(name: str) 
 @pytest.mark.parametrize("name", ["real", "teacher_50", "teacher_4"])
 def test_a_row_is_the_mean_of_1400_pictures_at_three_noise_seeds(name: str) -> None:
     measured = read_rows().rows[name]
-    assert [row.n for row in measured.per_seed] == [1400] * len(NOISE_SEEDS)
-    assert measured.row.fd == pytest.approx(sum(row.fd for row in measured.per_seed) / 3)
+    assert [row.n for row in measured.per_noise_seed] == [1400] * len(NOISE_SEEDS)
+    assert measured.row.fd == pytest.approx(sum(row.fd for row in measured.per_noise_seed) / 3)
 
 
 def test_the_reference_holds_the_full_prompts_in_turn() -> None:
@@ -40,7 +42,7 @@ def test_the_reference_holds_the_full_prompts_in_turn() -> None:
 def test_the_row_of_real_data_is_reproduced_from_the_held_out_digits() -> None:
     shipped = read_rows()
     judge = load_judge()
-    row, _ = judge.measure_real(assets.load_held_out())
+    row = measure_real(judge, load_held_out()).row
     assert judge.real_diversity == pytest.approx(shipped.real_diversity, rel=0.01)
     assert list(compare_rows("real", shipped.rows["real"].row, row)) == []
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.demo import flow_training
-from fewstep.demo.flow_training import FlowSettings, LatentPool
-from fewstep.demo.teacher import PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
-from fewstep.embedded.digits import all_prompts, prompt_for
+from fewstep.embedded.prompts import all_prompts, prompt_for
 from fewstep.errors import NonFiniteError
+from tools.embedded_teacher import flow_training
+from tools.embedded_teacher.flow_training import FlowSettings, LatentPool
+from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Make the demo's teacher, classifier, reference and measured rows from scikit-learn's digits.
+"""Make the embedded teacher, classifier, reference and measured rows from scikit-learn's digits.
 
 The work is cut into stages. Each leaves its result in the output folder and is skipped when that is there, so an
 interrupted rebuild goes on where it stopped; the longest stage also saves its state every thousand steps.
@@ -21,14 +21,13 @@ import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
-from fewstep.demo.flow_training import FlowSettings, LatentPool, train_flow
-from fewstep.demo.teacher import TeacherNetworks, assemble_pipeline, build_networks, build_tokenizer, save_teacher
-from fewstep.demo.vae import encode_means, psnr, store_latent_statistics, train_vae
 from fewstep.embedded import assets
-from fewstep.embedded.classifier import read_classifier, save_classifier, train_classifier
-from fewstep.embedded.digits import (
-    NUM_COLOURS,
-    NUM_DIGITS,
+from fewstep.embedded.classifier import read_classifier
+from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.errors import ConfigError
+from tools.embedded_teacher.classifier import save_classifier, train_classifier
+from tools.embedded_teacher.flow_training import FlowSettings, LatentPool, train_flow
+from tools.embedded_teacher.pictures import (
     BaseDigits,
     DigitImages,
     draw_pool,
@@ -36,7 +35,15 @@ from fewstep.embedded.digits import (
     load_base_digits,
     split_base_digits,
 )
-from fewstep.errors import ConfigError
+from tools.embedded_teacher.rows import measure_rows, write_rows
+from tools.embedded_teacher.teacher import (
+    TeacherNetworks,
+    assemble_pipeline,
+    build_networks,
+    build_tokenizer,
+    save_teacher,
+)
+from tools.embedded_teacher.vae import encode_means, psnr, store_latent_statistics, train_vae
 
 Progress = Callable[[str], None]
 IMAGES_PER_FULL_PROMPT = 20
@@ -118,7 +125,7 @@ def rebuild(
     progress: Progress = print,
     settings: RebuildSettings | None = None,
 ) -> Path:
-    """Train the demo's teacher and classifier and measure them, into ``output``.
+    """Train the embedded teacher and classifier and measure them, into ``output``.
 
     Args:
         output: A folder; an unfinished rebuild in it goes on.
@@ -133,13 +140,10 @@ def rebuild(
     Raises:
         ConfigError: scikit-learn is missing, or ``output`` holds a rebuild with other settings.
     """
-    # imported late: rows.py measures what the stages above have made, and draws with the whole package
-    from fewstep.demo.rows import compute_rows
-
     torch.set_num_threads(threads)
     folder = build_assets(Path(output), settings or RebuildSettings(seed=seed), progress)
     if not (folder / assets.ROWS_FILE).exists():
-        compute_rows(folder, threads=threads, progress=progress)
+        write_rows(measure_rows(folder, notify=progress), folder / assets.ROWS_FILE)
     assets.write_manifest(folder)
     return folder
 

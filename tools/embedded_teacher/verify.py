@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from fewstep.demo.protocol import METRICS, Row
-from fewstep.demo.rows import NAMES, MeasuredRow, Notify, ShippedRows, measure_rows, read_rows
+from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
+from tools.embedded_teacher.rows import Notify, measure_rows
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
-"""The demo's data: scikit-learn's handwritten digits, warped, enlarged and tinted, with their prompts.
+"""The pictures that the teacher learns from: scikit-learn's handwritten digits, warped, enlarged and tinted.
 
-Only :func:`load_base_digits` needs scikit-learn, and only a rebuild calls it. Everything else is a pure function of its
-arguments and a seed.
+Only :func:`load_base_digits` needs scikit-learn. Everything else is a pure function of its arguments and a seed.
 """
 
 from __future__ import annotations
@@ -9,60 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from fewstep.embedded.assets import HELD_OUT_FILE, check_files
+from fewstep.embedded.classifier import IMAGE_SIZE
+from fewstep.embedded.prompts import COLOURS, NUM_COLOURS, NUM_DIGITS
 from fewstep.errors import ConfigError
 
-IMAGE_SIZE = 32
 NUM_BASE_DIGITS = 1797
-
-DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COLOURS: dict[str, tuple[float, float, float]] = {
-    "red": (1.0, 0.15, 0.15),
-    "green": (0.15, 0.85, 0.2),
-    "blue": (0.2, 0.4, 1.0),
-    "yellow": (1.0, 0.9, 0.15),
-    "magenta": (0.95, 0.25, 0.9),
-    "cyan": (0.15, 0.9, 0.95),
-    "white": (1.0, 1.0, 1.0),
-}
-NUM_DIGITS = len(DIGIT_WORDS)
-NUM_COLOURS = len(COLOURS)
-
 MAX_ROTATION_DEGREES = 10.0
 MAX_SHIFT = 0.10
 MAX_SCALE_CHANGE = 0.12
-
-
-def prompt_for(digit: int | None, colour: int | None) -> str:
-    """Write the prompt that names a digit and a colour; ``None`` leaves that one open."""
-    noun = "digit" if digit is None else DIGIT_WORDS[digit]
-    words = ["a", "handwritten", noun] if colour is None else ["a", list(COLOURS)[colour], "handwritten", noun]
-    return " ".join(words)
-
-
-def full_prompts() -> list[str]:
-    """List the 70 prompts that name both, digit by digit: index = digit * 7 + colour."""
-    return [prompt_for(digit, colour) for digit in range(NUM_DIGITS) for colour in range(NUM_COLOURS)]
-
-
-def open_colour_prompts() -> list[str]:
-    """List the 10 prompts that leave the colour open: index = digit."""
-    return [prompt_for(digit, None) for digit in range(NUM_DIGITS)]
-
-
-def open_digit_prompts() -> list[str]:
-    """List the 7 prompts that leave the digit open: index = colour."""
-    return [prompt_for(None, colour) for colour in range(NUM_COLOURS)]
-
-
-def all_prompts() -> list[str]:
-    """List every prompt that the teacher is trained on; the last one is the empty null prompt."""
-    return [*full_prompts(), *open_colour_prompts(), *open_digit_prompts(), prompt_for(None, None), ""]
 
 
 @dataclass(frozen=True)
@@ -102,12 +64,18 @@ def load_base_digits() -> BaseDigits:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ConfigError(
-            "Rebuilding the demo's teacher needs the digits inside scikit-learn, which is not installed. "
-            "Install it with `pip install fewstep[rebuild]`; using the shipped teacher does not need it."
+            "Rebuilding the embedded teacher needs the digits inside scikit-learn, which is not installed. "
+            "Install it with `pip install scikit-learn`; using the shipped teacher does not need it."
         ) from error
     bunch = load_digits()
     images = torch.from_numpy(np.asarray(bunch.images, dtype=np.float32) / 16.0)
     return BaseDigits(images, torch.from_numpy(np.asarray(bunch.target, dtype=np.int64)))
+
+
+def load_held_out(folder: Path | None = None) -> BaseDigits:
+    """Check and load the base digits that ship: neither teacher nor classifier has seen them; scaled to [0, 1]."""
+    stored = load_file(check_files(folder, under=HELD_OUT_FILE))
+    return BaseDigits(stored["images"].float() / 16, stored["digits"])
 
 
 def split_base_digits(base: BaseDigits, *, held_out: float, seed: int) -> tuple[BaseDigits, BaseDigits]:
