@@ -6,19 +6,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan
 from fewstep.evaluation.models import ModelEntry, Role, Sampling
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.scores.metric import (
-    ImageMetric,
+    Finding,
+    Metric,
     MetricCard,
     MetricError,
     MetricSettings,
     Picture,
     PromptItem,
-    SetMetric,
 )
 
 NO_EXTRAS = Extras(ladder=(), ladder_prompts=0, strip_seeds=1, strip_prompts=0)
@@ -39,7 +38,7 @@ def card(name: str, *, higher_is_better: bool = True) -> MetricCard:
     )
 
 
-class Brightness(ImageMetric):
+class Brightness(Metric):
     """The mean of a picture's bytes; counts what it is asked for."""
 
     card = card("brightness")
@@ -62,14 +61,14 @@ class Brightness(ImageMetric):
         if self.card.name in Brightness.loaded_now:
             Brightness.loaded_now.remove(self.card.name)
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        scores = []
-        for picture in pictures:
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        findings = []
+        for picture, image in zip(pictures, images, strict=True):
             if picture.path.name == self.unreadable:
                 raise MetricError(f"brightness cannot read {picture.path}: it is torn.")
             self.asked.append(f"{picture.path.parts[-3]}/{picture.path.name}")
-            scores.append(float(np.asarray(picture.image()).mean()))
-        return scores
+            findings.append(Finding(float(np.asarray(image).mean())))
+        return findings
 
 
 class Darkness(Brightness):
@@ -77,14 +76,15 @@ class Darkness(Brightness):
 
     card = card("darkness")
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [255 - score for score in super().score(pictures)]
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        return [Finding(255 - finding.score) for finding in super().look(pictures, images)]
 
 
-class Spread(SetMetric):
+class Spread(Metric):
     """The standard deviation of the pictures' mean colours."""
 
     card = card("spread")
+    of_sets = True
 
     def __init__(self, settings: MetricSettings | None = None) -> None:
         super().__init__(settings or MetricSettings(batch=2))
@@ -98,11 +98,13 @@ class Spread(SetMetric):
     def unload(self) -> None:
         Brightness.unload(self)  # type: ignore[arg-type]
 
-    def features(self, pictures: Sequence[Picture]) -> Tensor:
-        return torch.tensor([np.asarray(picture.image()).mean(axis=(0, 1)).tolist() for picture in pictures])
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        means = [np.asarray(image).mean(axis=(0, 1)).tolist() for image in images]
+        return [Finding(features=torch.tensor(mean)) for mean in means]
 
-    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
-        return {"spread": float(features.double().std(dim=0, correction=0).mean())}
+    def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
+        rows = torch.stack([finding.features for finding in findings if finding.features is not None])
+        return {"spread": float(rows.double().std(dim=0, correction=0).mean())}
 
 
 def sampling(**changes: object) -> Sampling:

@@ -13,7 +13,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.scoring import Scored, score
-from fewstep.scores.metric import Metric, MetricError, MetricSettings
+from fewstep.scores.metric import Finding, Metric, MetricError, MetricSettings
 from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, plan_of
 
 PLAN = plan_of("a", "b", "c", seeds=(0, 1))
@@ -34,7 +34,6 @@ def run(painted: tuple[EvaluationFolder, list[ModelRecord]], *metrics: Metric, p
 
 def test_every_picture_gets_its_own_score(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     student, teacher = run(painted, Brightness())
-    assert student.findings is not None
     assert [finding.score for finding in student.findings] == [0, 1, 10, 11, 20, 21]
     assert dict(student.figures) == {"brightness": 10.5}
     assert dict(teacher.figures) == {"brightness": 101}
@@ -75,12 +74,10 @@ def test_a_picture_that_fails_is_named_and_the_others_are_kept(
 
 def test_a_score_that_is_no_number_is_refused(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     class Broken(Brightness):
-        def score(self, pictures):  # type: ignore[no-untyped-def]
-            return [float("nan") for _ in pictures]
+        def look(self, pictures, images):  # type: ignore[no-untyped-def]
+            return [Finding(float("nan")) for _ in pictures]
 
-    with pytest.raises(
-        MetricError, match=r"gives no finite number for .*00000.seed0.steps4.png \(prompt 'a', seed 0\)"
-    ):
+    with pytest.raises(MetricError, match=r"score .*00000.seed0.steps4.png \(prompt 00000, seed 0\): its score is nan"):
         run(painted, Broken())
 
 
@@ -163,7 +160,7 @@ def test_a_link_in_place_of_a_picture_is_refused(painted: tuple[EvaluationFolder
 def test_damaged_features_are_named(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     folder, _ = painted
     run(painted, Spread())
-    part = next((folder.model_folder("student") / "scores").glob("features-*/*.safetensors"))
+    part = next((folder.model_folder("student") / "scores").glob("spread-*/*.safetensors"))
     part.write_bytes(part.read_bytes()[:10])
     with pytest.raises(CheckpointError, match=r"\.safetensors is damaged .*; delete it, and it is made again"):
         run(painted, Spread())

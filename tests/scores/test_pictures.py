@@ -15,8 +15,9 @@ from PIL import Image
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.report_pictures import tile
 from fewstep.files import UnreadableError
-from fewstep.scores.metric import MetricError, Picture, PromptItem, read_images
+from fewstep.scores.metric import MetricError, Picture, PromptItem
 from fewstep.scores.pictures import MAX_PIXELS, MAX_RATIO, is_whole_png, read_picture
+from fewstep.scores.registry import create_metrics
 
 COLOURS = np.array([[[200, 10, 30], [0, 255, 90]], [[1, 2, 3], [77, 77, 77]]], dtype=np.uint8)
 
@@ -146,8 +147,9 @@ def test_any_damage_is_a_reason_and_no_other_error(tmp_path: Path, kind: str) ->
 def test_a_metric_and_the_report_name_the_picture_that_they_cannot_read(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(BAD["pixels that are no stream"][0])
+    (metric,) = create_metrics(["fid"], {"fid": {"extractor": "digits"}})
     with pytest.raises(MetricError, match=r"fid cannot score .*a\.png .*cannot be read as a picture: it is damaged"):
-        read_images("fid", [Picture(path, PromptItem("p1", "a dog"), seed=0)])
+        metric.examine([Picture(path, PromptItem("p1", "a dog"), seed=0)])
     with pytest.raises(CheckpointError, match=r"The report cannot show .*a\.png: it is damaged.*Remove the file"):
         tile(path, "student")
 

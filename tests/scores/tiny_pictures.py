@@ -1,11 +1,13 @@
 """Small pictures on disk, the same on every machine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from fewstep.scores.metric import Picture, PromptItem
+from fewstep.scores.metric import Metric, Picture, PromptItem
 
 PROMPTS = ("a red handwritten three", "a blue handwritten seven", "green")
 
@@ -25,3 +27,14 @@ def write_pictures(folder: Path, size: tuple[int, int] = (26, 20), prompts: tupl
         pattern(*size, shift=number).save(path)
         pictures.append(Picture(path, PromptItem(f"p{number}", prompt), seed=number))
     return pictures
+
+
+def scores_of(metric: Metric, pictures: Sequence[Picture]) -> list[float]:
+    """The score of each picture."""
+    return [finding.score for finding in metric.examine(pictures)]
+
+
+def features_of(metric: Metric, pictures: Sequence[Picture]) -> torch.Tensor:
+    """The features of each picture, a row each."""
+    rows = [finding.features for finding in metric.examine(pictures)]
+    return torch.stack([row for row in rows if row is not None])

@@ -1,7 +1,5 @@
 """Metrics while a student trains: on a few pictures, one metric in memory at a time and none in between."""
 
-import gc
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +10,11 @@ from pydantic import BaseModel
 
 from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.evaluation.scoring import require_finite
 from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.sampling.pictures import require_writable, save_picture
-from fewstep.scores.metric import ImageMetric, Metric, Picture, PromptItem, SetMetric
+from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.registry import check_metrics, create_metrics
+from fewstep.scores.scoring import measure
 
 BEST_FILE = "best.json"
 
@@ -93,7 +91,7 @@ class TrainingEvaluation:
         pictures = self._save(images, update)
         figures: dict[str, _Figure] = {}
         for metric in self.metrics:
-            found = _measure(metric, pictures, device)
+            found = measure(metric, pictures, device)
             figures.update({name: _Figure(value, metric.card.higher_is_better) for name, value in found.items()})
         told = {f"evaluation/{name}": figure.value for name, figure in figures.items()}
         return Measurement(told, self._keep(figures, update))
@@ -144,27 +142,3 @@ class _Figure:
 
     def beats(self, other: float) -> bool:
         return self.value > other if self.higher_is_better else self.value < other
-
-
-def _measure(metric: Metric, pictures: Sequence[Picture], device: torch.device) -> dict[str, float]:
-    """One metric's figures; its networks are on the device only in here."""
-    size = metric.settings.batch
-    batches = [pictures[start : start + size] for start in range(0, len(pictures), size)]
-    try:
-        metric.load(device)
-        with torch.no_grad():
-            return _summarise(metric, pictures, batches)
-    finally:
-        metric.unload()
-        gc.collect()
-
-
-def _summarise(metric: Metric, pictures: Sequence[Picture], batches: Sequence[Sequence[Picture]]) -> dict[str, float]:
-    if isinstance(metric, SetMetric):
-        return metric.summary(pictures, torch.cat([metric.features(batch) for batch in batches]))
-    if not isinstance(metric, ImageMetric):
-        raise TypeError(f"{type(metric).__name__} is neither an ImageMetric nor a SetMetric")
-    findings = [finding for batch in batches for finding in metric.examine(batch)]
-    for picture, finding in zip(pictures, findings, strict=True):
-        require_finite(metric, picture, math.isfinite(finding.score))
-    return metric.conclude(pictures, findings)

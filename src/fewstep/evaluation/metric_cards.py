@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from fewstep.scores.metric import MetricCard, SetMetric
+from fewstep.scores.metric import MetricCard
 from fewstep.scores.registry import metric_class, metric_names
 
 HEAD = """# Metrics
@@ -32,7 +32,7 @@ def _card(name: str) -> str:
         "formula": card.formula,
         "scale": card.scale,
         "better": "higher" if card.higher_is_better else "lower",
-        "made from": "the features of all pictures" if issubclass(metric, SetMetric) else "each picture by itself",
+        "made from": "the features of all pictures" if metric.of_sets else "each picture by itself",
         "preprocessing": card.preprocessing,
         "checkpoint": _checkpoint(card),
         "licence": card.licence,

@@ -6,7 +6,7 @@ that it had when it was scored; records of earlier versions, which noted its siz
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +37,27 @@ class _Row(BaseModel):
 
 @dataclass(frozen=True)
 class FindingStore:
-    """Findings of one metric about one model's pictures."""
+    """Findings about one model's pictures: scores in a file that each process appends to, features in one per batch."""
 
     folder: Path
 
     def read(self, pictures: Sequence[Picture]) -> dict[str, Finding]:
-        """By picture, for those that have one. A half-written last line is left out."""
-        hashes = _hashes(pictures)
+        """By picture, for those that have one."""
+        hashes = {key_of(picture): _hash(picture) for picture in pictures}
+        return self._read_scores(hashes) | self._read_features(hashes)
+
+    def add(self, pictures: Sequence[Picture], findings: Sequence[Finding], *, part: str) -> None:
+        """Keep what was found, on disk before this returns."""
+        rows = [finding.features for finding in findings if finding.features is not None]
+        with explain_write_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if rows:
+                self._add_features(pictures, torch.stack(rows))
+            else:
+                self._add_scores(pictures, findings, part)
+
+    def _read_scores(self, hashes: Mapping[str, str]) -> dict[str, Finding]:
+        """A half-written last line is left out."""
         found = {}
         for path in sorted(self.folder.glob("*.jsonl")):
             for line in _whole_lines(path):
@@ -52,8 +66,7 @@ class FindingStore:
                     found[row.picture] = Finding(row.score, row.details)
         return found
 
-    def add(self, pictures: Sequence[Picture], findings: Sequence[Finding], *, part: str) -> None:
-        """Append what was found, on disk before this returns."""
+    def _add_scores(self, pictures: Sequence[Picture], findings: Sequence[Finding], part: str) -> None:
         rows = [
             {
                 "picture": key_of(picture),
@@ -65,27 +78,15 @@ class FindingStore:
             }
             for picture, finding in zip(pictures, findings, strict=True)
         ]
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with explain_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{part}.jsonl"
-            _cut_half_line(path)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(text)
+        path = self.folder / f"{part}.jsonl"
+        _cut_half_line(path)
+        with path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-
-@dataclass(frozen=True)
-class FeatureStore:
-    """Features of one model's pictures, one file per batch."""
-
-    folder: Path
-
-    def read(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        """By picture, for those that have some."""
+    def _read_features(self, hashes: Mapping[str, str]) -> dict[str, Finding]:
         from safetensors import SafetensorError, safe_open
 
-        hashes = _hashes(pictures)
-        found: dict[str, Tensor] = {}
+        found: dict[str, Finding] = {}
         width: int | None = None
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -97,29 +98,19 @@ class FeatureStore:
             except (OSError, SafetensorError, KeyError, TypeError, UnreadableError) as error:
                 raise CheckpointError(f"{path} is damaged ({error}); delete it, and it is made again.") from error
             width = features.shape[1]
-            found.update(
-                {name: row for (name, known), row in zip(names, features, strict=True) if hashes.get(name) == known}
-            )
+            rows = zip(names, features, strict=True)
+            found |= {name: Finding(features=row) for (name, known), row in rows if hashes.get(name) == known}
         return found
 
-    def add(self, pictures: Sequence[Picture], features: Tensor) -> None:
-        """Write one batch of features, whole or not at all."""
+    def _add_features(self, pictures: Sequence[Picture], features: Tensor) -> None:
+        """Write one batch, whole or not at all."""
         from safetensors.torch import save_file
 
         names = [(key_of(picture), _hash(picture)) for picture in pictures]
-        with explain_write_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-            target = self.folder / f"{digest}.safetensors"
-            unfinished = target.with_suffix(".unfinished")
-            save_file(
-                {"features": features.to(torch.float32).contiguous()}, unfinished, {"pictures": json.dumps(names)}
-            )
-            unfinished.replace(target)
-
-
-def _hashes(pictures: Sequence[Picture]) -> dict[str, str]:
-    return {key_of(picture): _hash(picture) for picture in pictures}
+        target = self.folder / f"{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}.safetensors"
+        unfinished = target.with_suffix(".unfinished")
+        save_file({"features": features.to(torch.float32).contiguous()}, unfinished, {"pictures": json.dumps(names)})
+        unfinished.replace(target)
 
 
 def _hash(picture: Picture) -> str:

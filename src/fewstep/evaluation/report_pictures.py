@@ -63,7 +63,7 @@ def best_and_worst(folder: EvaluationFolder, plan: Plan, scored: Sequence[Scored
     """For every student and image metric, the prompts where it gains and loses most against the teacher."""
     parts: list[str] = []
     for one in scored:
-        if one.findings is None or one.record.entry.role == "teacher":
+        if one.metric.of_sets or one.record.entry.role == "teacher":
             continue
         teacher = next(
             (

@@ -39,7 +39,7 @@ def as_json(plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any
 
 
 def picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
-    """A row per picture and image metric."""
+    """A row per picture and metric that scores each picture."""
     return [
         {
             "model": one.record.entry.name,
@@ -51,7 +51,7 @@ def picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
             "protocol": one.id.whole,
         }
         for one in scored
-        if one.findings is not None
+        if not one.metric.of_sets
         for picture, finding in zip(one.pictures, one.findings, strict=True)
     ]
 

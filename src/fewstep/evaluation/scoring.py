@@ -1,23 +1,21 @@
 """The score phase: every metric over every model's pictures, one metric in memory at a time."""
 
-import gc
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan, drawn
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.protocol_id import ProtocolId, conditions, metric_conditions, protocol_id, short_hash
 from fewstep.evaluation.ranks import Ranks
-from fewstep.evaluation.records import FeatureStore, FindingStore, key_of
+from fewstep.evaluation.records import FindingStore, key_of
 from fewstep.sampling.generate import fastest_device
-from fewstep.scores.metric import Finding, ImageMetric, Metric, MetricError, Picture, SetMetric
+from fewstep.scores.metric import Finding, Metric, Picture
+from fewstep.scores.scoring import loaded
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,8 @@ class Scored:
         id: Under which the numbers were measured.
         conditions: What the id stands for.
         pictures: In the plan's order, prompt by prompt.
-        findings: One per picture, of an image metric.
-        features: One row per picture, of a set metric.
-        figures: The metric's summary; the first is its own.
+        findings: One per picture.
+        figures: What the metric concludes; the first is its own.
     """
 
     record: ModelRecord
@@ -40,8 +37,7 @@ class Scored:
     id: ProtocolId
     conditions: Mapping[str, Any]
     pictures: tuple[Picture, ...]
-    findings: tuple[Finding, ...] | None
-    features: Tensor | None
+    findings: tuple[Finding, ...]
     figures: Mapping[str, float]
 
 
@@ -89,13 +85,14 @@ def _require_pictures(record: ModelRecord, pictures: Sequence[Picture]) -> None:
         )
 
 
-def _store(folder: EvaluationFolder, record: ModelRecord, metric: Metric) -> FindingStore | FeatureStore:
-    """Where a metric's records are: named by what they depend on, so that other settings never meet them."""
-    known = metric_conditions(metric)
-    if isinstance(metric, SetMetric):
-        key = f"features-{short_hash([metric.feature_key, known['versions']])}"
-        return FeatureStore(folder.scores_folder(record.entry.name, key))
-    return FindingStore(folder.scores_folder(record.entry.name, f"{metric.card.name}-{short_hash(known)}"))
+def _store(folder: EvaluationFolder, record: ModelRecord, metric: Metric) -> FindingStore:
+    """Where a metric's findings are: named by what they depend on, so that other settings never meet them."""
+    known, shared = metric_conditions(metric), metric.findings_key
+    if shared is not None:
+        name = f"features-{short_hash([shared, known['versions']])}"
+    else:
+        name = f"{metric.card.name}-{short_hash(known)}"
+    return FindingStore(folder.scores_folder(record.entry.name, name))
 
 
 def _fill(
@@ -121,38 +118,13 @@ def _fill(
     ranks.wait()
     if not work:
         return
-    total = sum(len(batch) for _, batch in work)
-    try:
-        metric.load(device)
-        with progress_bar(console, f"Scoring {metric.card.name}", total) as advance, torch.no_grad():
-            for store, batch in work:
-                _score_batch(metric, store, batch, part=f"part-{ranks.rank}")
-                advance(len(batch))
-    finally:
-        metric.unload()
-        gc.collect()
-
-
-def _score_batch(metric: Metric, store: FindingStore | FeatureStore, batch: Sequence[Picture], *, part: str) -> None:
-    if isinstance(metric, ImageMetric) and isinstance(store, FindingStore):
-        findings = metric.examine(batch)
-        for picture, finding in zip(batch, findings, strict=True):
-            require_finite(metric, picture, math.isfinite(finding.score))
-        store.add(batch, findings, part=part)
-    elif isinstance(metric, SetMetric) and isinstance(store, FeatureStore):
-        features = metric.features(batch)
-        for picture, row in zip(batch, features, strict=True):
-            require_finite(metric, picture, bool(row.isfinite().all()))
-        store.add(batch, features)
-
-
-def require_finite(metric: Metric, picture: Picture, finite: bool) -> None:
-    """Raise MetricError, naming the picture, for a score that is no finite number."""
-    if not finite:
-        raise MetricError(
-            f"{metric.card.name} gives no finite number for {picture.path} (prompt {picture.item.text!r}, seed "
-            f"{picture.seed}); look at the picture, and delete it to have it drawn again."
-        )
+    with (
+        loaded(metric, device),
+        progress_bar(console, f"Scoring {metric.card.name}", sum(len(batch) for _, batch in work)) as advance,
+    ):
+        for store, batch in work:
+            store.add(batch, metric.examine(batch), part=f"part-{ranks.rank}")
+            advance(len(batch))
 
 
 def _summarise(
@@ -163,17 +135,8 @@ def _summarise(
     metric: Metric,
     known: Mapping[str, Any],
 ) -> Scored:
-    store = _store(folder, record, metric)
     told = conditions(drawn(plan, record), known)
-    findings, features = None, None
-    if isinstance(metric, ImageMetric) and isinstance(store, FindingStore):
-        read = store.read(pictures)
-        findings = tuple(read[key_of(picture)] for picture in pictures)
-        figures = metric.conclude(pictures, findings)
-    elif isinstance(metric, SetMetric) and isinstance(store, FeatureStore):
-        rows = store.read(pictures)
-        features = torch.stack([rows[key_of(picture)] for picture in pictures])
-        figures = metric.summary(pictures, features)
-    else:
-        raise TypeError(f"{type(metric).__name__} is neither an ImageMetric nor a SetMetric")
-    return Scored(record, metric, protocol_id(told), told, tuple(pictures), findings, features, figures)
+    read = _store(folder, record, metric).read(pictures)
+    findings = tuple(read[key_of(picture)] for picture in pictures)
+    figures = metric.conclude(pictures, findings)
+    return Scored(record, metric, protocol_id(told), told, tuple(pictures), findings, figures)

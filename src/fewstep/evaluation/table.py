@@ -1,7 +1,7 @@
 """The table of an evaluation: every figure with its interval, and its difference to the teacher's."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from fewstep.evaluation.folder import ModelRecord
 from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
-from fewstep.scores.metric import ImageMetric, SetMetric
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def make_table(scored: Sequence[Scored], *, num_prompts: int, warnings: Sequence
 
 
 def per_prompt(one: Scored, num_prompts: int) -> Tensor:
-    """Mean score of every prompt of an image metric."""
-    scores = torch.tensor([finding.score for finding in one.findings or ()], dtype=torch.float64)
+    """Mean score of every prompt."""
+    scores = torch.tensor([finding.score for finding in one.findings], dtype=torch.float64)
     return scores.reshape(num_prompts, -1).mean(dim=1)
 
 
@@ -107,7 +106,7 @@ def replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
     def statistic(positions: Sequence[int]) -> Tensor:
         return _figures(one, chosen(positions), names)
 
-    if isinstance(one.metric, SetMetric):
+    if one.metric.of_sets:
         left = num_prompts - math.ceil(num_prompts / GROUPS)
         return _columns(jackknife(statistic, num_prompts)) if left * seeds >= one.metric.min_pictures else None
     means = per_prompt(one, num_prompts)
@@ -117,13 +116,7 @@ def replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
 
 
 def _figures(one: Scored, chosen: Sequence[int], names: Sequence[str]) -> Tensor:
-    pictures = [one.pictures[i] for i in chosen]
-    if isinstance(one.metric, ImageMetric) and one.findings is not None:
-        found: Mapping[str, float] = one.metric.conclude(pictures, [one.findings[i] for i in chosen])
-    elif isinstance(one.metric, SetMetric) and one.features is not None:
-        found = one.metric.summary(pictures, one.features[list(chosen)])
-    else:
-        raise TypeError(f"{one.metric.card.name} has neither findings nor features")
+    found = one.metric.conclude([one.pictures[i] for i in chosen], [one.findings[i] for i in chosen])
     # a figure that needs what these prompts lack (a category without a prompt) tells nothing about its spread
     return torch.tensor([found.get(name, float("nan")) for name in names], dtype=torch.float64)
 

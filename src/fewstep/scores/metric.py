@@ -1,9 +1,10 @@
-"""What a metric is: a card that says what its number means, a check before anything is drawn, and scores.
+"""What a metric is: a card that says what its number means, a check before anything is drawn, and two steps to figures.
 
-Two kinds. An :class:`ImageMetric` scores every picture by itself. A :class:`SetMetric` turns every picture into
-features, which are kept on disk, and its values are a function of the features of all pictures.
+It examines pictures, a few at a time, and concludes from what it found in all of them. A finding is a picture's own
+score with what it rests on, or, for a metric of whole sets, its features.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,15 +61,22 @@ class Picture:
 
 @dataclass(frozen=True)
 class Finding:
-    """A picture's score and what it rests on.
+    """What a metric found in one picture.
 
     Attributes:
-        score: The metric's number for this picture.
+        score: The picture's own number; not a number where only a set has one.
         details: Plain JSON values for the report: the text that was read, the answers that were given.
+        features: What the figures of a set are made from, one float32 row on the CPU; None beside a score.
     """
 
-    score: float
+    score: float = math.nan
     details: Mapping[str, Any] = field(default_factory=dict)
+    features: Tensor | None = field(default=None, compare=False)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is made of finite numbers."""
+        return math.isfinite(self.score) if self.features is None else bool(self.features.isfinite().all())
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,8 @@ class Metric(ABC):
     settings_class: ClassVar[type[MetricSettings]] = MetricSettings
     min_seeds: ClassVar[int] = 1
     """Pictures of one prompt that it needs at least."""
+    of_sets: ClassVar[bool] = False
+    """Whether only a set has a figure: its findings are features, and no picture has a score."""
 
     def __init__(self, settings: MetricSettings) -> None:
         self.settings = settings
@@ -135,6 +145,11 @@ class Metric(ABC):
     def min_pictures(self) -> int:
         """Pictures of all prompts together that its figures need at least."""
         return 1
+
+    @property
+    def findings_key(self) -> str | None:
+        """Names its findings where other metrics have the same ones and may share them; None where they are its own."""
+        return None
 
     @abstractmethod
     def check(self, items: Sequence[PromptItem]) -> None:
@@ -159,86 +174,46 @@ class Metric(ABC):
     def unload(self) -> None:
         """Drop the networks: the memory of an evaluation is that of one metric at a time."""
 
-
-class ImageMetric(Metric):
-    """A metric that scores each picture by itself."""
-
-    @abstractmethod
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        """Score up to ``settings.batch`` pictures, in their order.
+    @torch.no_grad()
+    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
+        """Look at up to ``settings.batch`` pictures; one finding for each, in their order.
 
         Raises:
             MetricError: Naming the picture that could not be scored; none is ever given a zero instead.
         """
+        findings = self.look(pictures, [self._image(picture) for picture in pictures])
+        for picture, finding in zip(pictures, findings, strict=True):
+            if not finding.is_finite:
+                what = (
+                    f"its score is {finding.score}"
+                    if finding.features is None
+                    else "its features are not finite numbers"
+                )
+                raise self.cannot_score(picture, what)
+        return findings
 
-    def summary(self, pictures: Sequence[Picture], scores: Sequence[float]) -> dict[str, float]:
-        """The figures of the report, from the scores of all pictures; the first is the metric's own."""
-        return {self.card.name: sum(scores) / len(scores)}
-
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
-        """Score pictures as :meth:`score` does, with what each score rests on; what the score phase calls."""
-        return [Finding(score) for score in self.score(pictures)]
+    @abstractmethod
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        """What :meth:`examine` does once the pictures are read as ``images``."""
 
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
-        """The figures of the report, from the findings of all pictures; what the score phase calls."""
-        return self.summary(pictures, [finding.score for finding in findings])
+        """The figures of the report, from the findings of all pictures; the first is the metric's own."""
+        return {self.card.name: mean_score(findings)}
+
+    def cannot_score(self, picture: Picture, reason: str) -> MetricError:
+        """The error for one picture: which metric, which picture, why."""
+        return MetricError(
+            f"{self.card.name} cannot score {picture.path} (prompt {picture.item.id}, seed {picture.seed}): {reason}. "
+            "It was given no score; remove the file and draw the picture again, or leave the metric out."
+        )
+
+    def _image(self, picture: Picture) -> Image.Image:
+        try:
+            return picture.image()
+        except UnreadableError as error:
+            raise self.cannot_score(picture, f"the file cannot be read as a picture: {error}") from error
 
 
-class SetMetric(Metric):
-    """A metric of a whole set of pictures, through features."""
-
-    @property
-    def feature_key(self) -> str:
-        """Names the features (extractor, checkpoint, preprocessing): metrics with equal keys share one file of them."""
-        return self.card.name
-
-    @abstractmethod
-    def features(self, pictures: Sequence[Picture]) -> Tensor:
-        """Features of up to ``settings.batch`` pictures, float32 on the CPU, one row each.
-
-        Raises:
-            MetricError: Naming the picture that could not be read.
-        """
-
-    @abstractmethod
-    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
-        """The figures of the report, from the features of all pictures; the first is the metric's own."""
-
-
-def read_images(metric: str, pictures: Sequence[Picture]) -> list[Image.Image]:
-    """Read pictures as RGB.
-
-    Raises:
-        MetricError: Naming the picture that cannot be read.
-    """
-    return [_read(metric, picture) for picture in pictures]
-
-
-def _read(metric: str, picture: Picture) -> Image.Image:
-    try:
-        return picture.image()
-    except UnreadableError as error:
-        raise cannot_score(metric, picture, f"the file cannot be read as a picture: {error}") from error
-
-
-def checked_scores(metric: str, pictures: Sequence[Picture], scores: Tensor) -> list[float]:
-    """One score per picture as a list.
-
-    Raises:
-        MetricError: Naming the first picture whose score is not a finite number.
-    """
-    assert scores.shape == (len(pictures),)
-    values: list[float] = scores.double().cpu().tolist()
-    finite = torch.isfinite(scores).cpu().tolist()
-    for picture, value, good in zip(pictures, values, finite, strict=True):
-        if not good:
-            raise cannot_score(metric, picture, f"its score is {value}")
-    return values
-
-
-def cannot_score(metric: str, picture: Picture, reason: str) -> MetricError:
-    """The error for one picture: which metric, which picture, why."""
-    return MetricError(
-        f"{metric} cannot score {picture.path} (prompt {picture.item.id}, seed {picture.seed}): {reason}. "
-        "It was given no score; remove the file and draw the picture again, or leave the metric out."
-    )
+def mean_score(findings: Sequence[Finding]) -> float:
+    """The mean of the pictures' scores."""
+    return sum(finding.score for finding in findings) / len(findings)

@@ -12,11 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.convert import convert
-from fewstep.scores.metric import ImageMetric
 from fewstep.scores.registry import create_metrics
 from tests.scores import tiny_blip, tiny_clip, tiny_qwen
 from tests.scores.metrics.test_aesthetic import random_head
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 
 Settings = dict[str, Any]
 
@@ -68,10 +67,10 @@ ORIGINALS: dict[str, Callable[[Path], Settings]] = {
 
 def scores(name: str, settings: Settings, folder: Path) -> list[float]:
     metric = create_metrics([name], {name: settings})[0]
-    assert isinstance(metric, ImageMetric)
+
     metric.check([])
     metric.load(torch.device("cpu"))
-    return metric.score(write_pictures(folder))
+    return scores_of(metric, write_pictures(folder))
 
 
 @pytest.mark.parametrize("name", ORIGINALS)

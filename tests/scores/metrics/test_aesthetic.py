@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.aesthetic import Aesthetic, AestheticSettings
 from tests.scores.tiny_clip import SIZE, write_clip
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 
 # positions of the linear layers among the dropouts of the published head
 NUMBERS, WIDTHS = (0, 2, 4, 6, 7), (24, 20, 16, 12, 8, 1)
@@ -58,7 +58,7 @@ def test_the_score_is_the_affine_map_of_the_vector_of_length_one(tmp_path: Path,
     model, pictures = write_clip(tmp_path / "clip"), write_pictures(tmp_path / "pictures")
     save_file(random_head(prefix), tmp_path / "model.safetensors")
     expected = by_hand(model, pictures)
-    assert loaded(tmp_path / "model.safetensors", tmp_path / "clip").score(pictures) == pytest.approx(
+    assert scores_of(loaded(tmp_path / "model.safetensors", tmp_path / "clip"), pictures) == pytest.approx(
         expected, rel=1e-4
     )
     assert max(expected) - min(expected) > 0.01
@@ -69,7 +69,7 @@ def test_the_prompt_is_not_read(tmp_path: Path) -> None:
     save_file(random_head(), tmp_path / "model.safetensors")
     metric = loaded(tmp_path / "model.safetensors", tmp_path / "clip")
     one = write_pictures(tmp_path / "pictures", prompts=("a red three",))
-    assert metric.score(one) == metric.score(write_pictures(tmp_path / "pictures", prompts=("green",)))
+    assert scores_of(metric, one) == scores_of(metric, write_pictures(tmp_path / "pictures", prompts=("green",)))
 
 
 def test_the_published_pickle_gives_the_scores_of_the_safetensors(tmp_path: Path) -> None:
@@ -77,8 +77,8 @@ def test_the_published_pickle_gives_the_scores_of_the_safetensors(tmp_path: Path
     pictures = write_pictures(tmp_path / "pictures")
     save_file(random_head(), tmp_path / "model.safetensors")
     torch.save(random_head(), tmp_path / "aesthetic-model.pth")
-    safe = loaded(tmp_path / "model.safetensors", tmp_path / "clip").score(pictures)
-    assert loaded(tmp_path / "aesthetic-model.pth", tmp_path / "clip", allow_pickle=True).score(pictures) == safe
+    safe = scores_of(loaded(tmp_path / "model.safetensors", tmp_path / "clip"), pictures)
+    assert scores_of(loaded(tmp_path / "aesthetic-model.pth", tmp_path / "clip", allow_pickle=True), pictures) == safe
 
 
 def test_a_source_with_its_own_clip_needs_no_other(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_source_with_its_own_clip_needs_no_other(tmp_path: Path) -> None:
     vision.projection_dim = model.config.projection_dim
     vision.to_json_file(tmp_path / "both" / "config.json", use_diff=False)
     metric = loaded(tmp_path / "both", tmp_path / "absent")
-    assert metric.score(pictures) == pytest.approx(by_hand(model, pictures), rel=1e-4)
+    assert scores_of(metric, pictures) == pytest.approx(by_hand(model, pictures), rel=1e-4)
 
 
 def test_a_head_with_too_few_layers_is_refused(tmp_path: Path) -> None:

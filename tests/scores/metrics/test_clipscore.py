@@ -14,7 +14,7 @@ from fewstep.scores.metric import MetricError, Picture, PromptItem
 from fewstep.scores.metrics.clipscore import ClipScore, ClipScoreSettings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import END, LENGTH, SIZE, START, write_clip
-from tests.scores.tiny_pictures import pattern, write_pictures
+from tests.scores.tiny_pictures import pattern, scores_of, write_pictures
 
 CPU = torch.device("cpu")
 
@@ -50,7 +50,7 @@ def test_the_score_is_the_cosine_that_the_class_itself_computes(clip: tuple[CLIP
         cosine(model, prepare(p.image(), return_tensors="pt")["pixel_values"], words(metric, p.item.text))
         for p in pictures
     ]
-    assert metric.score(pictures) == pytest.approx(expected, abs=1e-5)
+    assert scores_of(metric, pictures) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.01
 
 
@@ -69,21 +69,23 @@ def test_the_published_evaluation_resizes_float_pixels(clip: tuple[CLIPModel, st
         raw = torch.from_numpy(np.array(pattern(40, 40, number))).permute(2, 0, 1).float() / 255
         small = interpolate(raw[None], SIZE, mode="bilinear", antialias=True)
         expected.append(cosine(model, (small - mean) / std, words(metric, picture.item.text)))
-    assert metric.score(pictures) == pytest.approx(expected, abs=1e-5)
+    assert scores_of(metric, pictures) == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_two_ways_of_resizing_give_different_scores(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:
     _, source = clip
     pictures = write_pictures(tmp_path / "pictures", size=(40, 40))
-    assert loaded(source).score(pictures) != pytest.approx(loaded(source, preprocess="cdm").score(pictures), abs=1e-3)
+    assert scores_of(loaded(source), pictures) != pytest.approx(
+        scores_of(loaded(source, preprocess="cdm"), pictures), abs=1e-3
+    )
 
 
 def test_a_score_does_not_depend_on_the_other_pictures_of_the_batch(
     clip: tuple[CLIPModel, str], tmp_path: Path
 ) -> None:
     metric, pictures = loaded(clip[1]), write_pictures(tmp_path / "pictures")
-    alone = [metric.score([picture])[0] for picture in pictures]
-    assert metric.score(pictures) == pytest.approx(alone, abs=1e-6)
+    alone = [scores_of(metric, [picture])[0] for picture in pictures]
+    assert scores_of(metric, pictures) == pytest.approx(alone, abs=1e-6)
 
 
 def test_half_precision_weights_are_scored_in_float32(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:
@@ -97,7 +99,7 @@ def test_a_picture_that_cannot_be_read_is_named(clip: tuple[CLIPModel, str], tmp
     pictures = write_pictures(tmp_path / "pictures")
     pictures[1].path.write_bytes(b"not a picture")
     with pytest.raises(MetricError, match=r"clipscore cannot score .*1\.png \(prompt p1, seed 1\): the file cannot be"):
-        loaded(clip[1]).score(pictures)
+        scores_of(loaded(clip[1]), pictures)
 
 
 def test_a_score_that_is_no_number_names_its_picture(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_score_that_is_no_number_names_its_picture(clip: tuple[CLIPModel, str]
     assert metric._network is not None
     metric._network.visual_projection.weight.data.fill_(float("nan"))
     with pytest.raises(MetricError, match=r"clipscore cannot score .*0\.png \(prompt p0, seed 0\): its score is nan"):
-        metric.score(pictures)
+        scores_of(metric, pictures)
 
 
 def test_unloading_drops_the_network(clip: tuple[CLIPModel, str]) -> None:
@@ -118,7 +120,7 @@ def test_a_prompt_without_words_is_scored(clip: tuple[CLIPModel, str], tmp_path:
     picture = write_pictures(tmp_path / "pictures")[0]
     empty = Picture(picture.path, PromptItem("empty", ""), 0)
     metric = loaded(clip[1])
-    assert words(metric, "") == [START, END] and abs(metric.score([empty])[0]) <= 1
+    assert words(metric, "") == [START, END] and abs(scores_of(metric, [empty])[0]) <= 1
 
 
 def test_a_checkpoint_that_is_not_here_is_one_sentence_with_one_command(

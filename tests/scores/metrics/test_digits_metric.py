@@ -7,7 +7,7 @@ from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricError, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.digits import DigitsMetric, named
 from tests.scores.tiny_digits import write_digits
-from tests.scores.tiny_pictures import pattern
+from tests.scores.tiny_pictures import pattern, scores_of
 
 
 @pytest.fixture
@@ -21,14 +21,14 @@ def test_a_picture_scores_one_for_its_own_prompt_and_zero_for_another(metric: Di
     (right,) = write_digits(tmp_path, [24])
     wrong = Picture(right.path, PromptItem("w", "a cyan handwritten eight"), seed=0)
     assert right.item.text == "a yellow handwritten three"
-    assert metric.score([right, wrong]) == [1.0, 0.0]
+    assert scores_of(metric, [right, wrong]) == [1.0, 0.0]
 
 
 def test_what_a_prompt_leaves_open_may_be_anything(metric: DigitsMetric, tmp_path: Path) -> None:
     (picture,) = write_digits(tmp_path, [24])
     prompts = ("a handwritten three", "a yellow handwritten digit", "a red handwritten digit")
     asked = [Picture(picture.path, PromptItem(text, text), seed=0) for text in prompts]
-    assert metric.score(asked) == [1.0, 1.0, 0.0]
+    assert scores_of(metric, asked) == [1.0, 1.0, 0.0]
 
 
 def test_the_finding_says_what_was_seen(metric: DigitsMetric, tmp_path: Path) -> None:
@@ -49,4 +49,4 @@ def test_a_picture_of_another_size_is_named(metric: DigitsMetric, tmp_path: Path
     (picture,) = write_digits(tmp_path, [24])
     pattern(20, 32).save(picture.path)
     with pytest.raises(MetricError, match=r"000\.png \(prompt d24, seed 0\): it has 20 x 32 pixels"):
-        metric.score([picture])
+        scores_of(metric, [picture])

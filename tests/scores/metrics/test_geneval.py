@@ -13,13 +13,13 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
-from fewstep.scores.metric import MetricError, Picture, PromptItem
+from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.geneval import GenEvalMetric, GenEvalSettings
 from fewstep.scores.metrics.geneval_rules import CLASSES, COLOURS, Detection, confident
 from fewstep.scores.networks.colour_check import ColourCheck, crop_on_grey
 from fewstep.scores.networks.detector import Detector, box_of, instances
 from tests.scores.tiny_clip import END, SIZE, START, write_clip
-from tests.scores.tiny_pictures import pattern
+from tests.scores.tiny_pictures import pattern, scores_of
 
 
 def write_detector(folder: Path, labels: int = 80) -> Mask2FormerForUniversalSegmentation:
@@ -196,13 +196,13 @@ def test_numbers_that_are_not_finite_find_nothing_and_name_the_picture(
     wanted = [{"class": name, "count": 1, "color": "red"} for name in CLASSES]
     item = PromptItem("p1", "everything", {"tag": "colors", "include": wanted})
     with pytest.raises(MetricError, match=r"a\.png \(prompt p1, seed 0\): .* not finite"):
-        metric.score([Picture(tmp_path / "a.png", item, seed=0)])
+        scores_of(metric, [Picture(tmp_path / "a.png", item, seed=0)])
 
 
 def test_the_overall_score_is_the_mean_over_tasks() -> None:
     items = [PromptItem(str(i), "", {"tag": tag}) for i, tag in enumerate(("colors", "colors", "colors", "counting"))]
     pictures = [Picture(Path("a.png"), item, seed=0) for item in items]
-    figures = GenEvalMetric(GenEvalSettings()).summary(pictures, [1.0, 0.0, 1.0, 1.0])
+    figures = GenEvalMetric(GenEvalSettings()).conclude(pictures, [Finding(score) for score in (1.0, 0.0, 1.0, 1.0)])
     assert figures == pytest.approx({"geneval": (2 / 3 + 1) / 2, "geneval_counting": 1.0, "geneval_colors": 2 / 3})
     assert next(iter(figures)) == "geneval"
 

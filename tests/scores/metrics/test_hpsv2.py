@@ -14,7 +14,7 @@ from fewstep.scores.checkpoints.open_clip_names import to_transformers
 from fewstep.scores.metrics.hpsv2 import Hpsv2, Hpsv2Settings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import SIZE, TOKENIZER, OpenClip, clip_config
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 
 
 def stored(network: OpenClip, prefix: str = "") -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def test_the_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
         network.cosine(padded_by_hand(picture.image()), row[keep.bool()].tolist())
         for picture, row, keep in zip(pictures, ids, mask, strict=True)
     ]
-    assert metric.score(pictures) == pytest.approx(expected, abs=1e-5)
+    assert scores_of(metric, pictures) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.01
 
 
@@ -58,8 +58,8 @@ def test_the_published_pickle_gives_the_scores_of_the_safetensors(tmp_path: Path
     network, pictures = OpenClip(), write_pictures(tmp_path / "pictures")
     save_file(stored(network), tmp_path / "plain.safetensors")
     torch.save({"epoch": 1, "state_dict": stored(network)}, tmp_path / "HPS_v2.1_compressed.pt")
-    plain = loaded(tmp_path / "plain.safetensors").score(pictures)
-    assert loaded(tmp_path / "HPS_v2.1_compressed.pt", allow_pickle=True).score(pictures) == plain
+    plain = scores_of(loaded(tmp_path / "plain.safetensors"), pictures)
+    assert scores_of(loaded(tmp_path / "HPS_v2.1_compressed.pt", allow_pickle=True), pictures) == plain
 
 
 def test_pickles_are_refused_until_they_are_allowed(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_pickles_are_refused_until_they_are_allowed(tmp_path: Path) -> None:
 def test_float_pixels_and_8_bit_pixels_score_differently(tmp_path: Path) -> None:
     save_file(stored(OpenClip()), tmp_path / "model.safetensors")
     pictures = write_pictures(tmp_path / "pictures", size=(40, 40))
-    floats, pillow = loaded(tmp_path).score(pictures), loaded(tmp_path, resize="pillow").score(pictures)
+    floats, pillow = scores_of(loaded(tmp_path), pictures), scores_of(loaded(tmp_path, resize="pillow"), pictures)
     assert floats != pytest.approx(pillow, abs=1e-5) and floats == pytest.approx(pillow, abs=0.2)
 
 

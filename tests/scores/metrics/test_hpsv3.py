@@ -17,7 +17,7 @@ from fewstep.scores.metric import PromptItem
 from fewstep.scores.metrics.hpsv3 import Hpsv3, Hpsv3Settings, to_transformers
 from fewstep.scores.metrics.hpsv3_prompt import INSTRUCTION
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 from tests.scores.tiny_qwen import IMAGE, REWARD, write_base, write_hpsv3
 
 
@@ -90,7 +90,7 @@ def test_the_score_is_the_first_output_at_the_reward_token(
 ) -> None:
     pictures = write_pictures(tmp_path, size=(100, 100))[:2]
     expected = [rating(places, *network, p.image(), p.item.text, (448, 448)) for p in pictures]
-    assert loaded(places).score(pictures) == pytest.approx(expected, abs=1e-4)
+    assert scores_of(loaded(places), pictures) == pytest.approx(expected, abs=1e-4)
     assert abs(expected[0] - expected[1]) > 1e-2
 
 
@@ -105,7 +105,7 @@ def test_a_wide_picture_keeps_its_shape_in_multiples_of_28(
 ) -> None:
     picture = write_pictures(tmp_path, size=size)[0]
     expected = rating(places, *network, picture.image(), picture.item.text, sides)
-    assert loaded(places).score([picture]) == pytest.approx([expected], abs=1e-4)
+    assert scores_of(loaded(places), [picture]) == pytest.approx([expected], abs=1e-4)
 
 
 @torch.inference_mode()
@@ -122,7 +122,7 @@ def test_positions_in_two_dimensions_would_give_another_score(
     stock = body.body(
         input_ids=ids, attention_mask=mask, pixel_values=patches, image_grid_thw=grid, mm_token_type_ids=kinds
     ).last_hidden_state
-    assert metric.score([picture])[0] != pytest.approx(float(body.head(stock[ids == REWARD])[0, 0]), abs=1e-3)
+    assert scores_of(metric, [picture])[0] != pytest.approx(float(body.head(stock[ids == REWARD])[0, 0]), abs=1e-3)
 
 
 def test_a_short_prompt_beside_a_long_one_is_scored_as_alone(
@@ -130,8 +130,8 @@ def test_a_short_prompt_beside_a_long_one_is_scored_as_alone(
 ) -> None:
     pictures = write_pictures(tmp_path, size=(60, 60), prompts=("red", "a blue handwritten seven " * 5))
     metric = loaded(places)
-    alone = [metric.score([picture])[0] for picture in pictures]
-    assert metric.score(pictures) == pytest.approx(alone, abs=1e-4)
+    alone = [scores_of(metric, [picture])[0] for picture in pictures]
+    assert scores_of(metric, pictures) == pytest.approx(alone, abs=1e-4)
 
 
 def test_the_body_is_bfloat16_and_the_head_float32(

@@ -15,7 +15,7 @@ from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.metrics.imagereward import ImageReward, ImageRewardSettings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_blip import SIZE, WORDS, OwnImageReward, write_tokenizer
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 
 
 def stored(network: OwnImageReward) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ def test_the_score_is_the_normalised_reward_of_the_published_network(
     pictures = write_pictures(tmp_path / "pictures", size=(50, 40))
     raw = [network.reward(pixels_by_hand(p.image()), ids_by_hand(p.item.text)) for p in pictures]
     expected = [(reward - 0.16717362830052426) / 1.0333394966054072 for reward in raw]
-    assert loaded(source, allow_pickle=True).score(pictures) == pytest.approx(expected, abs=1e-5)
+    assert scores_of(loaded(source, allow_pickle=True), pictures) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.01
 
 
@@ -69,7 +69,7 @@ def test_a_long_prompt_is_cut_at_35_tokens_with_its_end_kept(
     picture = write_pictures(tmp_path / "pictures", size=(40, 40))[0]
     long = Picture(picture.path, PromptItem("long", "red " * 60), 0)
     raw = network.reward(pixels_by_hand(picture.image()), [2, *[WORDS.index("red")] * 33, 3])
-    score = loaded(source, allow_pickle=True).score([long])[0]
+    score = scores_of(loaded(source, allow_pickle=True), [long])[0]
     assert score == pytest.approx((raw - 0.16717362830052426) / 1.0333394966054072, abs=1e-5)
 
 
@@ -77,8 +77,8 @@ def test_a_score_does_not_depend_on_the_other_pictures_of_the_batch(
     checkpoint: tuple[OwnImageReward, Path], tmp_path: Path
 ) -> None:
     metric, pictures = loaded(checkpoint[1], allow_pickle=True), write_pictures(tmp_path / "pictures")
-    alone = [metric.score([picture])[0] for picture in pictures]
-    assert metric.score(pictures) == pytest.approx(alone, abs=1e-5)
+    alone = [scores_of(metric, [picture])[0] for picture in pictures]
+    assert scores_of(metric, pictures) == pytest.approx(alone, abs=1e-5)
 
 
 def test_the_pickle_is_refused_until_it_is_allowed(checkpoint: tuple[OwnImageReward, Path]) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.judge import MAX_ANSWER, JudgeMetric, JudgeSettings, rating
-from tests.scores.tiny_pictures import pattern
+from tests.scores.tiny_pictures import pattern, scores_of
 
 
 class Endpoint:
@@ -76,7 +76,7 @@ def test_the_rating_is_read_from_the_answer(endpoint: Endpoint, picture: Picture
 
 def test_the_endpoint_is_sent_the_instruction_the_prompt_and_the_picture(endpoint: Endpoint, picture: Picture) -> None:
     endpoint.replies = ["Rating: 3"]
-    metric(endpoint, instruction="Rate it.").score([picture])
+    scores_of(metric(endpoint, instruction="Rate it."), [picture])
     (asked,) = endpoint.asked
     assert (asked["path"], asked["model"], asked["temperature"]) == ("/v1/chat/completions", "some-vlm", 0)
     text, shown = asked["messages"][0]["content"]
@@ -89,7 +89,7 @@ def test_the_endpoint_is_sent_the_instruction_the_prompt_and_the_picture(endpoin
 
 def test_an_answer_without_a_rating_is_asked_again(endpoint: Endpoint, picture: Picture) -> None:
     endpoint.replies = ["I like it.", 500, "Rating: 4"]
-    assert metric(endpoint).score([picture]) == [4.0]
+    assert scores_of(metric(endpoint), [picture]) == [4.0]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_picture_that_gets_no_rating_is_named_and_has_no_score(
 ) -> None:
     endpoint.replies = [reply, reply]
     with pytest.raises(MetricError, match=rf"judge cannot score .*a\.png \(prompt p1, seed 2\): .*{message}"):
-        metric(endpoint, tries=2).score([picture])
+        scores_of(metric(endpoint, tries=2), [picture])
     assert len(endpoint.asked) == 2
 
 
@@ -121,7 +121,7 @@ def test_an_answer_of_another_shape_is_no_answer(
 ) -> None:
     endpoint.replies = [reply]
     with pytest.raises(MetricError, match=rf"judge cannot score .*a\.png .*gave no answer \(.*{message}"):
-        metric(endpoint, tries=1).score([picture])
+        scores_of(metric(endpoint, tries=1), [picture])
 
 
 def test_the_key_is_read_from_the_named_variable(
@@ -129,13 +129,13 @@ def test_the_key_is_read_from_the_named_variable(
 ) -> None:
     monkeypatch.setenv("MY_KEY", "sesame")
     endpoint.replies = ["Rating: 1"]
-    metric(endpoint, key_variable="MY_KEY").score([picture])
+    scores_of(metric(endpoint, key_variable="MY_KEY"), [picture])
     assert endpoint.headers[0]["Authorization"] == "Bearer sesame"
 
 
 def test_without_a_key_none_is_sent(endpoint: Endpoint, picture: Picture) -> None:
     endpoint.replies = ["Rating: 1"]
-    metric(endpoint).score([picture])
+    scores_of(metric(endpoint), [picture])
     assert "Authorization" not in endpoint.headers[0]
 
 

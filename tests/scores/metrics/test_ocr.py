@@ -11,6 +11,7 @@ from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics import ocr
 from fewstep.scores.metrics.ocr import OcrMetric, OcrSettings, comparable_text, quoted, strict_score, text_score
+from tests.scores.tiny_pictures import scores_of
 
 
 @cache
@@ -51,14 +52,14 @@ def test_an_engine_that_fails_names_the_picture_and_gives_no_score(
 
     monkeypatch.setattr(failing, "_engine", engine)
     with pytest.raises(MetricError, match=r"ocr cannot score .*a\.png \(prompt sign, seed 3\): .*out of memory"):
-        failing.score([picture])
+        scores_of(failing, [picture])
 
 
 def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     picture = written(tmp_path / "a.png", "x", '"x"')
     picture.path.write_bytes(b"not a picture")
     with pytest.raises(MetricError, match=r"ocr cannot score .*a\.png"):
-        OcrMetric(OcrSettings()).score([picture])
+        scores_of(OcrMetric(OcrSettings()), [picture])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from transformers import CLIPImageProcessorPil
 from fewstep.errors import ConfigError
 from fewstep.scores.metrics.pickscore import PickScore, PickScoreSettings
 from tests.scores.tiny_clip import SIZE, write_clip
-from tests.scores.tiny_pictures import write_pictures
+from tests.scores.tiny_pictures import scores_of, write_pictures
 
 
 @torch.inference_mode()
@@ -22,7 +22,7 @@ def test_the_score_is_the_scaled_logit_of_the_class_itself(tmp_path: Path) -> No
     ids, mask = metric._prompts.rows([picture.item.text for picture in pictures])
     pixels = torch.cat([prepare(p.image(), return_tensors="pt")["pixel_values"] for p in pictures])
     logits = model(input_ids=ids, attention_mask=mask, pixel_values=pixels).logits_per_image.diagonal()
-    assert metric.score(pictures) == pytest.approx(logits.tolist(), abs=1e-3)  # the scale is 99
+    assert scores_of(metric, pictures) == pytest.approx(logits.tolist(), abs=1e-3)  # the scale is 99
     assert max(abs(value) for value in logits.tolist()) > 1  # no cosine
 
 
@@ -33,7 +33,7 @@ def test_the_tokenizer_may_be_in_another_place_than_the_weights(tmp_path: Path) 
     PickScore(settings).check([])
     metric = PickScore(settings)
     metric.load(torch.device("cpu"))
-    assert len(metric.score(write_pictures(tmp_path / "pictures"))) == 3
+    assert len(scores_of(metric, write_pictures(tmp_path / "pictures"))) == 3
 
 
 def test_a_missing_tokenizer_is_one_sentence_with_the_command(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fewstep.scores.metrics.reference import (
 from fewstep.scores.networks.extractors import DigitsExtractor, Extractor
 from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
+from tests.scores.tiny_pictures import features_of
 
 
 def never() -> Extractor:
@@ -145,7 +146,7 @@ def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path
     metric.load(torch.device("cpu"))
     found = metric.reference.read(lambda: metric.extractor)
     assert isinstance(found, Reference)
-    assert torch.equal(found.features, metric.features(pictures))
+    assert torch.equal(found.features, features_of(metric, pictures))
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,20 @@ import torch
 from safetensors.torch import save_file
 
 from fewstep.errors import ConfigError
-from fewstep.scores.metric import Picture, PromptItem, SetMetric
+from fewstep.scores.metric import Finding, Metric, Picture, PromptItem
 from fewstep.scores.metrics.cmmd import mean_discrepancy
 from fewstep.scores.metrics.prompt_diversity import cosine_diversity
 from fewstep.scores.metrics.vendi import vendi_score
 from fewstep.scores.networks.extractors import ClipExtractor
 from fewstep.scores.registry import create_metrics
 from tests.scores.tiny_digits import write_digits
+from tests.scores.tiny_pictures import features_of
 
 NAMES = ("fid", "kid", "cmmd", "prdc", "vendi", "diversity")
 
 
-def metric(name: str, **settings: Any) -> SetMetric:
+def metric(name: str, **settings: Any) -> Metric:
     (made,) = create_metrics([name], {name: {"extractor": "digits", **settings}})
-    assert isinstance(made, SetMetric)
     return made
 
 
@@ -37,7 +37,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Picture]:
 def features(pictures: list[Picture]) -> torch.Tensor:
     chosen = metric("fid")
     chosen.load(torch.device("cpu"))
-    return chosen.features(pictures)
+    return features_of(chosen, pictures)
+
+
+def concluded(metric: Metric, pictures: list[Picture], features: torch.Tensor) -> dict[str, float]:
+    return metric.conclude(pictures, [Finding(features=row) for row in features])
 
 
 def no_pictures(count: int, prompts: int = 1) -> list[Picture]:
@@ -52,7 +56,7 @@ def test_fid_is_that_of_scipy_in_float64(tmp_path: Path) -> None:
         for count, shift in ((300, 0.0), (200, 0.3))
     )
     save_file({"features": real}, tmp_path / "real.safetensors")
-    found = metric("fid", reference=str(tmp_path / "real.safetensors")).summary(no_pictures(200), drawn)["fid"]
+    found = concluded(metric("fid", reference=str(tmp_path / "real.safetensors")), no_pictures(200), drawn)["fid"]
     a, b = real.double().numpy(), drawn.double().numpy()
     root = np.real(scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)))
     expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
@@ -66,7 +70,7 @@ def test_fid_to_stored_statistics_is_the_closed_form_for_gaussians(tmp_path: Pat
     sample = sample @ torch.linalg.inv(torch.linalg.cholesky(sample.mT.cov())).mT  # covariance exactly one
     np.savez(tmp_path / "real.npz", mu=np.zeros(5), sigma=9 * np.eye(5))
     drawn = (2 * sample + 1.5).float()
-    value = metric("fid", reference=str(tmp_path / "real.npz")).summary(no_pictures(200), drawn)["fid"]
+    value = concluded(metric("fid", reference=str(tmp_path / "real.npz")), no_pictures(200), drawn)["fid"]
     assert value == pytest.approx(5 * 1.5**2 + 5 * (3 - 2) ** 2, rel=1e-5)
 
 
@@ -78,8 +82,8 @@ def test_kid_weights_pairs_of_a_prompt_as_independent_draws_would_form_them(tmp_
     rows = np.random.default_rng(0).normal(size=(4, 3))
     real = np.random.default_rng(1).normal(size=(3, 3))
     save_file({"features": torch.from_numpy(real)}, tmp_path / "real.safetensors")
-    found = metric("kid", reference=str(tmp_path / "real.safetensors")).summary(
-        no_pictures(4, prompts=2), torch.from_numpy(rows)
+    found = concluded(
+        metric("kid", reference=str(tmp_path / "real.safetensors")), no_pictures(4, prompts=2), torch.from_numpy(rows)
     )["kid"]
     # pictures 0, 2 and 1, 3 share a prompt: half of all independent pairs share one, the others are the four crossings
     same = (cube(rows[0], rows[2]) + cube(rows[1], rows[3])) / 2
@@ -92,8 +96,8 @@ def test_kid_weights_pairs_of_a_prompt_as_independent_draws_would_form_them(tmp_
 def test_kid_of_one_picture_per_prompt_is_the_plain_estimate(tmp_path: Path) -> None:
     rows, real = np.random.default_rng(2).normal(size=(2, 3, 4))
     save_file({"features": torch.from_numpy(real)}, tmp_path / "real.safetensors")
-    found = metric("kid", reference=str(tmp_path / "real.safetensors")).summary(
-        no_pictures(3, prompts=3), torch.from_numpy(rows)
+    found = concluded(
+        metric("kid", reference=str(tmp_path / "real.safetensors")), no_pictures(3, prompts=3), torch.from_numpy(rows)
     )["kid"]
     pairs = ((0, 1), (0, 2), (1, 2))
     among = np.mean([cube(rows[i], rows[j]) for i, j in pairs]) + np.mean([cube(real[i], real[j]) for i, j in pairs])
@@ -115,7 +119,7 @@ def test_prdc_gives_the_shares_worked_by_hand(tmp_path: Path) -> None:
     # real 0, 1, 3 with radii 1, 1, 2 (k = 1): the drawn 0.5 lies in the first two balls, 2 in the third, 9 in none
     save_file({"features": torch.tensor([[0.0], [1.0], [3.0]])}, tmp_path / "real.safetensors")
     chosen = metric("prdc", reference=str(tmp_path / "real.safetensors"), neighbours=1)
-    figures = chosen.summary(no_pictures(3), torch.tensor([[0.5], [2.0], [9.0]]))
+    figures = concluded(chosen, no_pictures(3), torch.tensor([[0.5], [2.0], [9.0]]))
     # the drawn have radii 1.5, 1.5, 7: 0 and 1 lie in the first, 3 in the second (distance 1) and third
     assert figures == pytest.approx({"precision": 2 / 3, "recall": 1.0, "density": 1.0, "coverage": 1.0})
 
@@ -140,7 +144,7 @@ def test_the_vendi_score_is_the_entropy_of_the_similarities_whichever_side_is_lo
 def test_vendi_is_also_given_for_the_pictures_of_one_prompt() -> None:
     rows = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     # prompt 0 holds rows 0 and 2 (two different pictures), prompt 1 rows 1 and 3 (one picture twice)
-    assert metric("vendi").summary(no_pictures(4, prompts=2), rows)["vendi_per_prompt"] == pytest.approx(1.5)
+    assert concluded(metric("vendi"), no_pictures(4, prompts=2), rows)["vendi_per_prompt"] == pytest.approx(1.5)
 
 
 def test_diversity_is_the_mean_over_prompts_of_one_minus_cosine() -> None:
@@ -152,7 +156,7 @@ def test_diversity_is_the_mean_over_prompts_of_one_minus_cosine() -> None:
 
 def test_diversity_of_one_picture_per_prompt_says_to_draw_more_seeds() -> None:
     with pytest.raises(ConfigError, match="at least two seeds"):
-        metric("diversity").summary(no_pictures(3, prompts=3), torch.ones(3, 2))
+        concluded(metric("diversity"), no_pictures(3, prompts=3), torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("score", [vendi_score, lambda rows: cosine_diversity(rows, torch.zeros(2).long())])
@@ -165,13 +169,13 @@ def test_features_without_a_direction_are_refused(score) -> None:  # type: ignor
 def test_statistics_are_not_enough_for_metrics_of_single_pictures(name: str, tmp_path: Path) -> None:
     np.savez(tmp_path / "real.npz", mu=np.zeros(2), sigma=np.eye(2))
     with pytest.raises(ConfigError, match=f"{name} needs the features of every real picture"):
-        metric(name, reference=str(tmp_path / "real.npz")).summary(no_pictures(3), torch.ones(3, 2))
+        concluded(metric(name, reference=str(tmp_path / "real.npz")), no_pictures(3), torch.ones(3, 2))
 
 
 def test_a_reference_of_another_extractor_is_refused(tmp_path: Path) -> None:
     save_file({"features": torch.zeros(4, 2048)}, tmp_path / "real.safetensors")
     with pytest.raises(ConfigError, match="features of 2048 numbers, the extractor digits gives 64"):
-        metric("fid", reference=str(tmp_path / "real.safetensors")).summary(no_pictures(3), torch.zeros(3, 64))
+        concluded(metric("fid", reference=str(tmp_path / "real.safetensors")), no_pictures(3), torch.zeros(3, 64))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,9 +183,9 @@ def test_a_summary_needs_no_loaded_network(name: str, pictures: list[Picture], f
     chosen = metric(name)
     chosen.check([picture.item for picture in pictures])
     chosen.load(torch.device("cpu"))
-    before = chosen.summary(pictures, features)
+    before = concluded(chosen, pictures, features)
     chosen.unload()
-    assert chosen.summary(pictures, features) == before
+    assert concluded(chosen, pictures, features) == before
 
 
 def test_a_reference_folder_is_read_and_the_network_dropped_again(
@@ -190,13 +194,13 @@ def test_a_reference_folder_is_read_and_the_network_dropped_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_digits(tmp_path / "real", range(12))
     chosen: Any = metric("fid", reference=str(tmp_path / "real"))
-    value = chosen.summary(pictures, features)["fid"]
+    value = concluded(chosen, pictures, features)["fid"]
     assert value > 0 and not chosen.extractor.is_loaded
 
 
 def test_equal_extractors_share_their_features_and_others_do_not() -> None:
-    assert metric("fid").feature_key == metric("kid").feature_key
-    assert metric("fid").feature_key != metric("fid", extractor="clip").feature_key
+    assert metric("fid").findings_key == metric("kid").findings_key
+    assert metric("fid").findings_key != metric("fid", extractor="clip").findings_key
 
 
 def test_the_reference_is_part_of_what_the_number_depends_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.dpgbench import DpgBenchMetric, DpgSettings
 from fewstep.scores.networks.vqa import BlipVqa, QwenVqa, VqaName
 from tests.scores.tiny_clip import write_clip
-from tests.scores.tiny_pictures import pattern
+from tests.scores.tiny_pictures import pattern, scores_of
 from tests.scores.tiny_vqa import WORDS, write_blip, write_qwen, write_tokenizer
 
 QUESTIONS = ["is there a dog ?", "is there a bench ?", "dog", "bench ? bench", "a a a a", "there", "is", "only . ?"]
@@ -155,7 +155,7 @@ def test_numbers_that_are_not_finite_are_no_answer_and_name_the_picture(
     for weight in metric._vqa._network.parameters():
         weight.fill_(float("nan"))
     with pytest.raises(MetricError, match=r"dog\.png \(prompt dog, seed 0\): .* not finite"):
-        metric.score([Picture(tmp_path / "dog.png", item, seed=0)])
+        scores_of(metric, [Picture(tmp_path / "dog.png", item, seed=0)])
 
 
 def test_a_missing_answering_model_is_one_sentence_with_the_command() -> None:

@@ -16,7 +16,7 @@ from fewstep.scores.networks.extractors import ClipExtractor, Extractor, create_
 from tests.closeness import additions, assert_rounded_alike
 from tests.scores.tiny_clip import SIZE, write_clip
 from tests.scores.tiny_digits import write_digits
-from tests.scores.tiny_pictures import pattern
+from tests.scores.tiny_pictures import features_of, pattern
 
 
 def extractor(name: str, source: Path | str | None) -> Extractor:
@@ -87,8 +87,8 @@ def test_features_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     pictures = write_digits(tmp_path, [3, 41, 66])
     metric = VendiMetric(VendiSettings(extractor="digits"))
     metric.load(torch.device("cpu"))
-    together = metric.features(pictures)
-    assert torch.allclose(together, torch.cat([metric.features([one]) for one in pictures]), atol=1e-5)
+    together = features_of(metric, pictures)
+    assert torch.allclose(together, torch.cat([features_of(metric, [one]) for one in pictures]), atol=1e-5)
 
 
 def test_a_picture_of_another_size_is_named_by_the_digits_extractor(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_picture_of_another_size_is_named_by_the_digits_extractor(tmp_path: Pa
     metric = VendiMetric(VendiSettings(extractor="digits"))
     metric.load(torch.device("cpu"))
     with pytest.raises(MetricError, match=r"000\.png \(prompt d3, seed 0\): it has 16 x 16 pixels"):
-        metric.features([picture])
+        features_of(metric, [picture])
 
 
 @pytest.mark.parametrize("name", ["inception", "inception-torch", "inception-tf1", "clip", "dinov2"])

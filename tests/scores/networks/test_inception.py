@@ -23,6 +23,7 @@ from fewstep.scores.networks.inception import (
     resize_tf1,
     resize_torch,
 )
+from tests.scores.tiny_pictures import features_of
 
 RECORDED = json.loads((Path(__file__).parent / "inception.json").read_text(encoding="utf-8"))
 PIXELS = json.loads((Path(__file__).parent / "inception_pixels.json").read_text(encoding="utf-8"))
@@ -146,5 +147,5 @@ def test_a_pickled_checkpoint_is_converted_once_and_gives_the_same_features(
     metric.check([])
     metric.load(torch.device("cpu"))
     picture().save(tmp_path / "a.png")
-    features = metric.features([Picture(tmp_path / "a.png", PromptItem("p", ""), seed=0)])[0]
+    features = features_of(metric, [Picture(tmp_path / "a.png", PromptItem("p", ""), seed=0)])[0]
     assert features[RECORDED["columns"]].tolist() == pytest.approx(RECORDED["features"], abs=2e-5)

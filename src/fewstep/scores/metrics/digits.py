@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fewstep.embedded.classifier import IMAGE_SIZE, DigitClassifier
 from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS
 from fewstep.errors import ConfigError
-from fewstep.scores.metric import Finding, ImageMetric, MetricCard, Picture, PromptItem, cannot_score, read_images
+from fewstep.scores.metric import Finding, Metric, MetricCard, Picture, PromptItem
 
 
-class DigitsMetric(ImageMetric):
+class DigitsMetric(Metric):
     """Share of pictures in which the embedded classifier sees what the prompt names."""
 
     card = MetricCard(
@@ -50,16 +51,12 @@ class DigitsMetric(ImageMetric):
     def unload(self) -> None:
         self._classifier = None
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [finding.score for finding in self.examine(pictures)]
-
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         assert self._classifier is not None, "load() comes before examine()"
-        images = read_images(self.card.name, pictures)
         for picture, image in zip(pictures, images, strict=True):
             if image.size != (IMAGE_SIZE, IMAGE_SIZE):
                 size = f"{image.width} x {image.height}"
-                raise cannot_score(self.card.name, picture, f"it has {size} pixels, not {IMAGE_SIZE} x {IMAGE_SIZE}")
+                raise self.cannot_score(picture, f"it has {size} pixels, not {IMAGE_SIZE} x {IMAGE_SIZE}")
         pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
         seen = self._classifier.predict(pixels.to(self._device))
         return [

@@ -3,20 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from PIL import Image
 from pydantic import Field
 
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source
-from fewstep.scores.metric import (
-    Finding,
-    ImageMetric,
-    MetricCard,
-    MetricSettings,
-    Picture,
-    PromptItem,
-    cannot_score,
-    read_images,
-)
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 from fewstep.scores.metrics.dpg_questions import questions_of, share_fulfilled
 from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, Vqa, VqaName
 
@@ -29,7 +21,7 @@ class DpgSettings(MetricSettings):
     vqa: VqaName = Field(default="qwen-vl", description="what answers the questions")
 
 
-class DpgBenchMetric(ImageMetric, Convertible):
+class DpgBenchMetric(Metric, Convertible):
     """Dense prompt graph benchmark (Hu 2024, ELLA)."""
 
     card = MetricCard(
@@ -83,32 +75,26 @@ class DpgBenchMetric(ImageMetric, Convertible):
     def unload(self) -> None:
         self._vqa.unload()
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [finding.score for finding in self.examine(pictures)]
-
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         findings = []
-        for picture, image in zip(pictures, read_images(self.card.name, pictures), strict=True):
+        for picture, image in zip(pictures, images, strict=True):
             questions = questions_of(picture.item)
             try:
                 said = self._vqa.answers(image, [question.text for question in questions])
             except ValueError as error:
-                raise cannot_score(self.card.name, picture, str(error)) from error
+                raise self.cannot_score(picture, str(error)) from error
             answers = {question.id: text.lower() == "yes" for question, text in zip(questions, said, strict=True)}
             share = share_fulfilled(questions, answers)
             details = {str(question.id): text for question, text in zip(questions, said, strict=True)}
             findings.append(Finding(PERCENT * share, {"answers": details}))
         return findings
 
-    def summary(self, pictures: Sequence[Picture], scores: Sequence[float]) -> dict[str, float]:
-        by_prompt: dict[str, list[float]] = {}
-        for picture, score in zip(pictures, scores, strict=True):
-            by_prompt.setdefault(picture.item.id, []).append(score)
-        means = [sum(values) / len(values) for values in by_prompt.values()]
-        return {self.card.name: sum(means) / len(means)}
-
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
-        figures = self.summary(pictures, [finding.score for finding in findings])
+        by_prompt: dict[str, list[Finding]] = {}
+        for picture, finding in zip(pictures, findings, strict=True):
+            by_prompt.setdefault(picture.item.id, []).append(finding)
+        means = [mean_score(found) for found in by_prompt.values()]
+        figures = {self.card.name: sum(means) / len(means)}
         groups: dict[str, list[bool]] = {}
         for picture, finding in zip(pictures, findings, strict=True):
             for question in questions_of(picture.item):

@@ -7,13 +7,14 @@ from typing import cast
 
 import torch
 from jaxtyping import Int
+from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from fewstep.bounds import Place
 from fewstep.errors import ConfigError
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
-from fewstep.scores.metric import MetricSettings, Picture, PromptItem, SetMetric, cannot_score, read_images
+from fewstep.scores.metric import Finding, Metric, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.reference import (
     Reference,
     ReferenceSource,
@@ -38,10 +39,11 @@ class ReferenceSettings(FeatureSettings):
     )
 
 
-class FeatureMetric(SetMetric, Convertible):
+class FeatureMetric(Metric, Convertible):
     """A metric whose value is a function of the features of all pictures."""
 
     settings_class = FeatureSettings
+    of_sets = True
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
@@ -60,7 +62,7 @@ class FeatureMetric(SetMetric, Convertible):
         return self.settings.source or self.extractor.card.source
 
     @property
-    def feature_key(self) -> str:
+    def findings_key(self) -> str | None:
         return self.extractor.key
 
     def check(self, items: Sequence[PromptItem]) -> None:
@@ -79,19 +81,22 @@ class FeatureMetric(SetMetric, Convertible):
     def unload(self) -> None:
         self.extractor.unload()
 
-    def features(self, pictures: Sequence[Picture]) -> Tensor:
-        images = read_images(self.card.name, pictures)
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         prepared = []
         for picture, image in zip(pictures, images, strict=True):
             try:
                 prepared.append(self.extractor.prepare(image))
             except ValueError as error:
-                raise cannot_score(self.card.name, picture, str(error)) from error
-        rows = self.extractor.features(prepared)
-        for picture, finite in zip(pictures, torch.isfinite(rows).all(dim=1).tolist(), strict=True):
-            if not finite:
-                raise cannot_score(self.card.name, picture, "its features are not finite numbers")
-        return rows
+                raise self.cannot_score(picture, str(error)) from error
+        return [Finding(features=row) for row in self.extractor.features(prepared)]
+
+    def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
+        rows = [finding.features for finding in findings if finding.features is not None]
+        return self.figures(pictures, torch.stack(rows))
+
+    @abstractmethod
+    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+        """What :meth:`conclude` gives, from a row of features for each picture."""
 
 
 class ReferenceMetric(FeatureMetric):
@@ -118,7 +123,7 @@ class ReferenceMetric(FeatureMetric):
     def identity(self) -> dict[str, str]:
         return {**super().identity(), "reference": self.reference.digest}
 
-    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         was_loaded = self.extractor.is_loaded
         try:
             reference = cached_reference(self.reference, self.extractor, self._loaded_extractor)

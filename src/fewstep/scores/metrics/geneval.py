@@ -10,16 +10,7 @@ from pydantic import Field
 from fewstep.bounds import Place
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source
-from fewstep.scores.metric import (
-    Finding,
-    ImageMetric,
-    MetricCard,
-    MetricSettings,
-    Picture,
-    PromptItem,
-    cannot_score,
-    read_images,
-)
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 from fewstep.scores.metrics.geneval_rules import TAGS, check_facts, confident, judge
 from fewstep.scores.networks.colour_check import ColourCheck
 from fewstep.scores.networks.detector import Detector
@@ -32,7 +23,7 @@ class GenEvalSettings(MetricSettings):
     colour_revision: str | None = None
 
 
-class GenEvalMetric(ImageMetric, Convertible):
+class GenEvalMetric(Metric, Convertible):
     """Object-focused evaluation (Ghosh 2023)."""
 
     card = MetricCard(
@@ -82,27 +73,23 @@ class GenEvalMetric(ImageMetric, Convertible):
         self._detector.unload()
         self._colours.unload()
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [finding.score for finding in self.examine(pictures)]
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        return [self._look_at(picture, image) for picture, image in zip(pictures, images, strict=True)]
 
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
-        images = read_images(self.card.name, pictures)
-        return [self._examine(picture, image) for picture, image in zip(pictures, images, strict=True)]
-
-    def _examine(self, picture: Picture, image: Image.Image) -> Finding:
+    def _look_at(self, picture: Picture, image: Image.Image) -> Finding:
         facts = picture.item.facts
         try:
             objects = confident(self._detector.find(image), tag=facts["tag"])
             verdict = judge(facts, objects, partial(self._colours.colours, image))
         except ValueError as error:
-            raise cannot_score(self.card.name, picture, str(error)) from error
+            raise self.cannot_score(picture, str(error)) from error
         found = {name: len(same) for name, same in objects.items()}
         return Finding(float(verdict.correct), {"found": found, "wrong": list(verdict.reasons)})
 
-    def summary(self, pictures: Sequence[Picture], scores: Sequence[float]) -> dict[str, float]:
-        tasks: dict[str, list[float]] = {}
-        for picture, score in zip(pictures, scores, strict=True):
-            tasks.setdefault(picture.item.facts["tag"], []).append(score)
-        means = {tag: sum(tasks[tag]) / len(tasks[tag]) for tag in TAGS if tag in tasks}
+    def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
+        tasks: dict[str, list[Finding]] = {}
+        for picture, finding in zip(pictures, findings, strict=True):
+            tasks.setdefault(picture.item.facts["tag"], []).append(finding)
+        means = {tag: mean_score(tasks[tag]) for tag in TAGS if tag in tasks}
         overall = sum(means.values()) / len(means)
         return {self.card.name: overall, **{f"geneval_{tag}": value for tag, value in means.items()}}

@@ -13,7 +13,7 @@ from fewstep.bounds import Place
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file
-from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem, cannot_score
+from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.hpsv3_prompt import IMAGE_TOKEN, REWARD_TOKEN, question
 from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
@@ -104,7 +104,7 @@ class Hpsv3(LearnedScorer):
             try:
                 parts.append(prepare(image, return_tensors="pt"))
             except ValueError as error:
-                raise cannot_score(self.card.name, picture, str(error)) from error
+                raise self.cannot_score(picture, str(error)) from error
         return torch.cat([part["pixel_values"] for part in parts]), torch.cat([p["image_grid_thw"] for p in parts])
 
     @property

@@ -18,16 +18,7 @@ from pydantic import BaseModel, Field
 from fewstep.bounds import Name, Place
 from fewstep.errors import ConfigError, shown
 from fewstep.files import UnreadableError, parse_json
-from fewstep.scores.metric import (
-    Finding,
-    ImageMetric,
-    MetricCard,
-    MetricSettings,
-    Picture,
-    PromptItem,
-    cannot_score,
-    read_images,
-)
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
 
 INSTRUCTION = (
     "You see a picture that a model drew for a prompt. Rate from 0 to 10 how well the picture shows what the prompt "
@@ -77,7 +68,7 @@ class _Reply(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
 
 
-class JudgeMetric(ImageMetric):
+class JudgeMetric(Metric):
     """A rating between 0 and 10 by a vision-language model of the user's choice."""
 
     card = MetricCard(
@@ -117,14 +108,10 @@ class JudgeMetric(ImageMetric):
     def unload(self) -> None:
         pass
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [finding.score for finding in self.examine(pictures)]
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        return [self._look_at(picture, image) for picture, image in zip(pictures, images, strict=True)]
 
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
-        images = read_images(self.card.name, pictures)
-        return [self._examine(picture, image) for picture, image in zip(pictures, images, strict=True)]
-
-    def _examine(self, picture: Picture, image: Image.Image) -> Finding:
+    def _look_at(self, picture: Picture, image: Image.Image) -> Finding:
         body = json.dumps(self._request(picture, image)).encode()
         problem = ""
         for number in range(self._asked.tries):
@@ -139,7 +126,7 @@ class JudgeMetric(ImageMetric):
             if value is not None:
                 return Finding(value, {"answer": said})
             problem = f"the answer has no rating from 0 to 10: {shown(said, 200)}"
-        raise cannot_score(self.card.name, picture, problem)
+        raise self.cannot_score(picture, problem)
 
     def _request(self, picture: Picture, image: Image.Image) -> dict[str, Any]:
         file = io.BytesIO()

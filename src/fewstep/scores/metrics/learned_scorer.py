@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source, has_file
-from fewstep.scores.metric import ImageMetric, Picture, checked_scores, read_images
+from fewstep.scores.metric import Finding, Metric, Picture
 
 CONFIG_FILE = "config.json"
 
 
-class LearnedScorer(ImageMetric, Convertible):
+class LearnedScorer(Metric, Convertible):
     """A scorer with one network; a subclass reads its checkpoint, builds it and runs it."""
 
     _network: Any = None
@@ -35,11 +35,10 @@ class LearnedScorer(ImageMetric, Convertible):
     def unload(self) -> None:
         self._network = None
 
-    @torch.inference_mode()
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        assert self._network is not None, "load() comes before score()"
-        images = read_images(self.card.name, pictures)
-        return checked_scores(self.card.name, pictures, self.run(self._network, pictures, images))
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        assert self._network is not None, "load() comes before examine()"
+        scores = self.run(self._network, pictures, images)
+        return [Finding(score) for score in scores.double().cpu().tolist()]
 
     @property
     def checkpoint(self) -> Source:

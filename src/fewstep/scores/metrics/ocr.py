@@ -12,16 +12,7 @@ from PIL import Image
 from pydantic import Field
 
 from fewstep.errors import ConfigError
-from fewstep.scores.metric import (
-    Finding,
-    ImageMetric,
-    MetricCard,
-    MetricSettings,
-    Picture,
-    PromptItem,
-    cannot_score,
-    read_images,
-)
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 
 MODELS = "PP-OCRv6 small"
 # straight quotes, or a pair of typographic ones
@@ -34,7 +25,7 @@ class OcrSettings(MetricSettings):
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="lines read with less are left out")
 
 
-class OcrMetric(ImageMetric):
+class OcrMetric(Metric):
     """Text rendering: the text read by PP-OCR against the first quoted text of the prompt."""
 
     card = MetricCard(
@@ -88,18 +79,14 @@ class OcrMetric(ImageMetric):
     def unload(self) -> None:
         self._engine = None
 
-    def score(self, pictures: Sequence[Picture]) -> list[float]:
-        return [finding.score for finding in self.examine(pictures)]
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        return [self._look_at(picture, image) for picture, image in zip(pictures, images, strict=True)]
 
-    def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
-        images = read_images(self.card.name, pictures)
-        return [self._examine(picture, image) for picture, image in zip(pictures, images, strict=True)]
-
-    def _examine(self, picture: Picture, image: Image.Image) -> Finding:
+    def _look_at(self, picture: Picture, image: Image.Image) -> Finding:
         try:
             read = self._read(image)
         except Exception as error:
-            raise cannot_score(self.card.name, picture, f"the engine failed ({error})") from error
+            raise self.cannot_score(picture, f"the engine failed ({error})") from error
         target = quoted(picture.item.text)
         assert target is not None, "check() has seen every prompt"
         return Finding(text_score(target, read), {"target": target, "read": read})
@@ -111,11 +98,10 @@ class OcrMetric(ImageMetric):
         return "\n".join(getattr(found, "txts", None) or ())
 
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
-        scores = [finding.score for finding in findings]
         strict = [strict_score(finding.details["target"], finding.details["read"]) for finding in findings]
         return {
-            self.card.name: sum(scores) / len(scores),
-            "ocr_exact": sum(score == 1 for score in scores) / len(scores),
+            self.card.name: mean_score(findings),
+            "ocr_exact": sum(finding.score == 1 for finding in findings) / len(findings),
             "ocr_strict": sum(strict) / len(strict),
         }
 

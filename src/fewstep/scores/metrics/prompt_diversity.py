@@ -36,7 +36,7 @@ class PromptDiversityMetric(FeatureMetric):
     settings_class = DiversitySettings
     min_seeds = 2
 
-    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         prompts = prompt_numbers(pictures)
         if int(torch.bincount(prompts).min()) < 2:
             raise ConfigError(

@@ -34,7 +34,7 @@ class VendiMetric(FeatureMetric):
     )
     settings_class = VendiSettings
 
-    def summary(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         figures = {self.card.name: vendi_score(features)}
         prompts = prompt_numbers(pictures)
         if int(torch.bincount(prompts).min()) >= 2:
