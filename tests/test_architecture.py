@@ -5,67 +5,27 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "fewstep"
 
-# a part may import the standard library, fewstep.errors, itself, and what stands here
+# what a part near the ground may import beside the standard library
+GROUND = {"fewstep.bounds", "fewstep.errors", "fewstep.files", "fewstep.seals"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "core": {"torch", "jaxtyping"},
-    "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core"},
-    "backbones": {
-        *("torch", "jaxtyping", "pydantic", "safetensors", "diffusers", "transformers", "huggingface_hub"),
-        *("fewstep.core", "fewstep.hub", "fewstep.embedded.assets"),
-    },
-    "distributed": {"torch"},
-    "embedded": {"torch", "safetensors"},
-    "roles": {
-        *("torch", "jaxtyping", "peft", "bitsandbytes", "pydantic"),
-        *("fewstep.core", "fewstep.backbones.protocol", "fewstep.distributed"),
-    },
-    "config": {
-        *("pydantic", "pydantic_core", "yaml"),
-        *("fewstep.core", "fewstep.methods.terms", "fewstep.roles.weights", "fewstep.backbones"),
-    },
-    "prompts": {"pyarrow"},
-    "runs": {"torch", "pydantic", "filelock", "safetensors", "fewstep", "fewstep.config", "fewstep.distributed"},
-    "data": {
-        *("torch", "numpy", "pydantic", "safetensors", "datasets", "fewstep.core.conditioning"),
-        *("fewstep.backbones", "fewstep.config", "fewstep.runs", "fewstep.embedded.prompts", "fewstep.prompts"),
-    },
-    "sampling": {
-        *("torch", "jaxtyping", "numpy", "PIL", "fewstep.core", "fewstep.backbones", "fewstep.runs", "fewstep.prompts"),
-    },
-    "planning": {
-        *("torch", "diffusers", "fewstep.config", "fewstep.core", "fewstep.methods.terms", "fewstep.backbones"),
-        *("fewstep.roles", "fewstep.distributed"),
-    },
-    "scores": {
-        *("torch", "jaxtyping", "numpy", "PIL", "pydantic", "safetensors", "transformers", "huggingface_hub"),
-        *("rapidocr", "rapidfuzz", "fewstep", "fewstep.hub"),
-        *("fewstep.embedded.assets", "fewstep.embedded.classifier", "fewstep.embedded.prompts"),
-    },
-    "evaluation": {
-        *("torch", "PIL", "pydantic", "safetensors", "huggingface_hub", "rich", "datasets"),
-        *("fewstep", "fewstep.backbones", "fewstep.config.evaluation_config", "fewstep.runs", "fewstep.sampling"),
-        *("fewstep.prompts", "fewstep.scores", "fewstep.embedded.prompts"),
-    },
-    "training": {
-        *("torch", "PIL", "pydantic", "rich"),
-        *("fewstep.core", "fewstep.methods", "fewstep.roles", "fewstep.backbones", "fewstep.config", "fewstep.data"),
-        *("fewstep.runs", "fewstep.sampling", "fewstep.distributed"),
-        *("fewstep.evaluation.during_training", "fewstep.planning"),
-    },
-    "export": {
-        *("torch", "numpy", "safetensors"),
-        *("fewstep", "fewstep.backbones", "fewstep.config", "fewstep.roles", "fewstep.runs", "fewstep.training"),
-    },
+    "core": {"torch", "jaxtyping", *GROUND},
+    "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core", *GROUND},
+    "embedded": {"torch", "safetensors", *GROUND},
+    "distributed": {"torch", *GROUND},
 }
-EVERYWHERE = {"fewstep.bounds", "fewstep.errors", "fewstep.files", "fewstep.seals"}
-FREE = {"demo", "cli"}
-FREE_FILES = {"evaluation/run.py"}
+# what keeps a part of use alone: models without a method, pictures and prompts without a model or a run
+MAY_KNOW: dict[str, set[str]] = {
+    "backbones": {"core", "embedded", "hub"},
+    "scores": {"embedded", "hub"},
+}
 
 
 @dataclass(frozen=True)
@@ -77,10 +37,6 @@ class Import:
 
     def is_of(self, allowed: str) -> bool:
         return self.module == allowed or (allowed != "fewstep" and self.module.startswith(f"{allowed}."))
-
-
-def parts() -> list[str]:
-    return sorted(path.name for path in SOURCE.iterdir() if (path / "__init__.py").is_file())
 
 
 def files(folder: Path) -> list[Path]:
@@ -95,29 +51,58 @@ def imports_of(path: Path) -> Iterator[Import]:
             yield from (Import(alias.name, where) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{where} imports relatively; write the whole name"
-            yield Import(str(node.module), where)
+            if node.module == "fewstep":
+                yield from (Import(f"fewstep.{alias.name}", where) for alias in node.names)
+            else:
+                yield Import(str(node.module), where)
 
 
-def forbidden(part: str) -> list[str]:
-    allowed = MAY_IMPORT[part] | EVERYWHERE | {f"fewstep.{part}"}
-    return [
-        f"{imported.where} imports {imported.module}"
-        for path in files(SOURCE / part)
-        if path.relative_to(SOURCE).as_posix() not in FREE_FILES
-        for imported in imports_of(path)
-        if imported.module.partition(".")[0] not in sys.stdlib_module_names
-        and not any(imported.is_of(name) for name in allowed)
-    ]
+def part_of(path: Path) -> str:
+    """A folder of the package, or a module that stands beside the folders."""
+    first = path.relative_to(SOURCE).parts[0]
+    return first.removesuffix(".py")
 
 
-@pytest.mark.parametrize("part", parts())
-def test_every_part_has_a_rule(part: str) -> None:
-    assert part in MAY_IMPORT or part in FREE
+def imports_between_parts() -> dict[tuple[str, str], list[str]]:
+    """Which part imports which, and where. The package's own names, such as its version, belong to no part."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in files(SOURCE):
+        for imported in imports_of(path):
+            package, _, rest = imported.module.partition(".")
+            other = rest.partition(".")[0]
+            if package == "fewstep" and other not in ("", part_of(path)):
+                found.setdefault((part_of(path), other), []).append(imported.where)
+    return found
+
+
+def test_the_parts_form_no_circle() -> None:
+    between = imports_between_parts()
+    graph = TopologicalSorter[str]()
+    for part, other in between:
+        graph.add(part, other)
+    try:
+        graph.prepare()
+    except CycleError as error:
+        circle = error.args[1]
+        pytest.fail("\n".join(f"{b} imports {a}: {', '.join(between[b, a])}" for a, b in pairwise(circle)))
 
 
 @pytest.mark.parametrize("part", sorted(MAY_IMPORT))
-def test_a_part_imports_only_what_it_may_know(part: str) -> None:
-    assert forbidden(part) == []
+def test_a_part_near_the_ground_imports_only_what_it_may_know(part: str) -> None:
+    found = [
+        f"{imported.where} imports {imported.module}"
+        for path in files(SOURCE / part)
+        for imported in imports_of(path)
+        if imported.module.partition(".")[0] not in sys.stdlib_module_names
+        and not any(imported.is_of(name) for name in (*MAY_IMPORT[part], f"fewstep.{part}"))
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("part", sorted(MAY_KNOW))
+def test_a_part_of_use_alone_knows_no_other_than_these(part: str) -> None:
+    known = {f"fewstep.{other}" for one, other in imports_between_parts() if one == part}
+    assert known - GROUND <= {f"fewstep.{other}" for other in (*MAY_KNOW[part], "__version__")}
 
 
 def test_nothing_imports_the_commands() -> None:
@@ -126,8 +111,8 @@ def test_nothing_imports_the_commands() -> None:
     assert found == []
 
 
-def test_only_backbones_and_the_demo_know_diffusers() -> None:
-    outside = [path for path in files(SOURCE) if path.relative_to(SOURCE).parts[0] not in ("backbones", "demo")]
+def test_only_backbones_know_diffusers() -> None:
+    outside = [path for path in files(SOURCE) if path.relative_to(SOURCE).parts[0] != "backbones"]
     found = [
         i.where
         for path in outside

@@ -8,6 +8,7 @@ The public names are few, and each is imported when it is first used: ``import f
     run = fewstep.train(recipe, root="runs")
     fewstep.export(run.path, "out/student")
     images = fewstep.sample("out/student", ["a red handwritten three"], steps=4, seed=7)
+    scores = fewstep.evaluate("out/student", output="runs/evaluation")
 """
 
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewstep.config.recipe import load_recipe
-    from fewstep.evaluation.run import evaluate
+    from fewstep.evaluation.session import evaluate
     from fewstep.export.export import export
     from fewstep.sampling.generate import sample
     from fewstep.training.run import train
@@ -27,7 +28,7 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "export", "load_recipe", "sample", "train"]
 
 _WHERE = {
-    "evaluate": "fewstep.evaluation.run",
+    "evaluate": "fewstep.evaluation.session",
     "export": "fewstep.export.export",
     "load_recipe": "fewstep.config.recipe",
     "sample": "fewstep.sampling.generate",

@@ -60,14 +60,17 @@ def test_the_two_phases_work_as_they_are_typed(
     assert "The report is" in told.err
 
 
-def test_without_a_folder_the_way_on_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "--model", "m")
-    assert said.startswith("fewstep: There is no folder to write to; give --output FOLDER.")
-
-
-def test_the_demos_protocol_takes_no_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "fewstep:digits", "--output", "x")
-    assert "is measured with the demo's protocol, which takes no --output; for everything else write --model" in said
+def test_a_model_may_stand_alone_before_the_options(
+    student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    chosen = ["--teacher", "fewstep:digits,steps=2", "--num-prompts", "2", "--ladder", "0", "--device", "cpu"]
+    assert execute(["evaluate", str(student), *chosen, "--metrics", "digits", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (tmp_path / "runs" / "evaluation" / "report.html").is_file()
+    again = ["--model", str(student), "--output", "again", "--metrics", "digits", "--json"]
+    assert execute(["evaluate", *chosen, *again]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == alone
 
 
 def test_metrics_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,5 +174,5 @@ def test_help_names_the_other_commands(capsys: pytest.CaptureFixture[str]) -> No
 def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     execute(["evaluate", "--help"])
     told = " ".join(word for word in capsys.readouterr().out.split() if word != "│")  # however wide the terminal is
-    assert "default: (drawbench)" in told
+    assert "default: (drawbench;" in told
     assert "the one that the student" in told

@@ -1,12 +1,14 @@
 """A whole evaluation of tiny and embedded models, and everything that is refused before a picture is drawn."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+import fewstep
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import Extras
 from fewstep.evaluation.session import Order, run_evaluation
@@ -184,6 +186,51 @@ def test_a_missing_checkpoint_is_told_before_anything_is_drawn(student: str, tmp
     assert "hf download" in said or "fewstep evaluate convert" in said
 
 
+def test_students_of_the_embedded_teacher_are_drawn_its_own_prompts(finished: Path) -> None:
+    assert json.loads((finished / "scores.json").read_text())["prompts"]["name"] == "digits"
+
+
+def test_as_small_a_model_of_another_teacher_is_no_student_of_the_embedded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(name: str) -> None:
+        asked.append(name)
+        raise ConfigError("not here")
+
+    monkeypatch.setattr("fewstep.evaluation.session.load_prompt_set", refuse)
+    teacher = write_teacher(tmp_path / "t")
+    small = {"models": (f"{write_student(teacher, tmp_path / 's')},height=32,width=32",)}
+    refused(tmp_path / "out", **small, teacher=f"{teacher},height=32,width=32")
+    assert asked == ["drawbench"]
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"steps": 0}, "steps is 0; it must be a whole number from 1 to 1000."),
+        ({"guidance_scale": float("nan")}, "guidance_scale is nan; it must be a number from 0 to"),
+        ({"seeds": (-1,)}, "seed is -1; it must be a whole number from 0 to"),
+    ],
+)
+def test_a_number_beyond_its_bounds_is_refused_in_python_too(
+    student: str, tmp_path: Path, choices: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        fewstep.evaluate(student, output=tmp_path / "out", **choices)
+
+
+def test_python_measures_as_the_command_does(student: str, tmp_path: Path) -> None:
+    (tmp_path / "two.txt").write_text("a red handwritten three\na blue handwritten six\n")
+    prompts = str(tmp_path / "two.txt")
+    found = fewstep.evaluate(
+        student, output=tmp_path / "a", teacher=TEACHER, metrics=["digits"], prompts=prompts, device="cpu"
+    )
+    typed = evaluate(tmp_path / "b", models=(student,), metrics=("digits",), prompts=prompts, extras=Extras())
+    assert found == typed
+
+
 def test_a_stranger_without_a_named_teacher_is_asked_for_one(tmp_path: Path) -> None:
     stranger = write_student(write_teacher(tmp_path / "t"), tmp_path / "s")
     said = refused(tmp_path / "out", models=(str(stranger),), teacher=None)
@@ -193,7 +240,7 @@ def test_a_stranger_without_a_named_teacher_is_asked_for_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({}, "There is no model to evaluate; give --model MODEL, or --phase score for drawn pictures."),
+        ({}, "There is no model to evaluate; name one, or --phase score for drawn pictures."),
         ({"phase": "generate", "save_images": False, "models": ("m",)}, "--no-save-images with --phase generate would"),
         ({"phase": "score"}, "holds no evaluation; draw its pictures first: fewstep evaluate --phase generate"),
         ({"models": ("fewstep:digits",), "seeds": (1, 1)}, "The seeds are [1, 1]; give at least one, and each once."),

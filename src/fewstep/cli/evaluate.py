@@ -59,14 +59,11 @@ evaluate_app = typer.Typer(
     epilog="Further commands: fewstep evaluate convert | metrics | compare, each with --help.",
 )
 def measure(
-    demo_model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="Alone: measure a model of the demo's digits with the demo's protocol."),
-    ] = None,
-    model: Annotated[
+    models: Annotated[
         list[str] | None,
-        typer.Option(help="A folder or repository id, with choices: MODEL,steps=4,guidance_scale=1; may be repeated."),
+        typer.Argument(metavar="MODEL", help="Folders or repository ids, with choices: MODEL,steps=4."),
     ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Another MODEL; may be repeated.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="As --model.", show_default="the one that the student's files name")
     ] = None,
@@ -83,12 +80,15 @@ def measure(
         list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A metric's setting; repeatable.")
     ] = None,
     prompts: Annotated[
-        str | None, typer.Option(help="A set's name, a file, or NAME=FILE.", show_default="drawbench")
+        str | None,
+        typer.Option(
+            help="A set's name, a file, or NAME=FILE.", show_default="drawbench; the digits for their students"
+        ),
     ] = None,
     num_prompts: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="Only the first so many.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=MAX_PICTURES, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED - MAX_PICTURES, help="Where the seeds begin.")] = 0,
-    output: Annotated[Path | None, typer.Option(help="The evaluation's folder.")] = None,
+    output: Annotated[Path, typer.Option(help="The evaluation's folder.")] = Path("runs/evaluation"),
     steps: Annotated[
         int | None, typer.Option(min=1, max=MAX_STEPS, help="Of the models.", show_default="each model's own")
     ] = None,
@@ -111,28 +111,13 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
 ) -> None:
     """Measure models against their teacher: draw prompts, score the pictures, write a report."""
-    if demo_model is not None:
-        _measure_demo(
-            demo_model,
-            others={"--model": model, "--metrics": metrics, "--output": output, "--prompts": prompts},
-            steps=steps,
-            guidance_scale=guidance_scale,
-            threads=threads,
-            as_json=as_json,
-        )
-        return
-    if output is None:
-        raise ConfigError(
-            "There is no folder to write to; give --output FOLDER. To measure a model of the demo's digits with the "
-            "demo's protocol, give it alone: fewstep evaluate MODEL."
-        )
     from fewstep.evaluation.folder import Extras
     from fewstep.evaluation.session import Order
 
     extras = Extras() if ladder is None else Extras(ladder=tuple(rung for rung in ladder if rung))
     order = Order(
         output=output,
-        models=tuple(model or ()),
+        models=(*(models or ()), *(model or ())),
         teacher=teacher,
         phase=phase,
         metrics=tuple(metrics or ()),
@@ -149,26 +134,6 @@ def measure(
         device=device,
     )
     _run(order, threads=threads, as_json=as_json)
-
-
-def _measure_demo(
-    model: str,
-    *,
-    others: dict[str, Any],
-    steps: int | None,
-    guidance_scale: float | None,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    given = [name for name, value in others.items() if value is not None]
-    if given:
-        raise ConfigError(
-            f"{model} alone is measured with the demo's protocol, which takes no {', '.join(given)}; "
-            f"for everything else write --model {model}."
-        )
-    from fewstep.evaluation.run import evaluate_command
-
-    evaluate_command(model, steps=steps, guidance_scale=guidance_scale, threads=threads, as_json=as_json)
 
 
 def _run(order: Any, *, threads: int | None, as_json: bool) -> None:

@@ -88,7 +88,10 @@ def _commands(folder: Path) -> list[tuple[str, str]]:
             "draw a picture with the student, a folder that stock diffusers loads too",
             f"fewstep sample {student} {picture}",
         ),
-        ("measure it again, or at another number of steps", f"fewstep evaluate {student} --steps 2"),
+        (
+            "measure it against its teacher, at another number of steps",
+            f"fewstep evaluate {student} --steps 2 --seeds 20",
+        ),
         ("distil with other settings", "fewstep train digits terms.ca.scale=1 budget.student_updates=300"),
         ("see how much training seeds differ", "fewstep demo --seed 0 --seed 1 --seed 2"),
         ("every recipe, up to Stable Diffusion 3", "fewstep recipes"),

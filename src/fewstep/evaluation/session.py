@@ -1,4 +1,4 @@
-"""The engine of ``fewstep evaluate --model``: check, draw, score, report."""
+"""The engine of ``fewstep evaluate``: check, draw, score, report."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan, drawn
 from fewstep.evaluation.generate import generate
@@ -34,7 +36,7 @@ DEFAULT_PROMPTS = "drawbench"
 DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
 EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
 EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in EMBEDDED_METRICS if name != "digits"}
-EMBEDDED_SIZE = 32
+OUTPUT = Path("runs/evaluation")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Order:
         teacher: As after ``--teacher``; None is the one that a student's files name.
         metrics: Names; empty for the default ones.
         settings: Of the metrics, by name.
-        prompts: A name or a file; None is the default set, the embedded one for models that draw its digits.
+        prompts: A name or a file; None is the default set, for students of the embedded teacher its own.
         num_prompts: Only the first so many.
         steps, guidance_scale: Of every model but the teacher that does not state its own.
         save_images: Keep the pictures after both phases.
@@ -70,6 +72,60 @@ class Order:
     save_images: bool = True
     allow_different: bool = False
     device: str = "auto"
+
+
+def evaluate(
+    *models: str | Path,
+    output: str | Path = OUTPUT,
+    teacher: str | None = None,
+    metrics: Sequence[str] = (),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    prompts: str | None = None,
+    seeds: Sequence[int] = (0,),
+    steps: int | None = None,
+    guidance_scale: float | None = None,
+    device: str = "auto",
+) -> dict[str, Any] | None:
+    """Measure models against their teacher, as ``fewstep evaluate`` does, and write the report.
+
+    Args:
+        models: Folders, repository ids or ``fewstep:digits``; with choices as after ``--model``.
+        output: The evaluation's folder; what is in it already is not made again.
+        teacher: As a model; None is the one that a student's files name.
+        metrics: Names; empty for the default ones.
+        settings: Of the metrics, by name.
+        prompts: A set's name or a file; None is the default set, for students of the embedded teacher its own.
+        seeds: One picture of every prompt for each.
+        steps: Per picture; None is each model's own.
+        guidance_scale: 1 is off; None is each model's own.
+        device: A kind of torch device; ``auto`` is the fastest there is.
+
+    Returns:
+        What scores.json holds, on the leading process.
+
+    Raises:
+        ConfigError: A model, metric, prompt set or folder cannot be used, or the models' protocols differ.
+        MetricError: A picture could not be scored.
+    """
+    if steps is not None:
+        require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+    if guidance_scale is not None:
+        require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
+    for seed in seeds:
+        require_between(seed, "seed", 0, MAX_SEED, whole=True)
+    order = Order(
+        output=Path(output),
+        models=tuple(map(str, models)),
+        teacher=teacher,
+        metrics=tuple(metrics),
+        settings=settings or {},
+        prompts=prompts,
+        seeds=tuple(seeds),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        device=device,
+    )
+    return run_evaluation(order, console=Console(highlight=False))
 
 
 def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
@@ -107,7 +163,7 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
 
 def _require_sense(order: Order) -> None:
     if order.phase != "score" and not order.models:
-        raise ConfigError("There is no model to evaluate; give --model MODEL, or --phase score for drawn pictures.")
+        raise ConfigError("There is no model to evaluate; name one, or --phase score for drawn pictures.")
     if order.phase != "both" and not order.save_images:
         raise ConfigError(
             f"--no-save-images with --phase {order.phase} would lose the pictures between the phases; leave it out, or "
@@ -143,8 +199,8 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
 
 
 def _plan(order: Order, entries: Sequence[ModelEntry]) -> Plan:
-    small = all(entry.sampling.height == EMBEDDED_SIZE for entry in entries)
-    prompts = load_prompt_set(order.prompts or (EMBEDDED if small else DEFAULT_PROMPTS))
+    *_, teacher = entries
+    prompts = load_prompt_set(order.prompts or (EMBEDDED if teacher.model == EMBEDDED_TEACHER else DEFAULT_PROMPTS))
     return Plan(prompts.first(order.num_prompts), order.seeds, order.extras)
 
 
