@@ -14,7 +14,7 @@ from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import Drawn
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
 from fewstep.scores.metric import Picture, PromptItem
-from fewstep.scores.metrics.reference import PICTURE_SUFFIXES
+from fewstep.scores.pictures import SUFFIXES
 
 T = TypeVar("T")
 
@@ -110,12 +110,12 @@ class EvaluationFolder:
     def read_plan(self) -> Plan:
         """Read back what is drawn, prompts included: the score phase needs nothing else."""
         if not self.plan_file.is_file():
-            found = next((path for path in self.path.glob("*") if path.suffix.lower() in PICTURE_SUFFIXES), None)
+            found = next((path for path in self.path.glob("*") if path.suffix.lower() in SUFFIXES), None)
             if found is not None:
                 raise ConfigError(
                     f"{self.path} holds pictures such as {shown(found.name)} and no {PLAN_FILE}: pictures that another "
-                    f"tool drew cannot be scored yet. Let fewstep draw them: fewstep evaluate --model MODEL "
-                    f"--prompts FILE --output ANOTHER_FOLDER."
+                    f"tool drew are scored from Python, by fewstep.scores.score_folder. Or let fewstep draw them: "
+                    f"fewstep evaluate --model MODEL --prompts FILE --output ANOTHER_FOLDER."
                 )
             raise ConfigError(
                 f"{self.path} holds no evaluation; draw its pictures first: "

@@ -130,6 +130,7 @@ class Metric(ABC):
     settings_class: ClassVar[type[MetricSettings]] = MetricSettings
     min_seeds: ClassVar[int] = 1
     """Pictures of one prompt that it needs at least."""
+    reads_prompts: ClassVar[bool] = True
     of_sets: ClassVar[bool] = False
     """Whether only a set has a figure: its findings are features, and no picture has a score."""
 

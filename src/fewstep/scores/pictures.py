@@ -15,6 +15,12 @@ MAX_PIXELS = 8192 * 8192
 MAX_RATIO = 64
 """The longer side by the shorter: networks that scale the shorter side up make the longer one larger in proportion."""
 BACKGROUND = (255, 255, 255)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures of a folder and its subfolders, by name."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
 
 
 def read_picture(path: Path) -> Image.Image:

@@ -35,6 +35,7 @@ class Aesthetic(LearnedScorer):
 
     settings_class: ClassVar[type[AestheticSettings]] = AestheticSettings
     settings: AestheticSettings
+    reads_prompts = False
     card: ClassVar[MetricCard] = MetricCard(
         name="aesthetic",
         title="LAION aesthetic predictor v2 (sac+logos+ava1-l14-linearMSE)",

@@ -43,6 +43,7 @@ class FeatureMetric(Metric, Convertible):
     """A metric whose value is a function of the features of all pictures."""
 
     settings_class = FeatureSettings
+    reads_prompts = False
     of_sets = True
 
     def __init__(self, settings: MetricSettings) -> None:

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.scores.networks.extractors import Extractor
-from fewstep.scores.pictures import read_picture
+from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FILE_SUFFIXES = (".safetensors", ".npz")
 SHIPPED = "the demo's real digits"
 
@@ -67,7 +66,7 @@ class ReferenceSource:
             if len(self.pictures()) < 2:
                 raise ConfigError(
                     f"{self.metric}.reference is {self.path}, which holds {len(self.pictures())} pictures "
-                    f"({', '.join(PICTURE_SUFFIXES)}); give a folder of real pictures."
+                    f"({', '.join(SUFFIXES)}); give a folder of real pictures."
                 )
         elif not self.path.is_file():
             raise ConfigError(f"{self.metric}.reference is {self.path}, which does not exist. {_remedy(self.metric)}")
@@ -80,9 +79,7 @@ class ReferenceSource:
     def pictures(self) -> list[Path]:
         """The pictures of the folder and its subfolders, by name."""
         assert self.path is not None
-        return sorted(
-            path for path in self.path.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
-        )
+        return pictures_in(self.path)
 
     @cached_property
     def digest(self) -> str:
