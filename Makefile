@@ -14,8 +14,9 @@ WORKERS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-# One thread per process: on a busy machine OpenMP threads wait for each other far longer than they help.
-TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+# One thread per process: on a busy machine OpenMP threads wait for each other far longer than they help. Bytecode is
+# kept whatever the shell says: dozens of the tests' processes import the package again.
+TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=
 # Workers take whole stretches of tests, so that one of them makes what the tests of a file share.
 SPREAD := -n $(WORKERS) --dist worksteal
 

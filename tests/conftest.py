@@ -30,6 +30,16 @@ NUMERIC = {
 }
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the inputs of the tiny run and, in ``whole``, that run; tests write beside it, never into it."""
+    from tests.training.tiny_run import recipe, run
+
+    folder = tmp_path_factory.mktemp("finished")
+    run(recipe(folder), folder / "whole")
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test of the numeric folders."""
     for item in items:

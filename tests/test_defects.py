@@ -68,7 +68,7 @@ def test_a_trailing_slash_goes_on_with_the_same_run(tmp_path: Path) -> None:
 
 
 def test_a_trailing_slash_exports_the_checkpoint_it_names(tmp_path: Path) -> None:
-    run(recipe(tmp_path, "budget.student_updates=2"), tmp_path / "run")
+    run(recipe(tmp_path, "budget.student_updates=2", "checkpoint.every=1"), tmp_path / "run")
     named = str(tmp_path / "run" / "checkpoints" / "step-00000002")
     exported = [export(name, tmp_path / f"out{i}").folder for i, name in enumerate((named, f"{named}/"))]
     files = [next((folder / "transformer").glob("*.safetensors")).read_bytes() for folder in exported]

@@ -21,7 +21,7 @@ from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
 from tests.training.test_run import assert_same_state
 from tests.training.tiny_run import recipe, run, saved_state, write_inputs
 
-ONE_AT_A_TIME = ("checkpoint.keep_last=1", "report.log_every=1")
+ONE_AT_A_TIME = ("checkpoint.every=1", "checkpoint.keep_last=1", "report.log_every=1")
 
 
 class SmallDisk:
@@ -79,13 +79,11 @@ def test_no_space_for_the_runs_folder_is_told(
 
 
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from_it(
-    tmp_path: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+    finished: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = recipe(tmp_path, *ONE_AT_A_TIME)
-    run(made, tmp_path / "whole")
-    newest = checkpoints(tmp_path / "whole" / "checkpoints")[-1]
+    newest = checkpoints(finished / "whole" / "checkpoints")[-1]
     disk.remount(f"size={size_of(newest) * 3 // 2}k")  # one checkpoint and a half
-    command = ["train", str(tmp_path / "tiny.yaml"), *ONE_AT_A_TIME, "--output", str(disk.path / "run")]
+    command = ["train", str(finished / "tiny.yaml"), *ONE_AT_A_TIME, "--output", str(disk.path / "run")]
     said = told(capsys, execute(command))
     assert "step-00000004 could not be written" in said
     assert "Free some space" in said
@@ -94,14 +92,12 @@ def test_a_disk_that_fills_up_keeps_the_last_checkpoint_and_the_run_goes_on_from
     verify_checkpoint(kept)
     disk.remount("size=100m")
     assert execute([*command, "--resume"]) == 0
-    assert_same_state(saved_state(disk.path / "run"), saved_state(tmp_path / "whole"))
+    assert_same_state(saved_state(disk.path / "run"), saved_state(finished / "whole"))
 
 
 def test_a_full_disk_during_the_training_is_the_users_error_and_the_run_goes_on_from_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = recipe(tmp_path)
-    run(made, tmp_path / "whole")
     save = dcp.save
 
     def full_at_the_second(state: dict[str, Any], **options: Any) -> Any:
@@ -110,7 +106,7 @@ def test_a_full_disk_during_the_training_is_the_users_error_and_the_run_goes_on_
             raise OSError(errno.ENOSPC, "No space left on device")
         return save(state, **options)
 
-    command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "run")]
+    command = ["train", str(finished / "tiny.yaml"), "checkpoint.every=1", "--output", str(tmp_path / "run")]
     with monkeypatch.context() as patch:
         patch.setattr(dcp, "save", full_at_the_second)
         said = told(capsys, execute(command))
@@ -118,19 +114,18 @@ def test_a_full_disk_during_the_training_is_the_users_error_and_the_run_goes_on_
     assert "go on with --resume" in said
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["latest", "step-00000002"]
     assert execute([*command, "--resume"]) == 0
-    assert_same_state(saved_state(tmp_path / "run"), saved_state(tmp_path / "whole"))
+    assert_same_state(saved_state(tmp_path / "run"), saved_state(finished / "whole"))
 
 
 @pytest.mark.parametrize("command", ["train", "export", "sample"])
 def test_a_file_system_that_is_read_only_is_told(
-    command: str, tmp_path: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
+    command: str, finished: Path, disk: SmallDisk, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run")
     disk.remount("ro")
     arguments = {
-        "train": ["train", str(tmp_path / "tiny.yaml"), "--root", str(disk.path / "runs")],
-        "export": ["export", str(tmp_path / "run"), "--output", str(disk.path / "student")],
-        "sample": ["sample", str(tmp_path / "teacher"), "--prompt", "x", "--steps", "1"],
+        "train": ["train", str(finished / "tiny.yaml"), "--root", str(disk.path / "runs")],
+        "export": ["export", str(finished / "whole"), "--output", str(disk.path / "student")],
+        "sample": ["sample", str(finished / "teacher"), "--prompt", "x", "--steps", "1"],
     }[command]
     arguments += ["--output", str(disk.path / "p.png")] if command == "sample" else []
     said = told(capsys, execute(arguments))

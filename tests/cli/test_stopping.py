@@ -70,7 +70,7 @@ def test_a_second_ctrl_c_during_the_save_ends_with_130_and_says_what_is_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_inputs(tmp_path)
-    command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(tmp_path / "run")]
+    command = ["train", str(tmp_path / "tiny.yaml"), "checkpoint.every=1", "--output", str(tmp_path / "run")]
     write = FileSystemWriter.write_data
 
     def interrupted(writer: FileSystemWriter, *arguments: Any) -> Any:

@@ -10,42 +10,45 @@ from fewstep.errors import ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
 from fewstep.export.weights import read_student
 from fewstep.runs.checkpoint import checkpoints, completed_steps, pointed_to
+from fewstep.runs.folder import RunFolder
 from tests.training.test_run import metrics
 from tests.training.tiny_run import run
 
-SHORT = ("batch=2", "budget.student_updates=3", "checkpoint.keep_last=1", "report.sheet_every=null")
+SHORT = (
+    *("batch=2", "budget.student_updates=3", "schedule.max_steps=2", "checkpoint.keep_last=1"),
+    "report.sheet_every=null",
+)
 EVALUATION = "evaluation={every: 1, metrics: [digits], num_prompts: 2, num_seeds: 2, keep_best: digits}"
 
 
-@pytest.fixture
-def scores(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Which measurements count as better than all before; the metric itself runs all the same."""
-    wanted = [True, False, False]
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose first measurement counts as better than the others; the metric itself runs every time."""
+    better = [True, False, False]
     measure = TrainingEvaluation.measure
 
     def measured(evaluation: TrainingEvaluation, *arguments: object, **named: object) -> Measurement:
         found = measure(evaluation, *arguments, **named)  # type: ignore[arg-type]
-        return Measurement(found.figures, wanted.pop(0))
+        return Measurement(found.figures, better.pop(0))
 
-    monkeypatch.setattr(TrainingEvaluation, "measure", measured)
-    return wanted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingEvaluation, "measure", measured)
+        return run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path_factory.mktemp("kept") / "run")
 
 
-def test_metrics_are_measured_and_the_best_student_is_kept(tmp_path: Path, scores: list[bool]) -> None:
-    folder = run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path / "run")
-    told = [line for line in metrics(folder.path) if "evaluation/digits" in line]
+def test_metrics_are_measured_and_the_best_student_is_kept(kept: RunFolder) -> None:
+    told = [line for line in metrics(kept.path) if "evaluation/digits" in line]
     assert [line["step"] for line in told] == [1, 3, 5]
     assert all(0.0 <= line["evaluation/digits"] <= 1.0 for line in told)
-    assert len(list((folder.path / "evaluation" / "update-000001").glob("*.png"))) == 4
-    assert [completed_steps(path) for path in checkpoints(folder.checkpoints)] == [2, 6]
-    assert pointed_to(folder.checkpoints / "best") == folder.checkpoints / "step-00000002"
+    assert len(list((kept.path / "evaluation" / "update-000001").glob("*.png"))) == 4
+    assert [completed_steps(path) for path in checkpoints(kept.checkpoints)] == [2, 6]
+    assert pointed_to(kept.checkpoints / "best") == kept.checkpoints / "step-00000002"
 
 
-def test_the_best_checkpoint_can_be_exported_by_its_name(tmp_path: Path, scores: list[bool]) -> None:
-    folder = run(load_recipe("digits", [*SHORT, EVALUATION]), tmp_path / "run")
-    assert read_student(folder.checkpoints / "best").provenance["steps"] == 2
-    assert read_student(folder.checkpoints / "latest").provenance["steps"] == 6
-    assert read_student(folder.path).provenance["steps"] == 6
+def test_the_best_checkpoint_can_be_exported_by_its_name(kept: RunFolder) -> None:
+    assert read_student(kept.checkpoints / "best").provenance["steps"] == 2
+    assert read_student(kept.checkpoints / "latest").provenance["steps"] == 6
+    assert read_student(kept.path).provenance["steps"] == 6
 
 
 def test_a_metric_that_cannot_run_stops_the_run_before_it_trains(tmp_path: Path) -> None:

@@ -32,21 +32,22 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 5])
-def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(stop_at: int, tmp_path: Path) -> None:
-    made = recipe(tmp_path)
-    run(made, tmp_path / "whole")
+# before and after an update of the student, and where it stands last
+@pytest.mark.parametrize("stop_at", [1, 2, 5])
+def test_a_run_stopped_at_any_step_and_resumed_equals_the_uninterrupted_run(
+    stop_at: int, finished: Path, tmp_path: Path
+) -> None:
+    made = recipe(finished)
     run_stopped_after(made, tmp_path / "stopped", steps=stop_at)
     assert checkpoints(tmp_path / "stopped" / "checkpoints")[-1].name == f"step-{stop_at:08d}"
     run(made, tmp_path / "stopped", resume=True)
-    assert_same_state(saved_state(tmp_path / "stopped"), saved_state(tmp_path / "whole"))
-    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "whole")
+    assert_same_state(saved_state(tmp_path / "stopped"), saved_state(finished / "whole"))
+    assert metrics(tmp_path / "stopped") == metrics(finished / "whole")
 
 
-def test_a_checkpoint_says_which_settings_and_versions_made_it(tmp_path: Path) -> None:
-    made = recipe(tmp_path, "budget.student_updates=1")
-    folder = run(made, tmp_path / "run")
-    about = json.loads((checkpoints(folder.checkpoints)[-1] / "manifest.json").read_text())["about"]
+def test_a_checkpoint_says_which_settings_and_versions_made_it(finished: Path) -> None:
+    made = recipe(finished)
+    about = json.loads((checkpoints(finished / "whole" / "checkpoints")[-1] / "manifest.json").read_text())["about"]
     assert about["config"] == made.config.model_dump(mode="json")
     assert about["session"]["packages"]["torch"] == torch.__version__
 
@@ -64,11 +65,10 @@ def test_resume_starts_when_there_is_nothing_to_resume(tmp_path: Path) -> None:
     assert len(metrics(folder.path)) == 2
 
 
-def test_a_longer_budget_goes_on_in_the_same_run(tmp_path: Path) -> None:
-    run(recipe(tmp_path, "budget.student_updates=1"), tmp_path / "run")
-    run(recipe(tmp_path, "budget.student_updates=2"), tmp_path / "run", resume=True)
-    run(recipe(tmp_path, "budget.student_updates=2"), tmp_path / "whole")
-    assert_same_state(saved_state(tmp_path / "run"), saved_state(tmp_path / "whole"))
+def test_a_longer_budget_goes_on_in_the_same_run(finished: Path, tmp_path: Path) -> None:
+    run(recipe(finished, "budget.student_updates=1"), tmp_path / "run")
+    run(recipe(finished), tmp_path / "run", resume=True)
+    assert_same_state(saved_state(tmp_path / "run"), saved_state(finished / "whole"))
 
 
 def test_ctrl_c_saves_before_it_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,12 +124,11 @@ def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(
     assert len(moved["student"]) == len(moved["fake_score"]) == len(list(roles.student.network.parameters()))
 
 
-def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(tmp_path: Path) -> None:
-    run(recipe(tmp_path), tmp_path / "whole")
-    run(recipe(tmp_path, "parallel.microbatch=3"), tmp_path / "split")
-    for ours, theirs in zip(metrics(tmp_path / "split"), metrics(tmp_path / "whole"), strict=True):
+def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(finished: Path, tmp_path: Path) -> None:
+    run(recipe(finished, "parallel.microbatch=3"), tmp_path / "split")
+    for ours, theirs in zip(metrics(tmp_path / "split"), metrics(finished / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
-    split, whole = saved_state(tmp_path / "split"), saved_state(tmp_path / "whole")
+    split, whole = saved_state(tmp_path / "split"), saved_state(finished / "whole")
     for name, value in whole.items():
         if name.startswith(("student.", "fake_score.", "ema.")):
             # AdamW turns rounding of near-zero gradients into steps of up to lr; three updates of 1e-3
@@ -138,22 +137,20 @@ def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(tmp_path:
 
 
 @pytest.mark.parametrize("saving", ["keep_anchor_graph", "batch_frozen_calls"])
-def test_switching_a_saving_off_gives_the_same_losses(saving: str, tmp_path: Path) -> None:
-    run(recipe(tmp_path), tmp_path / "on")
-    run(recipe(tmp_path, f"savings.{saving}=false"), tmp_path / "off")
-    for ours, theirs in zip(metrics(tmp_path / "off"), metrics(tmp_path / "on"), strict=True):
+def test_switching_a_saving_off_gives_the_same_losses(saving: str, finished: Path, tmp_path: Path) -> None:
+    run(recipe(finished, f"savings.{saving}=false"), tmp_path / "off")
+    for ours, theirs in zip(metrics(tmp_path / "off"), metrics(finished / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
 
 
-def test_gradient_checkpointing_gives_the_same_run(tmp_path: Path) -> None:
-    run(recipe(tmp_path), tmp_path / "plain")
-    run(recipe(tmp_path, "gradient_checkpointing=true"), tmp_path / "checkpointed")
-    assert metrics(tmp_path / "checkpointed") == metrics(tmp_path / "plain")
+def test_gradient_checkpointing_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
+    run(recipe(finished, "gradient_checkpointing=true"), tmp_path / "checkpointed")
+    assert metrics(tmp_path / "checkpointed") == metrics(finished / "whole")
 
 
 def test_bf16_compute_keeps_float32_weights_that_move_at_small_learning_rates(tmp_path: Path) -> None:
-    made = recipe(tmp_path, "precision.compute=bf16", "student.lr=1e-5", "student.warmup=0", "budget.student_updates=2")
-    run(made, tmp_path / "run")
+    bf16 = ("precision.compute=bf16", "student.lr=1e-5", "student.warmup=0", "budget.student_updates=2")
+    run(recipe(tmp_path, *bf16, "checkpoint.every=1"), tmp_path / "run")
     start, end = saved_state(tmp_path / "run", 0), saved_state(tmp_path / "run", -1)
     names = [name for name in end if name.startswith("student.") and "pos_embed.pos_embed" not in name]
     assert all(end[name].dtype == torch.float32 for name in names)
@@ -190,10 +187,9 @@ def test_sample_sheets_show_the_teacher_over_the_student(tmp_path: Path) -> None
     assert torch.equal(pixels[0][:16], pixels[1][:16]) and not torch.equal(pixels[0][16:], pixels[1][16:])
 
 
-def test_the_student_of_a_run_is_its_average(tmp_path: Path) -> None:
-    run(recipe(tmp_path), tmp_path / "run")
-    weights = read_student(tmp_path / "run").weights.all()
-    state = saved_state(tmp_path / "run")
+def test_the_student_of_a_run_is_its_average(finished: Path) -> None:
+    weights = read_student(finished / "whole").weights.all()
+    state = saved_state(finished / "whole")
     assert all(torch.equal(value, state[f"ema.{name}"]) for name, value in weights.items())
     assert any(not torch.equal(value, state[f"student.{name}"]) for name, value in weights.items())
 
