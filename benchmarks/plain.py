@@ -20,7 +20,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.data.order import prompt_index
 from fewstep.distributed.rows import Round
 from fewstep.methods.draws import Draws, TermDraws
-from fewstep.methods.terms import AtAnchor, CfgAugmentation, OffTrajectory, Term
+from fewstep.methods.terms import CfgAugmentation, OffTrajectory, Term
 from fewstep.training.optimiser import lr_factor
 from fewstep.training.trainer import DrawSource
 
@@ -166,8 +166,8 @@ class PlainTrainer:
 def require_plain(config: RunConfig) -> None:
     """Raise ValueError for a recipe that these formulas are not about."""
     terms = config.terms.active().values()
-    asked = all(isinstance(term.query, AtAnchor | OffTrajectory) for term in terms)
-    unguided = all(isinstance(term, CfgAugmentation) or term.guidance_scale == 1.0 for term in terms)
+    asked = not config.terms.noisy_queries() and not config.terms.needs_whole_simulation()
+    unguided = all(term.asks_guidance != term.asks_fake_score for term in terms)
     full = config.student.weights.kind == config.fake_score.weights.kind == "full"
     align = config.fake_score.align
     each = align is None or (align.after, align.every) == ("fake_score", 1)

@@ -28,7 +28,7 @@ from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
-from fewstep.methods.terms import CfgAugmentation, Terms
+from fewstep.methods.terms import Terms
 from fewstep.roles.weights import (
     FullWeights,
     LoraWeights,
@@ -314,8 +314,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _terms_have_their_guidance(self) -> "RunConfig":
         reason = self.backbone.without_guidance()
-        active = self.terms.active().items()
-        guided = [name for name, term in active if isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0]
+        guided = [name for name, term in self.terms.active().items() if term.asks_guidance]
         if reason is not None and guided:
             raise ValueError(f"terms.{guided[0]} follows the teacher's guidance, but {reason}, or switch that term off")
         return self

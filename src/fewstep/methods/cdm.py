@@ -25,8 +25,8 @@ from fewstep.methods.frozen import View, look
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import (
-    AtAnchor,
     CfgAugmentation,
+    DistributionMatching,
     FreshNoise,
     LastAnchor,
     OffTrajectory,
@@ -171,7 +171,7 @@ def _answers(
     at_anchor: _Answer | None = None
     answers = {}
     for name, term in terms.items():
-        if isinstance(term.query, AtAnchor):
+        if term.at_anchor:
             if at_anchor is None:
                 anchor = simulated.trajectory.anchor
                 velocity = simulated.velocity if simulated.velocity.requires_grad else student(anchor, cond)
@@ -216,13 +216,14 @@ def _level(
 def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: View) -> Float[Tensor, "b"]:
     """Direction and normaliser of one term, then the pull."""
     reference = view.x0_teacher
-    if isinstance(term, CfgAugmentation):
-        assert view.guidance is not None
-        direction = objectives.cfg_augmentation(view.guidance, scale=term.scale)
-    else:
-        assert view.x0_fake is not None
-        if view.guidance is not None:
-            reference = reference + (term.guidance_scale - 1.0) * view.guidance
-        direction = objectives.distribution_matching(reference, view.x0_fake)
+    match term:
+        case CfgAugmentation():
+            assert view.guidance is not None
+            direction = objectives.cfg_augmentation(view.guidance, scale=term.scale)
+        case DistributionMatching():
+            assert view.x0_fake is not None
+            if view.guidance is not None:
+                reference = reference + (term.guidance_scale - 1.0) * view.guidance
+            direction = objectives.distribution_matching(reference, view.x0_fake)
     scale = objectives.normaliser(reference, x0_student.detach(), floor=term.floor)
     return objectives.pull(x0_student, direction, scale)

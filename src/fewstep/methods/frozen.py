@@ -10,7 +10,7 @@ from torch import Tensor
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.methods.simulation import Velocity
-from fewstep.methods.terms import CfgAugmentation, DistributionMatching, Term
+from fewstep.methods.terms import Term
 
 
 @dataclass(frozen=True)
@@ -43,28 +43,22 @@ def look(
         batched: One call per network for all probes, which needs memory, instead of one call per probe.
     """
     of_teacher = _Questions([(name, prompts.teacher) for name in terms])
-    for name in (name for name, term in terms.items() if _needs_guidance(term)):
+    for name in (name for name, term in terms.items() if term.asks_guidance):
         of_teacher.add(name, prompts.positive)
         of_teacher.add(name, prompts.negative)
-    of_fake = _Questions(
-        [(name, prompts.student) for name, term in terms.items() if isinstance(term, DistributionMatching)]
-    )
+    of_fake = _Questions([(name, prompts.student) for name, term in terms.items() if term.asks_fake_score])
     of_teacher.ask(teacher, probes, batched=batched)
     of_fake.ask(fake_score, probes, batched=batched)
 
     def view(name: str, term: Term) -> View:
         guidance = None
-        if _needs_guidance(term):
+        if term.asks_guidance:
             positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
             guidance = prompts.contrast * (positive - negative)
-        x0_fake = of_fake.x0(name, prompts.student) if isinstance(term, DistributionMatching) else None
+        x0_fake = of_fake.x0(name, prompts.student) if term.asks_fake_score else None
         return View(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
 
     return {name: view(name, term) for name, term in terms.items()}
-
-
-def _needs_guidance(term: Term) -> bool:
-    return isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0
 
 
 class _Questions:

@@ -1,6 +1,6 @@
 """The student's loss terms as data: where the student is asked, where it is looked at, what is asked of it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,30 +19,45 @@ class Strict(BaseModel):
 SigmaLaw = Annotated[Uniform | UniformBelowQuery | SameAsQuery | LogitNormal, Field(discriminator="law")]
 
 
-class AtAnchor(Strict):
+class _Query(Strict):
+    """Where the student is asked.
+
+    Attributes:
+        behind_anchor: Whether the simulation has to go on behind the sample's anchor.
+        needs_noise: Whether it takes noise of its own.
+    """
+
+    behind_anchor: ClassVar[bool] = False
+    needs_noise: ClassVar[bool] = False
+
+
+class AtAnchor(_Query):
     """Ask the student at its anchor of the simulated trajectory, on the path it will take when it samples."""
 
     at: Literal["anchor"] = "anchor"
 
 
-class OffTrajectory(Strict):
+class OffTrajectory(_Query):
     """Ask the student where the anchor's own velocity leads at another noise level (CDM's continuous alignment)."""
 
     at: Literal["off_trajectory"] = "off_trajectory"
     sigma: SigmaLaw = Uniform()
 
 
-class LastAnchor(Strict):
+class LastAnchor(_Query):
     """Ask the student at the last anchor of the schedule; needs the whole simulation."""
 
     at: Literal["last_anchor"] = "last_anchor"
+    behind_anchor: ClassVar[bool] = True
 
 
-class FreshNoise(Strict):
+class FreshNoise(_Query):
     """Ask the student at its final sample, re-noised (Gaussian perturbation); needs the whole simulation."""
 
     at: Literal["fresh_noise"] = "fresh_noise"
     sigma: SigmaLaw = Uniform()
+    behind_anchor: ClassVar[bool] = True
+    needs_noise: ClassVar[bool] = True
 
 
 Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
@@ -51,11 +66,20 @@ Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(disc
 class CfgAugmentation(Strict):
     """`ca`: pull along the teacher's conditional minus unconditional prediction."""
 
+    asks_guidance: ClassVar[bool] = True
+    """Whether it needs the teacher's direction of guidance."""
+    asks_fake_score: ClassVar[bool] = False
+
     weight: Weight = 1.0
     scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
     query: Query = AtAnchor()
     probe: SigmaLaw = UniformBelowQuery()
     floor: Rate = NORMALISER_FLOOR
+
+    @property
+    def at_anchor(self) -> bool:
+        """Whether it asks where every sample has been asked already."""
+        return self.query.at == "anchor"
 
 
 class DistributionMatching(Strict):
@@ -64,11 +88,23 @@ class DistributionMatching(Strict):
     With ``guidance_scale`` other than 1 the teacher is guided (DMD2), and so is the normaliser.
     """
 
+    asks_fake_score: ClassVar[bool] = True
+
     weight: Weight = 1.0
     guidance_scale: Guidance = 1.0
     query: Query = AtAnchor()
     probe: SigmaLaw = Uniform()
     floor: Rate = NORMALISER_FLOOR
+
+    @property
+    def asks_guidance(self) -> bool:
+        """Whether it needs the teacher's direction of guidance."""
+        return self.guidance_scale != 1.0
+
+    @property
+    def at_anchor(self) -> bool:
+        """Whether it asks where every sample has been asked already."""
+        return self.query.at == "anchor"
 
 
 class ContinuousAlignment(DistributionMatching):
@@ -135,10 +171,14 @@ class Terms(Strict):
 
     def graphs(self) -> list[tuple[str, ...]]:
         """The losses by the student's forward they come from, the latest one first; those at the anchor share one."""
-        shared = tuple(name for name, term in self.active().items() if isinstance(term.query, AtAnchor))
+        shared = tuple(name for name, term in self.active().items() if term.at_anchor)
         alone: list[tuple[str, ...]] = [(name,) for name in reversed(self.weights()) if name not in shared]
         return [*alone, shared] if shared else alone
 
+    def noisy_queries(self) -> list[str]:
+        """The terms whose query takes noise of its own."""
+        return [name for name, term in self.active().items() if term.query.needs_noise]
+
     def needs_whole_simulation(self) -> bool:
         """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""
-        return any(isinstance(term.query, LastAnchor | FreshNoise) for term in self.active().values())
+        return any(term.query.behind_anchor for term in self.active().values())

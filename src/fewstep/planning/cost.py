@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fewstep.config.run_config import RunConfig
-from fewstep.methods.terms import AtAnchor, CfgAugmentation, DistributionMatching
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ def _simulation(config: RunConfig) -> float:
 
 def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
     terms = config.terms.active().values()
-    at_anchor = any(isinstance(term.query, AtAnchor) for term in terms)
-    elsewhere = sum(not isinstance(term.query, AtAnchor) for term in terms)
+    at_anchor = any(term.at_anchor for term in terms)
+    elsewhere = sum(not term.at_anchor for term in terms)
     # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
     kept = config.savings.keep_anchor_graph and unsplit
     calls = elsewhere * with_gradient + at_anchor * (with_gradient - 1.0 * kept)
@@ -80,6 +79,5 @@ def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
 
 def _frozen(config: RunConfig) -> float:
     terms = config.terms.active().values()
-    null = sum(isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0 for term in terms)
-    fake = sum(isinstance(term, DistributionMatching) for term in terms)
-    return len(terms) + null + fake + (2.0 if config.terms.isg is not None else 0.0)
+    asked = sum(1 + term.asks_guidance + term.asks_fake_score for term in terms)
+    return asked + (2.0 if config.terms.isg is not None else 0.0)

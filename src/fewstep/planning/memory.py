@@ -14,7 +14,6 @@ import torch
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.config.run_config import Offload, RunConfig
 from fewstep.distributed.rows import rounds
-from fewstep.methods.terms import AtAnchor, CfgAugmentation, DistributionMatching, FreshNoise
 from fewstep.planning.activations import (
     Activations,
     PlannedNetwork,
@@ -215,7 +214,7 @@ class _Prediction:
     def _states(self) -> float:
         """Prompts, noise and states of all rows: they stay until the student's update is done."""
         terms = self.config.terms
-        fresh = sum(isinstance(term.query, FreshNoise) for term in terms.active().values())
+        fresh = len(terms.noisy_queries())
         noises = 2 + len(terms.active()) + fresh + (terms.isg is not None)
         return self.dealt.rows * ((noises + 3) * self._latent + self.roles.prompt_bytes)
 
@@ -266,16 +265,16 @@ class _Prediction:
     def _graphs(self) -> int:
         """Forwards of the student whose graphs are alive together."""
         terms = self.config.terms.active().values()
-        elsewhere = sum(not isinstance(term.query, AtAnchor) for term in terms)
-        at_anchor = self._keeps_anchor or any(isinstance(term.query, AtAnchor) for term in terms)
+        elsewhere = sum(not term.at_anchor for term in terms)
+        at_anchor = self._keeps_anchor or any(term.at_anchor for term in terms)
         return elsewhere + at_anchor + (self.config.terms.isg is not None)
 
     @property
     def _questions(self) -> int:
         """Probes that the teacher is asked at together; the fake score is asked at fewer."""
         terms = self.config.terms.active().values()
-        guided = sum(isinstance(term, CfgAugmentation) or term.guidance_scale != 1.0 for term in terms)
-        fake = sum(isinstance(term, DistributionMatching) for term in terms)
+        guided = sum(term.asks_guidance for term in terms)
+        fake = sum(term.asks_fake_score for term in terms)
         return max(len(terms) + guided, fake)
 
     def _call(self, activations: float, role: str, samples: int) -> dict[str, float]:

@@ -27,7 +27,6 @@ from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
-from fewstep.methods.terms import FreshNoise
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
@@ -254,7 +253,7 @@ class Trainer:
             positions=rows.own,
             concurrent=rows.concurrent,
             terms=list(terms),
-            noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
+            noisy_queries=self.config.terms.noisy_queries(),
             num_segments=len(isg.levels) if with_terms and (isg := self.config.terms.isg) is not None else None,
             simulation=self._simulation(step),
             stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
