@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from fewstep.files import UnreadableError, read_json
+from fewstep.section import Section
 
 MEMORY = ".hashed.json"
 """In a folder whose files are large: what their hashes were, and what the system said of them then."""
@@ -24,10 +25,8 @@ _Touched = tuple[int, int, int, int]
 _hashed: dict[_Touched, str] = {}
 
 
-class Seal(BaseModel):
+class Seal(Section):
     """What a file holds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     bytes: Annotated[int, Field(gt=0)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import UnreadableError, read_json, write_json
+from fewstep.section import Section
 
 FACTS_FILE = "fewstep.json"
 MAX_FACTS_BYTES = 2**20
@@ -19,14 +20,12 @@ Grid = Annotated[
 ]
 
 
-class ModelFacts(BaseModel):
+class ModelFacts(Section):
     """How a folder wants to be sampled, and whether it is a teacher or one of our students.
 
     The short form, with the fields of ``backbone`` beside its kind, reads the same:
     ``{"role": "teacher", "backbone": "sd3", "height": 32}``.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["teacher", "student"]
     backbone: dict[str, Any] = Field(description="fields of the BackboneConfig, without the model's own place")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fewstep.backbones import packed
@@ -20,23 +20,20 @@ from fewstep.bounds import Guidance
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
+from fewstep.section import Section
 
 logger = logging.getLogger(__name__)
 UNGUIDED = 1.0
 """The embedded scale that stands for no guidance."""
 
 
-class _Choice(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NullPrompt(_Choice):
+class NullPrompt(Section):
     """Prompt minus empty prompt, both at embedded scale 1."""
 
     mode: Literal["null_prompt"] = "null_prompt"
 
 
-class GuidanceEmbedding(_Choice):
+class GuidanceEmbedding(Section):
     """The same prompt at two embedded scales, per unit of scale; the low one is the teacher's unguided prediction."""
 
     mode: Literal["guidance_embedding"] = "guidance_embedding"
@@ -50,7 +47,7 @@ class GuidanceEmbedding(_Choice):
         return self
 
 
-class NoDirection(_Choice):
+class NoDirection(Section):
     """No direction: ``ca`` is off, and the teacher is asked at the deployment scale."""
 
     mode: Literal["off"] = "off"

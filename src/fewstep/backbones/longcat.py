@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.backbones import packed
@@ -19,16 +19,15 @@ from fewstep.backbones.source import quiet_imports
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
+from fewstep.section import Section
 
 TEXT_TOKENS = 512
 """Every prompt is padded to as many; the image's positions begin after them."""
 IMAGE_MODALITY = 1
 
 
-class TokenRenormalisation(BaseModel):
+class TokenRenormalisation(Section):
     """A guided token is never longer than the conditional one; how far it may be shrunk."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     floor: float = Field(default=0.0, ge=0, le=1, description="the pipeline's cfg_renorm_min; 1 changes nothing")
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.bounds import Name, Pixels, Place, Scale
@@ -19,12 +19,11 @@ from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
+from fewstep.section import Section
 
 
-class LoraSource(BaseModel):
+class LoraSource(Section):
     """A LoRA: where it is, and how much of it is used."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
     file: Name | None = Field(default=None, description="which file of the folder or repository; None is the only one")
@@ -50,10 +49,8 @@ class LayerFactors:
         return int(self.down.shape[0])
 
 
-class BackboneConfig(BaseModel):
+class BackboneConfig(Section):
     """Which checkpoint a run distils, and at what size. Families with choices of their own subclass it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Name
     model: Place = Field(

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from fewstep.bounds import Count, Name, Pictures
+from fewstep.section import Section
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Section):
     """Which metrics measure the student during training, how often and on how many pictures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     every: Count = Field(description="student updates between measurements")
     metrics: tuple[Name, ...] = Field(

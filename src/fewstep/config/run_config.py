@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import (
@@ -38,12 +38,7 @@ from fewstep.roles.weights import (
     base_problem,
     start_problem,
 )
-
-
-class Section(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from fewstep.section import Section
 
 
 class PromptFile(Section):

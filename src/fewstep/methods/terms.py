@@ -2,24 +2,18 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fewstep.bounds import Guidance, Levels, Rate, Scale, Share, Weight
 from fewstep.core.objectives import NORMALISER_FLOOR
 from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import LogitNormal, SameAsQuery, Uniform, UniformBelowQuery
-
-
-class Strict(BaseModel):
-    """Frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+from fewstep.section import Section
 
 SigmaLaw = Annotated[Uniform | UniformBelowQuery | SameAsQuery | LogitNormal, Field(discriminator="law")]
 
 
-class _Query(Strict):
+class _Query(Section):
     """Where the student is asked.
 
     Attributes:
@@ -63,7 +57,7 @@ class FreshNoise(_Query):
 Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
 
 
-class CfgAugmentation(Strict):
+class CfgAugmentation(Section):
     """`ca`: pull along the teacher's conditional minus unconditional prediction."""
 
     asks_guidance: ClassVar[bool] = True
@@ -82,7 +76,7 @@ class CfgAugmentation(Strict):
         return self.query.at == "anchor"
 
 
-class DistributionMatching(Strict):
+class DistributionMatching(Section):
     """`dm` and `cdm`: pull along the teacher's minus the fake score's prediction.
 
     With ``guidance_scale`` other than 1 the teacher is guided (DMD2), and so is the normaliser.
@@ -117,7 +111,7 @@ Term = CfgAugmentation | DistributionMatching
 """A term made of query, probe and direction."""
 
 
-class GuidanceRange(Strict):
+class GuidanceRange(Section):
     """A guidance scale drawn uniformly once per step; one value when both ends are equal."""
 
     low: Guidance = 5.0
@@ -130,7 +124,7 @@ class GuidanceRange(Strict):
         return self
 
 
-class IntraSegmentGuidance(Strict):
+class IntraSegmentGuidance(Section):
     """`isg`: a step across a segment of its own fixed grid must end where a guided detour ends (SenseFlow)."""
 
     weight: Weight = 0.5
@@ -145,7 +139,7 @@ class IntraSegmentGuidance(Strict):
         return levels
 
 
-class Terms(Strict):
+class Terms(Section):
     """The terms of the student's loss; an absent term is off. `isg` accompanies the others."""
 
     ca: CfgAugmentation | None = None

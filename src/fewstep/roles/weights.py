@@ -2,30 +2,27 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from fewstep.backbones.protocol import LoraSource
 from fewstep.bounds import Name, Place, Rank, Scale, Weight
+from fewstep.section import Section
 
 Base = Literal["compute", "int8", "nf4"]
 """How the frozen base of low-rank factors is held."""
 
 
-class FullWeights(BaseModel):
+class FullWeights(Section):
     """Every weight of the network, kept in float32."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["full"] = "full"
 
 
-class LoraWeights(BaseModel):
+class LoraWeights(Section):
     """Low-rank factors in float32 on a base that is frozen: ``W + alpha / rank B A``. B starts at zero.
 
     The base is held once, in the compute precision or in fewer bits, and is the teacher at the same time.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["lora"] = "lora"
     rank: Rank = 64
@@ -48,10 +45,8 @@ class LoraWeights(BaseModel):
 Weights = Annotated[FullWeights | LoraWeights, Field(discriminator="kind")]
 
 
-class StartFromLora(BaseModel):
+class StartFromLora(Section):
     """The student starts as the teacher with a LoRA on it, such as one that draws in few steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["lora"] = "lora"
     lora: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
@@ -63,10 +58,8 @@ class StartFromLora(BaseModel):
         return LoraSource(path=self.lora, file=self.file, scale=self.scale)
 
 
-class StartFromModel(BaseModel):
+class StartFromModel(Section):
     """The student starts as another model of the teacher's architecture; it may be distilled."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["model"] = "model"
     model: Place = Field(min_length=1, description="a diffusers folder, a repository id, or one safetensors file")
