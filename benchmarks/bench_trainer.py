@@ -14,12 +14,13 @@ from fewstep.config.recipe import load_recipe
 from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.data.embeddings import open_or_build
 from fewstep.data.prompts import load_prompts
+from fewstep.devices import DTYPES
 from fewstep.distributed.rows import Round
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import join
 from fewstep.methods.draws import Draws, Streams
 from fewstep.roles.build import build_roles
-from fewstep.training.run import COMPUTE, role_settings
+from fewstep.training.run import role_settings
 from fewstep.training.trainer import DrawSource, Trainer
 
 # fmt: off
@@ -45,7 +46,7 @@ def bench_trainer(recipe: str, overrides: Sequence[str] = (), *, processes: int 
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     device = torch.device("cpu")
     with TemporaryDirectory() as folder, join(device, timeout_minutes=config.parallel.timeout_minutes) as world:
-        dtype = COMPUTE[config.precision.compute]
+        dtype = DTYPES[config.precision.compute]
         embeddings = open_or_build(Path(folder), adapter, load_prompts(config.prompts), dtype=dtype)
         settings = role_settings(config)
         roles = build_roles(adapter, settings, world, build_mesh(world, alone=settings.spread_alone))

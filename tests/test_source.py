@@ -96,7 +96,7 @@ def test_only_the_choice_of_a_device_names_one() -> None:
         or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda")
     }
     assert named == {
-        *("config/run_config.py", "training/run.py", "sampling/generate.py", "data/embeddings.py"),
+        *("config/run_config.py", "devices.py", "training/run.py", "data/embeddings.py"),
         "distributed/world.py",  # which communication goes with it
         "roles/quantised.py",  # where bitsandbytes computes
         "planning/measured.py",  # whose allocator counts

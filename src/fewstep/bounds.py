@@ -5,7 +5,7 @@ not by a machine that runs out of memory an hour later.
 """
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, MaxLen, Predicate
 
@@ -62,6 +62,8 @@ Scale = Annotated[float, Interval(ge=-MAX_SCALE, le=MAX_SCALE)]
 Guidance = Annotated[float, Interval(ge=0, le=MAX_SCALE)]
 Levels = Annotated[tuple[Share, ...], MaxLen(MAX_STEPS)]
 
+DtypeName = Literal["fp32", "bf16"]
+"""What networks compute in, or weights are written as."""
 Name = Annotated[str, MaxLen(MAX_NAME), Predicate(has_no_control_characters)]
 """What something is called: a column, a metric, a revision."""
 Place = Annotated[str, MaxLen(MAX_TEXT), Predicate(has_no_control_characters)]

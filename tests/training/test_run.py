@@ -11,11 +11,11 @@ from rich.console import Console
 
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.distributed.sharding import local
-from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
+from fewstep.errors import CheckpointError, NonFiniteError
 from fewstep.export.weights import read_student
 from fewstep.runs.checkpoint import checkpoints
 from fewstep.training import run as run_module
-from fewstep.training.run import choose_device, train
+from fewstep.training.run import train
 from fewstep.training.trainer import StepReport, Trainer
 from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
@@ -199,14 +199,6 @@ def test_a_run_without_an_average_exports_its_weights(tmp_path: Path) -> None:
     weights = read_student(tmp_path / "run").weights.all()
     state = saved_state(tmp_path / "run")
     assert weights and all(torch.equal(value, state[f"student.{name}"]) for name, value in weights.items())
-
-
-def test_a_device_that_is_not_here_is_refused() -> None:
-    from fewstep.config.run_config import ParallelConfig
-
-    missing = "cuda" if not torch.cuda.is_available() else "mps"
-    with pytest.raises(ConfigError, match=f"parallel.device is {missing}, which PyTorch does not find"):
-        choose_device(ParallelConfig(device=missing))
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_refused(tmp_path: Path) -> None:

@@ -4,14 +4,14 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 import fewstep
-from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS
+from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS, DtypeName
 from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
@@ -97,9 +97,7 @@ def _train_command(recipe: str, overrides: list[str], *, root: Path, output: Pat
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run.")],
     output: Annotated[Path, typer.Option(help="Folder to write; it must not hold anything.")],
-    dtype: Annotated[
-        Literal["fp32", "bf16"], typer.Option(help="Of the written weights: exact, or half the size.")
-    ] = "fp32",
+    dtype: Annotated[DtypeName, typer.Option(help="Of the written weights: exact, or half the size.")] = "fp32",
     factors: Annotated[
         bool, typer.Option("--factors", help="Only the low-rank factors, which diffusers puts on the teacher.")
     ] = False,

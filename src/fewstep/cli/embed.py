@@ -12,8 +12,6 @@ from fewstep.errors import ConfigError
 if TYPE_CHECKING:
     from fewstep.config.run_config import RunConfig
 
-BYTES = {"fp32": 4, "bf16": 2}
-
 
 def embed(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")],
@@ -47,9 +45,12 @@ def embed(
 def _estimate(config: "RunConfig", root: Path, num_prompts: int | None) -> None:
     from fewstep.data.prompts import load_prompts
     from fewstep.data.sizes import estimate_from_shapes
+    from fewstep.devices import DTYPES
 
     count = len(load_prompts(config.prompts)) if num_prompts is None else num_prompts
-    found = estimate_from_shapes(config.backbone, num_prompts=count, element_bytes=BYTES[config.precision.compute])
+    found = estimate_from_shapes(
+        config.backbone, num_prompts=count, element_bytes=DTYPES[config.precision.compute].itemsize
+    )
     print(found.sentence(_place(root)))
 
 
@@ -58,15 +59,15 @@ def _embed(config: "RunConfig", root: Path) -> None:
     from fewstep.data.building import EmbeddingStoppedError
     from fewstep.data.embeddings import open_or_build
     from fewstep.data.prompts import load_prompts
+    from fewstep.devices import DTYPES, choose_device
     from fewstep.distributed.world import join
-    from fewstep.training.run import COMPUTE, choose_device
     from fewstep.training.signals import stop_on_signals
 
     notes: list[str] = []
     prompts = load_prompts(config.prompts, tell=notes.append)
     adapter = create_model_adapter(config.backbone.model, config.backbone)
     adapter.require_usable()
-    device = choose_device(config.parallel)
+    device = choose_device(config.parallel.device)
     with stop_on_signals() as stop, join(device, timeout_minutes=config.parallel.timeout_minutes) as world:
         if world.is_main:
             for note in notes:
@@ -84,7 +85,7 @@ def _embed(config: "RunConfig", root: Path) -> None:
                 adapter,
                 prompts,
                 device=world.device,
-                dtype=COMPUTE[config.precision.compute],
+                dtype=DTYPES[config.precision.compute],
                 processes=world,
                 on_estimate=lambda estimate: print(estimate.sentence(_place(root)), flush=True),
                 on_progress=progress,

@@ -11,6 +11,7 @@ from fewstep.bounds import (
     Count,
     CountOrNone,
     Decay,
+    DtypeName,
     Guidance,
     Levels,
     Minutes,
@@ -139,7 +140,7 @@ class Budget(Section):
 class Precision(Section):
     """Dtype of the networks' forwards; master weights, EMA and losses are float32 always."""
 
-    compute: Literal["fp32", "bf16"] = "bf16"
+    compute: DtypeName = "bf16"
 
 
 class Savings(Section):

@@ -12,13 +12,11 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 import fewstep
@@ -28,6 +26,7 @@ from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import NOISE_SEEDS, Judge, Row, draw_with, mean_row
 from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
 from fewstep.demo.rows import load_judge, read_rows
+from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
@@ -99,7 +98,7 @@ def run_demo(
     jobs = [_job(seed, output, threads, overrides, judge) for seed in dict.fromkeys(seeds)]
     cached = _is_done(output, jobs)
     shipped = {name: measured.row for name, measured in read_rows().rows.items()}
-    with _threads(threads):
+    with cpu_threads(threads):
         students = _stored(jobs) if cached else _make(jobs, judge, console)
         if not cached:
             _show(output, shipped, students, jobs[0], threads, console)
@@ -228,17 +227,6 @@ def peak_mib() -> float:
     # kilobytes on Linux, bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Compute with ``count`` threads, and give the caller's back."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _tell(result: DemoResult, output: Path, console: Console) -> None:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.stock import load_stock
+from fewstep.devices import DTYPES
 from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
 from fewstep.evaluation.stock import draw_stock
 from fewstep.sampling.generate import TextToImage, load_generator
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class CallCount:

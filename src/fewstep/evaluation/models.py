@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import pipeline_class
-from fewstep.bounds import MAX_STEPS, Guidance, Name, Pixels, Place, Scale, Steps
+from fewstep.bounds import MAX_STEPS, DtypeName, Guidance, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.sampling.sampler import require_levels
@@ -39,7 +39,7 @@ class ModelSpec(BaseModel):
         default="auto",
         description="our Euler loop, or the pipeline with its own scheduler; auto is ours for our models",
     )
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: DtypeName = "fp32"
 
 
 class Sampling(BaseModel):
@@ -55,7 +55,7 @@ class Sampling(BaseModel):
     width: int
     lora: str | None
     lora_scale: float
-    dtype: Literal["fp32", "bf16"]
+    dtype: DtypeName
 
 
 class ModelEntry(BaseModel):

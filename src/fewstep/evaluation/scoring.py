@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan, drawn
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.protocol_id import ProtocolId, conditions, metric_conditions, protocol_id, short_hash
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.records import FindingStore, key_of
-from fewstep.sampling.generate import fastest_device
 from fewstep.scores.metric import Finding, Metric, Picture
 from fewstep.scores.scoring import loaded
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+from fewstep.devices import DTYPES
 
 
 def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:

@@ -14,8 +14,9 @@ from fewstep.backbones.configurations import CURE, without_infinities
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
-from fewstep.export.card import DTYPES, model_card, plain_floats, stock_call
+from fewstep.export.card import model_card, plain_floats, stock_call
 from fewstep.files import explain_write_errors, load_json, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others

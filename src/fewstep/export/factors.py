@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
+from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
-from fewstep.export.card import DTYPES
 from fewstep.export.diffusers_folder import Exported, require_dtype, require_free
 from fewstep.files import explain_write_errors
 

@@ -9,10 +9,9 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.config.run_config import Offload, RunConfig
+from fewstep.devices import DTYPES
 from fewstep.distributed.rows import rounds
 from fewstep.planning.activations import (
     Activations,
@@ -31,7 +30,6 @@ GIB = 2**30
 # bytes of a weight of a block by LoraWeights.base, what belongs to it included
 QUANTISED = {"int8": 1.0, "nf4": 0.56}
 FP32 = 4
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STUDENT, FAKE_SCORE = "student", "fake_score"
 
 
@@ -63,7 +61,7 @@ class PlannedRoles:
 
     def __init__(self, config: RunConfig, adapter: DiffusersAdapter | None = None) -> None:
         self.adapter = planned_adapter(config.backbone) if adapter is None else adapter
-        self.compute = COMPUTE[config.precision.compute]
+        self.compute = DTYPES[config.precision.compute]
         self.weights = {STUDENT: config.student.weights, FAKE_SCORE: config.fake_score.weights}
         self.factors = {role: held for role, held in self.weights.items() if isinstance(held, LoraWeights)}
         self.base_kind = next((held.base for held in self.factors.values()), "compute")

@@ -18,6 +18,7 @@ from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
 from fewstep.core.conditioning import Conditioning
+from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.noise import noise_batch
@@ -224,13 +225,6 @@ def require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float 
             f"{model} is drawn at guidance scale {guidance_scale:g}, which is off, so a negative prompt would change "
             "nothing; set a guidance scale above 1 or leave the negative prompt out."
         )
-
-
-def fastest_device() -> str:
-    """The device that ``auto`` means on this machine."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _texts(prompts: str | Sequence[str]) -> list[str]:

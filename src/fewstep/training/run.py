@@ -16,13 +16,14 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.teacher_files import teacher_files
-from fewstep.config.run_config import ParallelConfig, RunConfig
+from fewstep.config.run_config import RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
+from fewstep.devices import DTYPES, choose_device, cpu_threads
 from fewstep.distributed.sharding import build_mesh, settle
 from fewstep.distributed.world import World, join, launched_alone
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.averaging import swapped
 from fewstep.roles.build import RoleSettings, build_roles
@@ -41,8 +42,6 @@ from fewstep.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from fewstep.config.recipe import Recipe
-
-COMPUTE = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def train(
@@ -78,8 +77,8 @@ def train(
         console.print(f"Warning: {alone_by_mistake}", style="yellow")
     with (
         stop_on_signals() as stop,
-        _cpu_threads(config.parallel),
-        join(choose_device(config.parallel), timeout_minutes=config.parallel.timeout_minutes) as world,
+        cpu_threads(config.parallel.threads),
+        join(choose_device(config.parallel.device), timeout_minutes=config.parallel.timeout_minutes) as world,
     ):
         if not world.is_main:
             console = Console(quiet=True)
@@ -124,35 +123,6 @@ def _run_folder(
         yield folder
 
 
-def choose_device(parallel: ParallelConfig) -> torch.device:
-    """The device a recipe asks for; ``auto`` takes CUDA, then Apple's, then the CPU.
-
-    Raises:
-        ConfigError: It asks for one that is not here.
-    """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if parallel.device == "auto":
-        return torch.device(next(name for name, found in here.items() if found))
-    if not here[parallel.device]:
-        raise ConfigError(
-            f"parallel.device is {parallel.device}, which PyTorch does not find on this machine; "
-            f"use parallel.device=auto, or install the PyTorch build for it."
-        )
-    return torch.device(parallel.device)
-
-
-@contextmanager
-def _cpu_threads(parallel: ParallelConfig) -> Iterator[None]:
-    """Compute with the recipe's number of CPU threads, and give the caller's back."""
-    before = torch.get_num_threads()
-    if parallel.threads is not None:
-        torch.set_num_threads(parallel.threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _embed(
     world: World,
     folder: RunFolder,
@@ -177,7 +147,7 @@ def _embed(
                 adapter,
                 prompts,
                 device=world.device,
-                dtype=COMPUTE[config.precision.compute],
+                dtype=DTYPES[config.precision.compute],
                 processes=world,
                 on_estimate=lambda estimate: console.print(estimate.sentence(place), highlight=False),
                 on_progress=progress,
@@ -192,7 +162,7 @@ def role_settings(config: RunConfig) -> RoleSettings:
     return RoleSettings(
         student=config.student.weights,
         fake_score=config.fake_score.weights,
-        compute=COMPUTE[config.precision.compute],
+        compute=DTYPES[config.precision.compute],
         checkpointing=config.gradient_checkpointing,
         offload_teacher=config.parallel.offload.teacher,
         offload_trained=config.parallel.offload.trained,

@@ -1,0 +1,47 @@
+"""What settings call dtypes and devices, and the number of CPU threads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from fewstep.errors import ConfigError
+
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def fastest_device() -> str:
+    """The device that ``auto`` means on this machine: CUDA, then Apple's, then the CPU."""
+    return next(name for name, found in _here().items() if found)
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device that ``parallel.device`` asks for.
+
+    Raises:
+        ConfigError: It asks for one that is not here.
+    """
+    if asked == "auto":
+        return torch.device(fastest_device())
+    if not _here()[asked]:
+        raise ConfigError(
+            f"parallel.device is {asked}, which PyTorch does not find on this machine; "
+            f"use parallel.device=auto, or install the PyTorch build for it."
+        )
+    return torch.device(asked)
+
+
+def _here() -> Mapping[str, bool]:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+
+
+@contextmanager
+def cpu_threads(count: int | None) -> Iterator[None]:
+    """Compute with ``count`` threads, None leaving them as they are, and give the caller's back."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
