@@ -1,4 +1,4 @@
-"""The one reader of JSON, and how a message shows values that somebody else wrote."""
+"""The one reader of JSON, files that are whole or absent, and how a message shows what somebody else wrote."""
 
 import errno
 import os
@@ -10,7 +10,15 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from fewstep.errors import CheckpointError, ConfigError, printable, shown, told_lines
-from fewstep.files import UnreadableError, explain_write_errors, load_json, parse_json, read_json
+from fewstep.files import (
+    UnreadableError,
+    explain_write_errors,
+    load_json,
+    parse_json,
+    read_json,
+    whole_file,
+    whole_folder,
+)
 
 
 class Seal(BaseModel):
@@ -161,3 +169,42 @@ def test_an_interruption_is_never_taken_for_the_disk(who: str, stop: BaseExcepti
     error = REFUSALS[who].with_traceback(None)
     with pytest.raises(type(stop)), explain_write_errors(Path("out")):
         raise behind(type(error)(*error.args), stop)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_has_its_name_only_when_it_is_whole(tmp_path: Path, durable: bool, shared: bool) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with whole_file(path, durable=durable, shared=shared) as unfinished:
+        unfinished.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, FULL), KeyboardInterrupt()])
+def test_a_file_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with whole_file(path) as unfinished:
+            unfinished.write_text("ne")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "model"
+    with whole_folder(path, doing="exporting") as unfinished:
+        (unfinished / "a.txt").write_text("a")
+        assert not path.exists() and unfinished.name.startswith(".exporting-model-")
+    assert [file.name for file in path.iterdir()] == ["a.txt"]
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "other", doing="exporting"):
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]

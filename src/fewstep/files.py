@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import re
+import shutil
+import uuid
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -180,21 +182,59 @@ def explain_write_errors(path: Path) -> Iterator[None]:
 
 
 def unfinished_name(name: str) -> str:
-    """What :func:`write_json` calls a file until it is whole."""
+    """What :func:`whole_file` calls a file until it is whole."""
     return f".{name}.unfinished"
 
 
+@contextmanager
+def whole_file(path: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
+    """A place beside ``path`` to write the file at; it is renamed when it is whole, and removed when it is not.
+
+    Args:
+        path: The file; what stands there stays until the new one is whole.
+        durable: Bring the content to the disk before it gets the name: else a power failure can leave an empty file.
+        shared: Several processes may write it at once; the last one wins.
+    """
+    unfinished = path.with_name(unfinished_name(path.name) + f"-{os.getpid()}" * shared)
+    try:
+        yield unfinished
+        if durable:
+            fsync(unfinished)
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
+
+
+@contextmanager
+def whole_folder(path: Path, *, doing: str) -> Iterator[Path]:
+    """A folder beside ``path`` to fill; it is renamed when it is whole, and removed when it is not.
+
+    Args:
+        path: Where it goes: nothing, or an empty folder.
+        doing: What is going on, for who finds the hidden folder meanwhile: ``exporting``.
+    """
+    unfinished = path.parent / f".{doing}-{path.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def fsync(path: Path) -> None:
+    """Bring a file's content, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data, whole or not at all."""
-    unfinished = path.with_name(unfinished_name(path.name))
-    with explain_write_errors(path):
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                json.dump(value, file, indent=2, ensure_ascii=False)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        except OSError:
-            unfinished.unlink(missing_ok=True)
-            raise
+    """Write plain data, whole or not at all, and bring it to the disk."""
+    with explain_write_errors(path), whole_file(path, durable=True) as unfinished:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        unfinished.write_text(f"{text}\n", encoding="utf-8")

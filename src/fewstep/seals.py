@@ -10,12 +10,13 @@ import os
 import stat
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from fewstep.files import UnreadableError, read_json
+from fewstep.files import UnreadableError, read_json, whole_file
 from fewstep.section import Section
 
 MEMORY = ".hashed.json"
@@ -149,9 +150,6 @@ def _recall(folder: Path, names: Iterable[str]) -> None:
 def _keep(folder: Path, names: Iterable[str]) -> None:
     looks = {name: _look(folder / name)[1] for name in names}
     kept = {name: (*touched, _hashed[touched]) for name, touched in looks.items() if touched in _hashed}
-    unfinished = folder / f"{MEMORY}.{os.getpid()}"
-    try:
+    # somebody else's folder: it is hashed again next time
+    with suppress(OSError), whole_file(folder / MEMORY, shared=True) as unfinished:
         unfinished.write_text(json.dumps(kept))
-        unfinished.replace(folder / MEMORY)
-    except OSError:  # somebody else's folder: it is hashed again next time
-        unfinished.unlink(missing_ok=True)

@@ -7,7 +7,6 @@
 A file's name ends with the SHA-256 of its content, so a file that is there under its name is whole or is found out.
 """
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from fewstep.data.rows import DIGEST_BYTES, Row
 from fewstep.errors import CheckpointError
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, fsync
 from fewstep.seals import BrokenSealError, seal
 
 ENDS, ROWS, PROMPTS = ":ends", ":rows", ":prompts"
@@ -94,7 +93,7 @@ def write_shard(folder: Path, number: int, rows: Mapping[bytes, Row], *, prompts
     with explain_write_errors(folder):
         try:
             save_file(tensors, unfinished)
-            _flush(unfinished)
+            fsync(unfinished)
             path = folder / f"{_stem(number)}-{_hash_of(unfinished)}.safetensors"
             unfinished.replace(path)
         except BaseException:
@@ -160,11 +159,6 @@ def damaged(path: Path, reason: str) -> CheckpointError:
 
 def _stem(number: int) -> str:
     return f"prompts-{number:05d}"
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def _hash_of(path: Path) -> str:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from fewstep.errors import CheckpointError
-from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
 from fewstep.scores.metric import Finding, Picture
 from fewstep.seals import BrokenSealError, seal
 
@@ -108,9 +108,9 @@ class FindingStore:
 
         names = [(key_of(picture), _hash(picture)) for picture in pictures]
         target = self.folder / f"{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]}.safetensors"
-        unfinished = target.with_suffix(".unfinished")
-        save_file({"features": features.to(torch.float32).contiguous()}, unfinished, {"pictures": json.dumps(names)})
-        unfinished.replace(target)
+        stored, about = {"features": features.to(torch.float32).contiguous()}, {"pictures": json.dumps(names)}
+        with whole_file(target, shared=True) as unfinished:
+            save_file(stored, unfinished, about)
 
 
 def _hash(picture: Picture) -> str:

@@ -10,7 +10,7 @@ from fewstep.evaluation.report_style import CSS
 from fewstep.evaluation.results import arrow, format_value
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, whole_file
 from fewstep.scores.metric import MetricCard
 
 CHART_WIDTH, BAR_HEIGHT, LABEL_WIDTH = 340.0, 26.0, 110.0
@@ -27,10 +27,8 @@ def write_report(
     """Write report.html into the folder."""
     path = folder.path / "report.html"
     text = render(folder, plan, table, scored, summary)
-    with explain_write_errors(path):
-        unfinished = path.with_name(".report.html.unfinished")
+    with explain_write_errors(path), whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
 
 
 def render(

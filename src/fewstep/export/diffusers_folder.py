@@ -1,7 +1,5 @@
 """Write a student as a diffusers folder that stock ``DiffusionPipeline.from_pretrained`` loads."""
 
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.export.card import model_card, plain_floats, stock_call
-from fewstep.files import explain_write_errors, load_json, write_json
+from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
 NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
@@ -65,19 +63,13 @@ def export_student(
     require_free(target)
     require_dtype(dtype)
     facts = student_facts(adapter, levels, provenance or {})
-    unfinished = target.parent / f".exporting-{target.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        with explain_write_errors(target):
-            unfinished.mkdir(parents=True)
-            # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
-            adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished)
-            _forget_places(unfinished)
-            write_facts(facts, unfinished)
-            card = _card(adapter, target.resolve().name, facts, dtype=dtype)
-            (unfinished / "README.md").write_text(card, encoding="utf-8")
-            unfinished.replace(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
+        # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
+        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished)
+        _forget_places(unfinished)
+        write_facts(facts, unfinished)
+        card = _card(adapter, target.resolve().name, facts, dtype=dtype)
+        (unfinished / "README.md").write_text(card, encoding="utf-8")
     return Exported(target, _call(adapter, target.as_posix(), facts, dtype=dtype))
 
 

@@ -1,7 +1,5 @@
 """Write a student's low-rank factors as a file that diffusers puts on the teacher."""
 
-import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.export.diffusers_folder import Exported, require_dtype, require_free
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, whole_folder
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -47,18 +45,12 @@ def export_factors(
     require_free(target)
     require_dtype(dtype)
     stored = {name: _stored(name, value, scaling, dtype) for name, value in factors.items()}
-    unfinished = target.parent / f".exporting-{target.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        with explain_write_errors(target):
-            unfinished.mkdir(parents=True)
-            save_file(stored, unfinished / WEIGHTS, metadata={"format": "pt"})
-            adapter.student_scheduler().save_pretrained(unfinished / "scheduler")
-            write_facts(facts, unfinished)
-            call = _call(adapter, target.resolve().name, facts, dtype=dtype)
-            (unfinished / "README.md").write_text(_card(target.resolve().name, facts, call), encoding="utf-8")
-            unfinished.replace(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
+        save_file(stored, unfinished / WEIGHTS, metadata={"format": "pt"})
+        adapter.student_scheduler().save_pretrained(unfinished / "scheduler")
+        write_facts(facts, unfinished)
+        call = _call(adapter, target.resolve().name, facts, dtype=dtype)
+        (unfinished / "README.md").write_text(_card(target.resolve().name, facts, call), encoding="utf-8")
     return Exported(target, _call(adapter, target.as_posix(), facts, dtype=dtype))
 
 

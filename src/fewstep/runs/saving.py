@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError
-from fewstep.files import interruption
+from fewstep.files import fsync, interruption, whole_file
 from fewstep.runs.checkpoint import BEST, INDEX, LATEST, MANIFEST, checkpoints, first_cause, one_process, pointed_to
 from fewstep.seals import Seal, seal
 
@@ -106,10 +106,10 @@ def _publish(unfinished: Path, published: Path, written: list[_Written], about: 
         manifest = unfinished / MANIFEST
         files = {name: known.model_dump() for part in written for name, known in part.files.items()}
         manifest.write_text(json.dumps({"files": files, "about": about}, indent=1))
-        _fsync(manifest)
-        _fsync(unfinished)
+        fsync(manifest)
+        fsync(unfinished)
         os.rename(unfinished, published)
-        _fsync(folder)
+        fsync(folder)
         _point(folder / LATEST, published.name)
     except OSError as error:
         raise _not_written(published, first_cause(error)) from error
@@ -128,10 +128,8 @@ def _prune(folder: Path, newest: str, *, keep_last: int, is_best: bool) -> None:
 
 def _point(pointer: Path, name: str) -> None:
     """Say in a small file which checkpoint is meant, for people, scripts and exports; a resume looks at the folders."""
-    unfinished = pointer.with_name(f".{pointer.name}")
-    unfinished.write_text(f"{name}\n")
-    _fsync(unfinished)  # else a power failure can leave an empty file under the name
-    unfinished.replace(pointer)
+    with whole_file(pointer, durable=True) as unfinished:
+        unfinished.write_text(f"{name}\n")
 
 
 def _not_written(published: Path, reason: str) -> CheckpointError:
@@ -143,16 +141,8 @@ def _not_written(published: Path, reason: str) -> CheckpointError:
 
 def _sealed(file: Path) -> Seal:
     """Bring a file to the disk; what the manifest says about it."""
-    _fsync(file)
+    fsync(file)
     return seal(file)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sweep(folder: Path) -> None:

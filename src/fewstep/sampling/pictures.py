@@ -1,6 +1,5 @@
 """Pictures on disk: names, atomic writing, and errors before the work instead of after it."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.errors import ConfigError
+from fewstep.files import whole_file
 
 
 def to_pil(pixels: UInt8[Tensor, "n 3 h w"]) -> list[Image.Image]:
@@ -52,10 +52,8 @@ def save_picture(image: Image.Image, path: Path) -> None:
     Raises:
         ConfigError: The disk is full or the folder may not be written.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        image.save(partial, format="PNG")
-        os.replace(partial, path)
+        with whole_file(path, shared=True) as unfinished:
+            image.save(unfinished, format="PNG")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Choose another output.") from error

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from fewstep.errors import CheckpointError
-from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
 from fewstep.training.trainer import StepReport
 
 SMOOTHING = 20  # steps over which the bar's losses and speed are averaged: single steps differ by their length
@@ -163,9 +163,8 @@ def drop_metrics_from(metrics: Path, step: int) -> None:
                         f"{metrics} is damaged in its line {number}: {error}. Remove that line, or the file: the "
                         "training does not need it."
                     ) from error
-        unfinished = metrics.with_name(f".{metrics.name}")
-        unfinished.write_text("".join(kept), encoding="utf-8")
-        unfinished.replace(metrics)  # a kill in between must not cost the lines that were kept
+        with whole_file(metrics) as unfinished:  # a kill in between must not cost the lines that were kept
+            unfinished.write_text("".join(kept), encoding="utf-8")
 
 
 def _open_tensorboard(folder: Path | None, first_step: int) -> Any:

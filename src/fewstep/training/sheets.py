@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning
-from fewstep.files import explain_write_errors
+from fewstep.files import explain_write_errors, whole_file
 from fewstep.roles.role import Role
 from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
@@ -96,6 +96,5 @@ def write_png(path: Path, image: Tensor) -> None:
     pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     with explain_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}")
-        Image.fromarray(pixels).save(unfinished, format="PNG")
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            Image.fromarray(pixels).save(unfinished, format="PNG")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 import fewstep
 from fewstep.errors import ConfigError
-from fewstep.files import explain_write_errors, write_json
+from fewstep.files import explain_write_errors, whole_folder, write_json
 from fewstep.scores.checkpoints.reading import RECORD_FILE, SAFETENSORS, Convertible
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Metric
@@ -55,11 +54,7 @@ def convert(
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ConfigError(f"{target} is not an empty folder. Choose another --output, or remove it.")
     chosen.check([])
-    unfinished = target.parent / f".converting-{target.name}-{uuid.uuid4().hex[:8]}"
-    try:
-        _write(chosen, Source(metric, source, revision), unfinished, target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    _write(chosen, Source(metric, source, revision), target)
     return target
 
 
@@ -71,19 +66,17 @@ def _convertible(name: str, settings: Mapping[str, Any]) -> Any:
     return create_metrics([name], {name: settings})[0]
 
 
-def _write(metric: Any, source: Source, folder: Path, target: Path) -> None:
+def _write(metric: Any, source: Source, target: Path) -> None:
     from safetensors.torch import save_file
 
     assert isinstance(metric, Metric) and isinstance(metric, Convertible)
     stored = metric.read()
-    with explain_write_errors(target):
-        folder.mkdir(parents=True)
+    with explain_write_errors(target), whole_folder(target, doing="converting") as folder:
         save_file(_apart(stored.tensors), folder / SAFETENSORS[0], metadata={"format": "pt"})
         if stored.tokenizer is not None:
             shutil.copyfile(stored.tokenizer, folder / TOKENIZER_FILE)
         write_json(folder / CONFIG_FILE, dict(stored.config))
         write_json(folder / RECORD_FILE, _record(metric, source))
-        folder.replace(target)
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

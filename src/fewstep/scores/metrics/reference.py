@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.files import whole_file
 from fewstep.scores.networks.extractors import Extractor
 from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
 
@@ -162,10 +163,8 @@ def _keep(features: Tensor, path: Path) -> None:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # another evaluation may write the same file: each writes its own and renames it
-        draft = path.with_suffix(f".{os.getpid()}")
-        save_file({"features": features.contiguous()}, draft)
-        draft.replace(path)
+        with whole_file(path, shared=True) as unfinished:
+            save_file({"features": features.contiguous()}, unfinished)
     except OSError as error:
         raise ConfigError(
             f"The features of the reference pictures cannot be kept in {path.parent} ({error}). "
