@@ -81,7 +81,7 @@ class PlainTrainer:
 
     def _network(self, *, trained: bool) -> nn.Module:
         network = self.adapter.load_network(dtype=torch.float32).eval().requires_grad_(trained)
-        if trained and self.config.gradient_checkpointing:
+        if trained and self.config.memory.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         return network
 

@@ -30,7 +30,7 @@ from fewstep.planning.measured import PeakMeter, resident
 from fewstep.training.trainer import DrawSource, Trainer
 
 LENGTH = 8
-SETTINGS = ("backbone.max_sequence_length=51", "gradient_checkpointing=false")
+SETTINGS = ("backbone.max_sequence_length=51", "memory.gradient_checkpointing=false")
 TOLERANCE = 0.25
 """Above proportion: the cost of a sample varies with the batch it is computed in, with caches and other load."""
 ROLES = ("student", "teacher", "fake_score")

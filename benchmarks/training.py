@@ -103,11 +103,11 @@ def protocol_trainer(
 ) -> Iterator[Trainer]:
     """The trainer of a protocol, drawing what the protocol says; None leaves checkpointing as the protocol has it."""
     if protocol == "embedded":
-        settings = [f"gradient_checkpointing={str(bool(checkpointing)).lower()}", *overrides]
+        settings = [f"memory.gradient_checkpointing={str(bool(checkpointing)).lower()}", *overrides]
         with bench_trainer("digits", settings) as trainer:
             yield trainer
         return
-    settings = ["batch=8", f"gradient_checkpointing={str(checkpointing is not False).lower()}", *overrides]
+    settings = ["batch=8", f"memory.gradient_checkpointing={str(checkpointing is not False).lower()}", *overrides]
     with random_trainer(Size(), settings) as trainer:
         trainer.draw = draw_with_lengths(trainer, PUBLISHED_LENGTHS)
         yield trainer
@@ -182,9 +182,9 @@ def expected_units(config: RunConfig, draws: Sequence[Draws]) -> dict[str, float
 
 
 def _units(config: RunConfig, *, whole: float, to_anchor: float) -> dict[str, float]:
-    gradient = 4.0 if config.gradient_checkpointing else 3.0
+    gradient = 4.0 if config.memory.gradient_checkpointing else 3.0
     updates, frozen = config.student.every * gradient, 4.0 + 2.0
-    shared = 1.0 if config.savings.keep_anchor_graph else 0.0
+    shared = 1.0 if config.memory.keep_anchor_graph else 0.0
     return {
         "plain": whole + updates + 3 * gradient + frozen,
         # the simulation ends with the forward of ca and dm, of which the backward remains
@@ -231,7 +231,7 @@ def _result(
     return {
         "updates": len(draws),
         "batch": config.batch,
-        "checkpointing": config.gradient_checkpointing,
+        "checkpointing": config.memory.gradient_checkpointing,
         "parameters": sum(parameter.numel() for parameter in plain.networks["student"].parameters()),
         "lengths": lengths,
         "plain": plain.told(config.batch),

@@ -85,7 +85,7 @@ def test_two_updates_and_their_student(name: str, folder: Path, tmp_path: Path) 
         "batch": 1,
         "budget": {"student_updates": 2},
         "precision": {"compute": "fp32"},
-        "gradient_checkpointing": False,
+        "memory": {"gradient_checkpointing": False},
         "sampling": {"teacher_steps": 2},
         "report": {"tensorboard": False},
     }

@@ -360,7 +360,7 @@ class Embedded:
 
 def trainer_of(folder: Path, *overrides: str) -> Trainer:
     tiny = [f"backbone.model={folder}", "backbone.height=16", "backbone.width=16", "backbone.max_sequence_length=24"]
-    cheap = ["batch=2", "precision.compute=fp32", "gradient_checkpointing=false", "terms.isg=null"]
+    cheap = ["batch=2", "precision.compute=fp32", "memory.gradient_checkpointing=false", "terms.isg=null"]
     config = load_recipe("flux1-dev", [*tiny, *cheap, *overrides]).config
     adapter = create_model_adapter(folder, config.backbone)
     pipeline = adapter.load_pipeline(transformer=None, vae=None)

@@ -20,7 +20,7 @@ from fewstep.training.trainer import StepReport, Trainer
 QUICK = [
     "backbone.max_sequence_length=3",
     "batch=3",
-    "gradient_checkpointing=true",
+    "memory.gradient_checkpointing=true",
     "student.lr=1e-3",
     "student.warmup=0",
     "fake_score.lr=1e-3",
@@ -124,7 +124,7 @@ def test_weights_that_have_not_moved_alike_are_apart_by_their_share(trainer: Tra
 
 @pytest.mark.parametrize(("checkpointing", "best"), [("false", 50 / 32.5), ("true", 55 / 36.5)])
 def test_the_theoretical_best_is_the_ratio_of_the_formulas(checkpointing: str, best: float) -> None:
-    config = load_recipe("sd3-medium", [f"gradient_checkpointing={checkpointing}"]).config
+    config = load_recipe("sd3-medium", [f"memory.gradient_checkpointing={checkpointing}"]).config
     assert best_ratio(config, MEAN_LENGTH) == pytest.approx(best)
 
 

@@ -23,7 +23,7 @@ def test_the_json_has_the_documented_fields(capsys: pytest.CaptureFixture[str]) 
 def test_the_text_says_the_peak_the_parts_and_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["plan", "digits"]) == 0
     text = capsys.readouterr().out
-    for word in ("fits", "optimiser", "GiB", "forwards per sample", "parallel.microbatch=", "never on a GPU"):
+    for word in ("fits", "optimiser", "GiB", "forwards per sample", "memory.microbatch=", "never on a GPU"):
         assert word in text
 
 

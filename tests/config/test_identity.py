@@ -3,7 +3,7 @@
 import pytest
 
 from fewstep.config import config_difference, config_hash, load_recipe
-from fewstep.config.identity import identity
+from fewstep.config.identity import earlier_hashes, identity
 
 
 def hash_of(*overrides: str) -> str:
@@ -18,9 +18,12 @@ def test_the_hash_is_eight_hexadecimal_digits() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["budget.student_updates=3", "report.sheet_every=null", "checkpoint.every=7", "parallel.threads=2"],
+    [
+        *("budget.student_updates=3", "report.sheet_every=null", "checkpoint.every=7", "parallel.threads=2"),
+        *("memory.gradient_checkpointing=selective", "memory.keep_anchor_graph=false", "memory.microbatch=1"),
+    ],
 )
-def test_budget_reporting_saving_and_place_leave_the_hash(override: str) -> None:
+def test_budget_reporting_saving_place_and_memory_leave_the_hash(override: str) -> None:
     assert hash_of(override) == hash_of()
 
 
@@ -70,3 +73,14 @@ def test_another_draw_is_another_run(override: str) -> None:
 def test_a_difference_in_a_later_setting_is_one_line() -> None:
     old, new = load_recipe("digits").config, load_recipe("digits", ["draw.anchors=stratified"]).config
     assert config_difference(old, new) == ['draw.anchors: "independent" -> "stratified"']
+
+
+def test_every_name_from_when_memory_was_part_of_it_is_known_and_its_own_comes_first() -> None:
+    config = load_recipe(
+        "digits", ["memory.gradient_checkpointing=selective", "memory.batch_frozen_calls=false"]
+    ).config
+    names = earlier_hashes(config)
+    assert len(set(names)) == 12
+    assert config_hash(config) in names
+    assert names[0] == "a13147cf"  # that of tests/runs/old, which the code from then made
+    assert earlier_hashes(load_recipe("digits").config)[0] == "2803b407"

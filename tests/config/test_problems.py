@@ -53,8 +53,22 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         ("student.every=1.5", "student.every is 1.5, from the command line; it must be a whole number."),
         ("batch=true", "batch is true, from the command line; it must be a whole number."),
         (
-            "gradient_checkpointing=yes",
-            "gradient_checkpointing is 'yes'; it must be true, false or selective (from the command line).",
+            "memory.gradient_checkpointing=yes",
+            "memory.gradient_checkpointing is 'yes'; it must be true, false or selective (from the command line).",
+        ),
+        (
+            "gradient_checkpointing=false",
+            "There is no setting gradient_checkpointing, which the command line states; "
+            "it is memory.gradient_checkpointing now.",
+        ),
+        (
+            "savings.keep_anchor_graph=false",
+            "There is no setting savings, which the command line states; "
+            "it is memory.keep_anchor_graph and memory.batch_frozen_calls now.",
+        ),
+        (
+            "parallel.offload.teacher=true",
+            "There is no setting parallel.offload, which the command line states; it is memory.offload now.",
         ),
         ("student=3", "student is 3, from the command line; it must be a mapping of settings."),
         ("schedule=[]", "schedule is [], from the command line; it must be a mapping of settings."),
@@ -99,8 +113,8 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
             "schedule.inner: low 0.99 and high 0.95 must satisfy 0 <= low < high <= 1 (from the command line).",
         ),
         (
-            "parallel.microbatch=64",
-            "parallel.microbatch is 64, more than batch, which is 32; it splits the batch, so it must be at most that "
+            "memory.microbatch=64",
+            "memory.microbatch is 64, more than batch, which is 32; it splits the batch, so it must be at most that "
             "(from the command line).",
         ),
         ("student.lr", "'student.lr' on the command line is no override; write it as student.lr=1e-4."),
@@ -115,8 +129,8 @@ def test_a_wrong_override_is_told_in_one_sentence(override: str, sentence: str) 
 
 
 def test_blocks_with_factors_are_not_compiled() -> None:
-    said = problem("parallel.compiled=true", "student.weights={kind: lora}")
-    assert "parallel.compiled is true, but student.weights is lora: which factors act changes from call to call" in said
+    said = problem("memory.compiled=true", "student.weights={kind: lora}")
+    assert "memory.compiled is true, but student.weights is lora: which factors act changes from call to call" in said
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -23,8 +23,8 @@ COMMON = ("batch=6", "student.eps=1e-3", "fake_score.eps=1e-3", "budget.student_
 LORA = "{kind: lora, rank: 2}"
 BOTH_LORA = (f"student.weights={LORA}", f"fake_score.weights={LORA}")
 MIXED = (f"student.weights={LORA}",)
-SELECTIVE = ("gradient_checkpointing=selective",)
-CHECKPOINTED = ("gradient_checkpointing=true",)
+SELECTIVE = ("memory.gradient_checkpointing=selective",)
+CHECKPOINTED = ("memory.gradient_checkpointing=true",)
 
 MODES: dict[str, tuple[str, ...]] = {
     "full": (),
@@ -43,12 +43,12 @@ MODES: dict[str, tuple[str, ...]] = {
 SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
     2: {
         **{mode: (mode, ()) for mode in MODES if mode != "other-draws"},
-        "full-accumulated": ("full", ("parallel.microbatch=2",)),
-        "lora-accumulated": ("lora", ("parallel.microbatch=1",)),
+        "full-accumulated": ("full", ("memory.microbatch=2",)),
+        "lora-accumulated": ("lora", ("memory.microbatch=1",)),
         "full-selective": ("full", SELECTIVE),
         "lora-replicated": ("lora", ("parallel.replicate=2",)),
-        "full-prefetched": ("full", ("parallel.prefetch=2",)),
-        "lora-checkpointed-prefetched": ("lora-checkpointed", ("parallel.prefetch=1",)),
+        "full-prefetched": ("full", ("memory.prefetch=2",)),
+        "lora-checkpointed-prefetched": ("lora-checkpointed", ("memory.prefetch=1",)),
         "full-small": ("full", ()),
         "watched": ("watched", ()),
         "lora-small": ("lora", ()),
@@ -57,8 +57,8 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
     4: {
         "full": ("full", ()),
         "full-hybrid": ("full", ("parallel.replicate=2",)),
-        "full-dummies": ("full", ("parallel.microbatch=1",)),
-        "full-hybrid-accumulated": ("full", ("parallel.shard=2", "parallel.microbatch=1")),
+        "full-dummies": ("full", ("memory.microbatch=1",)),
+        "full-hybrid-accumulated": ("full", ("parallel.shard=2", "memory.microbatch=1")),
         "isg": ("isg", ()),
         "lora": ("lora", ()),
         "other-draws": ("other-draws", ()),

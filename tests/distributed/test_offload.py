@@ -19,6 +19,6 @@ PLACES = ("{teacher: true}", "{trained: true}", "{teacher: true, trained: true}"
 def test_offloaded_weights_compute_the_same_run(mode: str, place: str, tmp_path: Path) -> None:
     on_gpu = recipe(tmp_path, *COMMON, *MODES[mode], "parallel.device=cuda")
     run(on_gpu, tmp_path / "resident")
-    offloaded = recipe(tmp_path, *COMMON, *MODES[mode], "parallel.device=cuda", f"parallel.offload={place}")
+    offloaded = recipe(tmp_path, *COMMON, *MODES[mode], "parallel.device=cuda", f"memory.offload={place}")
     run(offloaded, tmp_path / "offloaded")
     assert_same_run(tmp_path / "offloaded", tmp_path / "resident")

@@ -10,10 +10,10 @@ from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
     ("overrides", "units"),
     [
         ([], 36.5),
-        (["gradient_checkpointing=false"], 32.5),
+        (["memory.gradient_checkpointing=false"], 32.5),
         # the forward at the anchor is made again for the gradient
-        (["savings.keep_anchor_graph=false"], 37.5),
-        (["parallel.microbatch=1"], 37.5),
+        (["memory.keep_anchor_graph=false"], 37.5),
+        (["memory.microbatch=1"], 37.5),
         # ca shares dm's call at the anchor and costs the teacher's two; without dm that call is gone as well
         (["terms.ca=null"], 34.5),
         (["terms.ca=null", "terms.dm=null"], 29.5),

@@ -10,17 +10,17 @@ from fewstep.planning.memory import PlannedRoles, predict, split
 from tests.planning.real_steps import adapter_of, config_of, measured_peak
 
 LORA = ["student.weights={kind: lora, rank: 8}", "fake_score.weights={kind: lora, rank: 8}"]
-CHECKPOINTING = ["gradient_checkpointing=true"]
-PLAIN = ["gradient_checkpointing=false"]
+CHECKPOINTING = ["memory.gradient_checkpointing=true"]
+PLAIN = ["memory.gradient_checkpointing=false"]
 SIZES = {"tiny": (2, 2), "medium": (4, 4)}
 SETTINGS = {
     "full": PLAIN,
     "full with checkpointing": CHECKPOINTING,
-    "full in microbatches": [*PLAIN, "parallel.microbatch=1"],
-    "full in single calls": [*PLAIN, "savings.batch_frozen_calls=false", "savings.keep_anchor_graph=false"],
+    "full in microbatches": [*PLAIN, "memory.microbatch=1"],
+    "full in single calls": [*PLAIN, "memory.batch_frozen_calls=false", "memory.keep_anchor_graph=false"],
     "lora": [*PLAIN, *LORA],
     "lora with checkpointing": [*CHECKPOINTING, *LORA],
-    "bf16": ["precision.compute=bf16", "gradient_checkpointing=selective"],
+    "bf16": ["precision.compute=bf16", "memory.gradient_checkpointing=selective"],
 }
 # the tiny network has every setting; a larger one repeats them
 CASES = [
@@ -41,7 +41,7 @@ def test_the_prediction_is_within_a_tenth_of_real_steps(size: str, name: str) ->
 
 def test_gathering_ahead_is_counted() -> None:
     """Further blocks of the network that computes, and the first ones of those that are asked next."""
-    planned = {ahead: config_of(f"parallel.prefetch={ahead}", *CHECKPOINTING) for ahead in ("null", "1", "3")}
+    planned = {ahead: config_of(f"memory.prefetch={ahead}", *CHECKPOINTING) for ahead in ("null", "1", "3")}
     roles = PlannedRoles(planned["null"], adapter_of(planned["null"], layers=4, heads=8))
     gathered = {ahead: predict(config, roles, processes=2).parts["gathered"] for ahead, config in planned.items()}
     size = roles.spread("teacher", 2)
@@ -80,7 +80,7 @@ def test_what_an_operation_only_looks_into_is_not_counted() -> None:
 
 
 def test_the_batch_is_dealt_out_as_training_deals_it() -> None:
-    config = load_recipe("sd3-medium", ["parallel.microbatch=3"]).config
+    config = load_recipe("sd3-medium", ["memory.microbatch=3"]).config
     dealt = split(config, 8)
     assert (dealt.shards, dealt.rows, dealt.micro, dealt.rounds) == (8, 16, 3, 6)
 

@@ -103,10 +103,10 @@ def test_when_nothing_fits_the_plan_says_what_would(sana: Planner) -> None:
 
 
 def test_settings_that_were_given_are_kept() -> None:
-    assert given(["parallel.microbatch=2", "student.lr=1e-4"]) == {"parallel.microbatch"}
-    assert given(["parallel.offload={teacher: true}"]) == {"parallel.offload.teacher", "parallel.offload.trained"}
-    plan = Planner("sana-600m", ["parallel.microbatch=2"]).plan(gpus=8, memory=80 * GIB)
-    assert plan.choice.config.parallel.microbatch == 2
+    assert given(["memory.microbatch=2", "student.lr=1e-4"]) == {"memory.microbatch"}
+    assert given(["memory.offload={teacher: true}"]) == {"memory.offload.teacher", "memory.offload.trained"}
+    plan = Planner("sana-600m", ["memory.microbatch=2"]).plan(gpus=8, memory=80 * GIB)
+    assert plan.choice.config.memory.microbatch == 2
 
 
 def test_hours_and_price_follow_speed_and_price(sana: Planner) -> None:
@@ -123,7 +123,7 @@ def test_hours_and_price_follow_speed_and_price(sana: Planner) -> None:
 
 
 def test_a_batch_that_is_not_split_keeps_its_anchor_graph() -> None:
-    config = load_recipe("sd3-medium", ["parallel.microbatch=16"]).config
+    config = load_recipe("sd3-medium", ["memory.microbatch=16"]).config
     assert forward_units(config, rounds=1) == 36.5
     assert forward_units(config, rounds=2) == forward_units(config) == 37.5
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -290,3 +291,43 @@ def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
 
 def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+OLD = Path(__file__).parent / "old"
+"""Run folders from when the settings of ``memory`` lay in three places and were part of a run's name."""
+SMALLER = ["memory.gradient_checkpointing=true", "memory.microbatch=1", "memory.offload={teacher: true, trained: true}"]
+
+
+@pytest.mark.parametrize("name", ["digits-2803b407", "digits-a13147cf"])
+@pytest.mark.parametrize("overrides", [[], SMALLER])
+def test_a_run_of_the_old_layout_is_resumed_in_its_own_folder(tmp_path: Path, name: str, overrides: list[str]) -> None:
+    shutil.copytree(OLD / name, tmp_path / name)
+    with make(tmp_path, *overrides, resume=True) as folder:
+        assert (folder.path, folder.facts["config_hash"]) == (tmp_path / name, name.removeprefix("digits-"))
+        assert len(folder.facts["sessions"]) == 2
+    assert RunFolder.open(tmp_path / name).config == settings(*overrides)
+
+
+def test_the_settings_of_the_old_layout_are_read_where_they_are_now() -> None:
+    memory = read_config(OLD / "digits-a13147cf").memory
+    assert (memory.gradient_checkpointing, memory.keep_anchor_graph, memory.batch_frozen_calls) == (
+        "selective",
+        True,
+        False,
+    )
+    assert (memory.microbatch, memory.offload.teacher, memory.prefetch, memory.compiled) == (4, True, 2, False)
+
+
+def test_of_two_old_runs_the_one_with_these_settings_is_resumed(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
+    selective = ["memory.gradient_checkpointing=selective", "memory.batch_frozen_calls=false"]
+    with make(tmp_path, resume=True) as plain, make(tmp_path, *selective, resume=True) as other:
+        assert (plain.path.name, other.path.name) == ("digits-2803b407", "digits-a13147cf")
+
+
+def test_a_run_moves_to_a_smaller_gpu_under_the_same_name(tmp_path: Path) -> None:
+    with make(tmp_path) as first:
+        pass
+    with make(tmp_path, *SMALLER, resume=True) as second:
+        assert second.path == first.path
+    assert RunFolder.open(first.path).config.memory == settings(*SMALLER).memory

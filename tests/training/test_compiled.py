@@ -14,9 +14,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("mode", [(), ("gradient_checkpointing=true",)])
+@pytest.mark.parametrize("mode", [(), ("memory.gradient_checkpointing=true",)])
 def test_compiled_blocks_compute_the_same_run(mode: tuple[str, ...], tmp_path: Path) -> None:
     run(recipe(tmp_path, "budget.student_updates=2", *mode), tmp_path / "plain")
-    run(recipe(tmp_path, "budget.student_updates=2", "parallel.compiled=true", *mode), tmp_path / "compiled")
+    run(recipe(tmp_path, "budget.student_updates=2", "memory.compiled=true", *mode), tmp_path / "compiled")
     for ours, theirs in zip(metrics(tmp_path / "compiled"), metrics(tmp_path / "plain"), strict=True):
         assert {name: pytest.approx(value, rel=1e-3, abs=1e-8) for name, value in theirs.items()} == ours

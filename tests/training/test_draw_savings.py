@@ -20,7 +20,7 @@ THREE = "student.every=3"
 
 
 # the step that simulates for the others, and one that uses what it simulated
-@pytest.mark.parametrize(("stop_at", "place"), [(1, "parallel.microbatch=null"), (5, "parallel.microbatch=2")])
+@pytest.mark.parametrize(("stop_at", "place"), [(1, "memory.microbatch=null"), (5, "memory.microbatch=2")])
 def test_a_run_stopped_between_steps_that_share_a_simulation_goes_on_bitwise(
     stop_at: int, place: str, tmp_path: Path
 ) -> None:
@@ -35,7 +35,7 @@ def test_a_run_stopped_between_steps_that_share_a_simulation_goes_on_bitwise(
 @pytest.mark.parametrize("draws", [(REUSE,), (STRATIFIED,), (SHORT,)], ids=["reuse", "stratified", "short"])
 def test_splitting_the_batch_gives_the_losses_of_the_whole(draws: tuple[str, ...], tmp_path: Path) -> None:
     run(recipe(tmp_path, *draws), tmp_path / "whole")
-    run(recipe(tmp_path, *draws, "parallel.microbatch=3"), tmp_path / "split")
+    run(recipe(tmp_path, *draws, "memory.microbatch=3"), tmp_path / "split")
     for ours, theirs in zip(metrics(tmp_path / "split"), metrics(tmp_path / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
 

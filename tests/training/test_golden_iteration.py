@@ -38,7 +38,7 @@ def settings() -> RunConfig:
             "batch": 4,
             "budget": {"student_updates": 1},
             "precision": {"compute": "fp32"},
-            "gradient_checkpointing": False,
+            "memory": {"gradient_checkpointing": False},
         }
     )
 

@@ -71,6 +71,23 @@ def test_a_longer_budget_goes_on_in_the_same_run(finished: Path, tmp_path: Path)
     assert_same_state(saved_state(tmp_path / "run"), saved_state(finished / "whole"))
 
 
+def test_a_run_of_the_old_layout_goes_on_with_less_memory_and_gives_the_same_losses(
+    finished: Path, tmp_path: Path
+) -> None:
+    run_stopped_after(recipe(finished), tmp_path / "run", steps=3)
+    written = tmp_path / "run" / "config.json"
+    config = json.loads(written.read_text())
+    memory = config.pop("memory")
+    config["gradient_checkpointing"] = memory.pop("gradient_checkpointing")
+    config["savings"] = {name: memory.pop(name) for name in ("keep_anchor_graph", "batch_frozen_calls")}
+    config["parallel"] |= memory
+    written.write_text(json.dumps(config))
+    less = ["memory.gradient_checkpointing=true", "memory.microbatch=1", "memory.batch_frozen_calls=false"]
+    run(recipe(finished, *less), tmp_path / "run", resume=True)
+    for ours, theirs in zip(metrics(tmp_path / "run"), metrics(finished / "whole"), strict=True):
+        assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
+
+
 def test_ctrl_c_saves_before_it_interrupts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.run_step
 
@@ -125,7 +142,7 @@ def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(
 
 
 def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(finished: Path, tmp_path: Path) -> None:
-    run(recipe(finished, "parallel.microbatch=3"), tmp_path / "split")
+    run(recipe(finished, "memory.microbatch=3"), tmp_path / "split")
     for ours, theirs in zip(metrics(tmp_path / "split"), metrics(finished / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
     split, whole = saved_state(tmp_path / "split"), saved_state(finished / "whole")
@@ -138,13 +155,13 @@ def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(finished:
 
 @pytest.mark.parametrize("saving", ["keep_anchor_graph", "batch_frozen_calls"])
 def test_switching_a_saving_off_gives_the_same_losses(saving: str, finished: Path, tmp_path: Path) -> None:
-    run(recipe(finished, f"savings.{saving}=false"), tmp_path / "off")
+    run(recipe(finished, f"memory.{saving}=false"), tmp_path / "off")
     for ours, theirs in zip(metrics(tmp_path / "off"), metrics(finished / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
 
 
 def test_gradient_checkpointing_gives_the_same_run(finished: Path, tmp_path: Path) -> None:
-    run(recipe(finished, "gradient_checkpointing=true"), tmp_path / "checkpointed")
+    run(recipe(finished, "memory.gradient_checkpointing=true"), tmp_path / "checkpointed")
     assert metrics(tmp_path / "checkpointed") == metrics(finished / "whole")
 
 

@@ -41,7 +41,7 @@ def write_inputs(folder: Path) -> Path:
         "batch": 4,
         "budget": {"student_updates": 3},
         "precision": {"compute": "fp32"},
-        "gradient_checkpointing": False,
+        "memory": {"gradient_checkpointing": False},
         "sampling": {"teacher_steps": 3},
         "report": {"tensorboard": False},
         # saved at the end alone: a save costs more than two of these steps

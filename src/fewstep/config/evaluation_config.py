@@ -5,10 +5,10 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from fewstep.bounds import Count, Name, Pictures
-from fewstep.section import Section
+from fewstep.section import Changeable
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(Changeable):
     """Which metrics measure the student during training, how often and on how many pictures."""
 
     every: Count = Field(description="student updates between measurements")

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.layers import Layer
+from fewstep.config.moved import names_now
 from fewstep.config.run_config import RunConfig, backbone_config_class
 from fewstep.config.schema import fields_of, leaf_paths, real_path
 from fewstep.errors import MAX_LINES, ConfigError, shown
@@ -85,7 +86,9 @@ def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequen
     kind, context = details["type"], details.get("ctx", {})
     source = _source(path, layers)
     if kind in _UNKNOWN_KEY:
-        return f"There is no setting {_dotted(path)}, which {source} states; {_nearest(path, owner)}"
+        now = names_now(_dotted(path))
+        cure = f"it is {' and '.join(now)} now." if now else _nearest(path, owner)
+        return f"There is no setting {_dotted(path)}, which {source} states; {cure}"
     if kind in ("missing", "missing_argument"):
         return f"{_dotted(path)} is not stated and has no default; add it to the recipe or to the command line."
     if kind == "value_error":

@@ -1,16 +1,22 @@
-"""What makes two runs the same run: the settings without budget, reporting, saving and place of computation."""
+"""What makes two runs the same run: the settings without those that a resume may change."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from fewstep.config.layers import DISCRIMINATORS
 from fewstep.config.run_config import DrawConfig, RunConfig
+from fewstep.config.schema import alternatives
+from fewstep.section import Changeable
 
-CHANGEABLE = frozenset({"budget", "report", "evaluation", "checkpoint", "parallel"})
-"""Sections that a resume may change: they decide how long a run is and what is told about it, not what it computes."""
-
+CHANGEABLE = frozenset(
+    name
+    for name, field in RunConfig.model_fields.items()
+    if any(issubclass(kind, Changeable) for kind in alternatives(field.annotation))
+)
+"""The sections that a resume may change."""
 
 _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("draw",), DrawConfig().model_dump(mode="json")),
@@ -36,7 +42,26 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 def config_hash(config: RunConfig) -> str:
     """Eight hexadecimal digits that name the run folder."""
-    canonical = json.dumps(identity(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _hash(config, True, True, True)
+
+
+def earlier_hashes(config: RunConfig) -> list[str]:
+    """Every name that the run may have from when memory was part of it, the one of its own settings first."""
+    memory = config.memory
+    own = (memory.gradient_checkpointing, memory.keep_anchor_graph, memory.batch_frozen_calls)
+    every = itertools.product(_CHECKPOINTING, _ON, _ON)
+    return [_hash(config, *values) for values in sorted(every, key=lambda values: values != own)]
+
+
+_CHECKPOINTING: tuple[bool | str, ...] = (True, False, "selective")
+_ON = (True, False)
+
+
+def _hash(config: RunConfig, checkpointing: bool | str, keep_anchor_graph: bool, batch_frozen_calls: bool) -> str:
+    # names were made of three settings that only concern memory: constants now, so that they stay
+    savings = {"keep_anchor_graph": keep_anchor_graph, "batch_frozen_calls": batch_frozen_calls}
+    named = {**identity(config), "gradient_checkpointing": checkpointing, "savings": savings}
+    canonical = json.dumps(named, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
 
 

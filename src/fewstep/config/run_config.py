@@ -39,7 +39,7 @@ from fewstep.roles.weights import (
     base_problem,
     start_problem,
 )
-from fewstep.section import Section
+from fewstep.section import Changeable, Section
 
 
 class PromptFile(Section):
@@ -78,7 +78,7 @@ def _checkpointing(value: Any) -> bool | Literal["selective"]:
         return value
     if value == "selective":
         return "selective"
-    raise ValueError(f"gradient_checkpointing is {shown(value)}; it must be true, false or selective")
+    raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be true, false or selective")
 
 
 Checkpointing = Annotated[bool | Literal["selective"], PlainValidator(_checkpointing)]
@@ -131,7 +131,7 @@ class FakeScoreConfig(OptimiserConfig):
     align: Align | None = Align()
 
 
-class Budget(Section):
+class Budget(Changeable):
     """How long to train."""
 
     student_updates: Count
@@ -141,13 +141,6 @@ class Precision(Section):
     """Dtype of the networks' forwards; master weights, EMA and losses are float32 always."""
 
     compute: DtypeName = "bf16"
-
-
-class Savings(Section):
-    """Exact ways to spend fewer forwards; each changes memory and speed, not the gradient."""
-
-    keep_anchor_graph: bool = Field(default=True, description="the forward at the anchor is also the gradient forward")
-    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network")
 
 
 class DrawConfig(Section):
@@ -175,7 +168,7 @@ class SamplingConfig(Section):
         return levels
 
 
-class ReportConfig(Section):
+class ReportConfig(Changeable):
     """What the run tells about itself."""
 
     log_every: Count = Field(default=1, description="steps")
@@ -188,7 +181,7 @@ class ReportConfig(Section):
     )
 
 
-class CheckpointConfig(Section):
+class CheckpointConfig(Changeable):
     """When the whole state is saved; it is always saved at the end."""
 
     every: Count | None = Field(default=None, description="student updates")
@@ -202,23 +195,33 @@ class Offload(Section):
     trained: bool = Field(default=False, description="trained weights, gradients and the optimiser's state")
 
 
-class ParallelConfig(Section):
-    """Where the run computes; changes nothing but rounding."""
+class MemoryConfig(Changeable):
+    """What only changes memory and speed, not the gradient; ``fewstep plan`` chooses what is not stated."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: Threads | None = Field(default=None, description="of the CPU; None leaves torch's choice")
     microbatch: Batch | None = Field(
         default=None, description="samples per process and forward; None is the whole batch over the processes"
     )
-    shard: Processes | None = Field(
-        default=None, description="processes that share one copy of the weights; None is all, or what replicate leaves"
+    gradient_checkpointing: Checkpointing = Field(
+        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
     )
-    replicate: Processes | None = Field(default=None, description="copies of the weights (HSDP); None is one")
+    keep_anchor_graph: bool = Field(default=True, description="the forward at the anchor is also the gradient forward")
+    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network")
     offload: Offload = Offload()
     prefetch: Count | None = Field(
         default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
     )
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
+
+
+class ParallelConfig(Changeable):
+    """Where the run computes; changes nothing but rounding."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: Threads | None = Field(default=None, description="of the CPU; None leaves torch's choice")
+    shard: Processes | None = Field(
+        default=None, description="processes that share one copy of the weights; None is all, or what replicate leaves"
+    )
+    replicate: Processes | None = Field(default=None, description="copies of the weights (HSDP); None is one")
     timeout_minutes: Minutes = Field(
         default=10.0, description="until a process gives up waiting for the others in a step"
     )
@@ -238,10 +241,7 @@ class RunConfig(Section):
     budget: Budget
     seed: Seed = 42
     precision: Precision = Precision()
-    gradient_checkpointing: Checkpointing = Field(
-        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
-    )
-    savings: Savings = Savings()
+    memory: MemoryConfig = MemoryConfig()
     draw: DrawConfig = DrawConfig()
     sampling: SamplingConfig = SamplingConfig()
     report: ReportConfig = ReportConfig()
@@ -259,9 +259,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _microbatch_fits(self) -> "RunConfig":
-        if self.parallel.microbatch is not None and self.parallel.microbatch > self.batch:
+        if self.memory.microbatch is not None and self.memory.microbatch > self.batch:
             raise ValueError(
-                f"parallel.microbatch is {self.parallel.microbatch}, more than batch, which is {self.batch}; "
+                f"memory.microbatch is {self.memory.microbatch}, more than batch, which is {self.batch}; "
                 "it splits the batch, so it must be at most that"
             )
         return self
@@ -272,11 +272,11 @@ class RunConfig(Section):
         problem = problem or base_problem(self.student.weights, self.fake_score.weights)
         if problem is not None:
             raise ValueError(problem)
-        asked = next((name for name, chosen in self.parallel.offload if chosen), None)
+        asked = next((name for name, chosen in self.memory.offload if chosen), None)
         for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
             if asked and isinstance(weights, LoraWeights) and weights.base != "compute":
                 raise ValueError(
-                    f"{role}.weights.base is {weights.base} and parallel.offload.{asked} is true, but a quantised base "
+                    f"{role}.weights.base is {weights.base} and memory.offload.{asked} is true, but a quantised base "
                     "is not offloaded; choose one of the two"
                 )
         return self
@@ -291,18 +291,18 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _compiled_blocks_hold_no_switch(self) -> "RunConfig":
         for role, weights in {"student": self.student.weights, "fake_score": self.fake_score.weights}.items():
-            if self.parallel.compiled and weights.kind == "lora":
+            if self.memory.compiled and weights.kind == "lora":
                 raise ValueError(
-                    f"parallel.compiled is true, but {role}.weights is lora: which factors act changes from call to "
-                    "call, and every change would compile the blocks again; set parallel.compiled=false"
+                    f"memory.compiled is true, but {role}.weights is lora: which factors act changes from call to "
+                    "call, and every change would compile the blocks again; set memory.compiled=false"
                 )
         return self
 
     @model_validator(mode="after")
     def _watched_blocks_are_not_compiled(self) -> "RunConfig":
-        if self.parallel.compiled and self.parallel.prefetch is not None:
+        if self.memory.compiled and self.memory.prefetch is not None:
             raise ValueError(
-                f"parallel.prefetch is {self.parallel.prefetch} and parallel.compiled is true, but the order of blocks "
+                f"memory.prefetch is {self.memory.prefetch} and memory.compiled is true, but the order of blocks "
                 "is learnt by watching them, which would compile each of them twice; choose one of the two"
             )
         return self

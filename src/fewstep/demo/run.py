@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 import fewstep
-from fewstep.config.identity import config_hash, identity
+from fewstep.config.identity import identity
 from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import NOISE_SEEDS, Judge, Row, draw_with, mean_row
@@ -32,6 +32,7 @@ from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
 from fewstep.runs.checkpoint import checkpoints, completed_steps
+from fewstep.runs.folder import run_place
 from fewstep.sampling.generate import load_generator
 from fewstep.training.run import train
 
@@ -124,7 +125,7 @@ def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], judge:
         "pictures": "all" if judge is None else [len(judge.full), len(judge.open)],
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-    return Job(seed, recipe, output / f"{recipe.name}-{config_hash(config)}", key)
+    return Job(seed, recipe, run_place(output, recipe.name, config), key)
 
 
 def _is_done(output: Path, jobs: Sequence[Job]) -> bool:

@@ -37,14 +37,14 @@ def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
 
     Args:
         config: The recipe.
-        rounds: Parts into which a process splits its samples; without it, one if ``parallel.microbatch`` is not set.
+        rounds: Parts into which a process splits its samples; without it, one if ``memory.microbatch`` is not set.
     """
     # selective checkpointing keeps what is counted here: matrix products and attention
-    recompute = 1.0 if config.gradient_checkpointing is True else 0.0
+    recompute = 1.0 if config.memory.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
     simulations = 1 if config.draw.reuse_trajectory else config.student.every
     fake_score = config.student.every * with_gradient
-    unsplit = config.parallel.microbatch is None if rounds is None else rounds == 1
+    unsplit = config.memory.microbatch is None if rounds is None else rounds == 1
     return simulations * _simulation(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
 
 
@@ -72,7 +72,7 @@ def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
     at_anchor = any(term.at_anchor for term in terms)
     elsewhere = sum(not term.at_anchor for term in terms)
     # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
-    kept = config.savings.keep_anchor_graph and unsplit
+    kept = config.memory.keep_anchor_graph and unsplit
     calls = elsewhere * with_gradient + at_anchor * (with_gradient - 1.0 * kept)
     return calls + (with_gradient + 1.0 if config.terms.isg is not None else 0.0)
 

@@ -138,7 +138,7 @@ class Split:
 def split(config: RunConfig, processes: int) -> Split:
     """Deal the batch out as training does."""
     parallel = config.parallel
-    made = rounds(config.batch, rank=0, size=processes, microbatch=parallel.microbatch)
+    made = rounds(config.batch, rank=0, size=processes, microbatch=config.memory.microbatch)
     shards = parallel.shard or max(1, processes // (parallel.replicate or 1))
     own = [len(each.own) for each in made]
     return Split(shards=shards, rows=sum(own), micro=max(own), rounds=len(made))
@@ -160,9 +160,9 @@ class _Prediction:
     def __init__(self, config: RunConfig, roles: PlannedRoles, processes: int, accelerator: bool) -> None:
         self.config, self.roles, self.processes, self.accelerator = config, roles, processes, accelerator
         self.dealt = split(config, processes)
-        self.offload = config.parallel.offload if accelerator else Offload()
+        self.offload = config.memory.offload if accelerator else Offload()
         self.sizes = {role: roles.spread(role, self.dealt.shards) for role in (STUDENT, FAKE_SCORE, "teacher")}
-        kind = config.gradient_checkpointing
+        kind = config.memory.gradient_checkpointing
         self.student, self.fake = (roles.activations(role, kind) for role in (STUDENT, FAKE_SCORE))
 
     def memory(self) -> Memory:
@@ -232,7 +232,7 @@ class _Prediction:
         return self._backward(self.fake, FAKE_SCORE, graphs=1, held=held)
 
     def _look(self) -> dict[str, float]:
-        asked = self._questions if self.config.savings.batch_frozen_calls else 1
+        asked = self._questions if self.config.memory.batch_frozen_calls else 1
         if self.config.terms.isg is not None and self.roles.adapter.has_unconditional_branch:
             asked = max(asked, 2)
         micro = self.dealt.micro
@@ -257,7 +257,7 @@ class _Prediction:
 
     @property
     def _keeps_anchor(self) -> bool:
-        return self.config.savings.keep_anchor_graph and self.dealt.rounds == 1
+        return self.config.memory.keep_anchor_graph and self.dealt.rounds == 1
 
     @property
     def _graphs(self) -> int:
@@ -307,7 +307,7 @@ class _Prediction:
     @property
     def _spread(self) -> bool:
         """Whether FSDP2 holds the weights: one process that neither casts nor offloads keeps them whole."""
-        offload = self.config.parallel.offload
+        offload = self.config.memory.offload
         return self.processes > 1 or self._element != FP32 or offload.teacher or offload.trained
 
     def _gathered(self, role: str) -> float:
@@ -321,13 +321,13 @@ class _Prediction:
         if size.stays_whole:
             return sum(each.root for each in [self.sizes["teacher"], *full])
         # with other processes the block before or behind is on its way as well; streams of a GPU add one more
-        ahead = self.config.parallel.prefetch or 1
+        ahead = self.config.memory.prefetch or 1
         blocks = 1 if self.dealt.shards == 1 else 1 + ahead + self.accelerator
         return size.root + blocks * size.block
 
     def _begun(self, *roles: str) -> float:
         """Weights of networks that are asked next, gathered while another one computes."""
-        ahead = self.config.parallel.prefetch
+        ahead = self.config.memory.prefetch
         if ahead is None or self.dealt.shards == 1:
             return 0.0
         on_base = ("teacher", *self.roles.factors)

@@ -5,20 +5,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.config.run_config import RunConfig
+from fewstep.config.run_config import MemoryConfig, RunConfig
+from fewstep.config.schema import leaf_paths
 from fewstep.planning.cost import forward_units
 from fewstep.planning.memory import GIB, Memory, PlannedRoles, predict, split
 from fewstep.roles.weights import LoraWeights
 
-FREE = (
-    "parallel.microbatch",
-    "gradient_checkpointing",
-    "savings.keep_anchor_graph",
-    "savings.batch_frozen_calls",
-    "parallel.offload.teacher",
-    "parallel.offload.trained",
-)
-"""Settings that change memory and speed and nothing else; a plan chooses those that were not given."""
+FREE = tuple(leaf_paths(MemoryConfig, "memory."))
+"""A plan chooses those that were not given; some of them it leaves as they are."""
 
 # what a prediction of tensors does not see: fragmentation in proportion, a CUDA context and communicators on top
 FRAGMENTATION = 1.15
@@ -84,8 +78,8 @@ def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iter
             candidate = _set(candidate, name.split("."), value)
         dealt = split(candidate, processes)
         units = forward_units(candidate, rounds=dealt.rounds)
-        offload = candidate.parallel.offload
-        key = (offload.trained, offload.teacher, units, -dealt.micro, KINDS.index(candidate.gradient_checkpointing))
+        kind, offload = candidate.memory.gradient_checkpointing, candidate.memory.offload
+        key = (offload.trained, offload.teacher, units, -dealt.micro, KINDS.index(kind))
         ranked.append((key, place, candidate))
     for key, _, candidate in sorted(ranked, key=lambda entry: entry[:2]):
         yield candidate, float(key[2])
@@ -93,19 +87,21 @@ def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iter
 
 def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:
     match name:
-        case "parallel.microbatch":
-            rows = split(_set(config, ["parallel", "microbatch"], None), processes).rows
+        case "memory.microbatch":
+            rows = split(_set(config, ["memory", "microbatch"], None), processes).rows
             halves: list[int | None] = [None]
             while rows > 1:
                 rows = -(-rows // 2)
                 halves.append(rows)
             return halves
-        case "gradient_checkpointing":
+        case "memory.gradient_checkpointing":
             return KINDS
-        case "savings.keep_anchor_graph" | "savings.batch_frozen_calls":
+        case "memory.keep_anchor_graph" | "memory.batch_frozen_calls":
             return (True, False)
-        case _:
+        case "memory.offload.teacher" | "memory.offload.trained":
             return (False,) if _is_quantised(config) else (False, True)  # such a base is never offloaded
+        case _:
+            return (_get(config, name),)
 
 
 def _is_quantised(config: RunConfig) -> bool:

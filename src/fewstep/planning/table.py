@@ -40,13 +40,13 @@ def cell(plan: Plan) -> str:
     if not plan.fits:
         return f"no: {plan.choice.needed / GIB:.0f} GiB"
     settings = plan.choice.settings
-    micro = settings["parallel.microbatch"]
+    micro = settings["memory.microbatch"]
     named = ["whole batch" if micro is None else f"microbatch {micro}"]
-    kind = settings["gradient_checkpointing"]
+    kind = settings["memory.gradient_checkpointing"]
     named += [] if kind is False else ["selective" if kind == "selective" else "checkpointing"]
-    named += [] if settings["savings.keep_anchor_graph"] or micro is not None else ["no anchor graph"]
-    named += [] if settings["savings.batch_frozen_calls"] else ["single calls"]
-    named += [f"offload {name}" for name in ("teacher", "trained") if settings[f"parallel.offload.{name}"]]
+    named += [] if settings["memory.keep_anchor_graph"] or micro is not None else ["no anchor graph"]
+    named += [] if settings["memory.batch_frozen_calls"] else ["single calls"]
+    named += [f"offload {name}" for name in ("teacher", "trained") if settings[f"memory.offload.{name}"]]
     return f"{plan.choice.memory.peak / GIB:.1f} GiB, {plan.hours:.0f} h: {', '.join(named)}"
 
 

@@ -20,7 +20,8 @@ from typing import Any, Self, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fewstep.config.identity import config_difference, config_hash
+from fewstep.config.identity import config_difference, config_hash, earlier_hashes
+from fewstep.config.moved import moved
 from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
@@ -96,7 +97,7 @@ class RunFolder:
             ConfigError: The folder exists and ``resume`` is off, belongs to other settings or files, is being written
                 by another process, or cannot be written.
         """
-        folder = Path(path) if path is not None else Path(root) / f"{recipe_name}-{config_hash(config)}"
+        folder = run_place(root, recipe_name, config) if path is None else Path(path)
         _require_own(folder, config, resume=resume)
         with explain_write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -174,13 +175,21 @@ class RunFolder:
         return written or any(self.checkpoints.glob("step-*"))
 
 
+def run_place(root: str | Path, recipe_name: str, config: RunConfig) -> Path:
+    """The folder under ``root`` of a run, whether it is there or not; one that is there keeps the name that it has."""
+    named = [Path(root, f"{recipe_name}-{digits}") for digits in earlier_hashes(config)]
+    with explain_write_errors(Path(root)):
+        there = next((folder for folder in named if (folder / CONFIG).is_file()), None)
+    return there or Path(root, f"{recipe_name}-{config_hash(config)}")
+
+
 def read_config(folder: Path) -> RunConfig:
     """The settings in a run's config.json.
 
     Raises:
         CheckpointError: They are damaged, or another version of fewstep wrote them.
     """
-    settings = _read(folder / CONFIG, dict[str, Any])
+    settings = moved(_read(folder / CONFIG, dict[str, Any]))
     try:
         return validate(settings)
     except ValueError as error:  # of pydantic, or a number with more digits than Python writes
@@ -241,7 +250,8 @@ def _run_facts(folder: Path, recipe_name: str, config: RunConfig, files: Mapping
     earlier = _facts(folder) if (folder / RUN).exists() else {"sessions": [], "files": {}}
     found = _seals(files)
     _require_same(folder, earlier["files"], found, files)
-    facts = {"recipe": recipe_name, "config_hash": config_hash(config), "sessions": [*earlier["sessions"], session]}
+    digits = earlier.get("config_hash", config_hash(config))
+    facts = {"recipe": recipe_name, "config_hash": digits, "sessions": [*earlier["sessions"], session]}
     return {**facts, "files": found} if found else facts
 
 

@@ -94,7 +94,7 @@ def build_method(config: RunConfig, adapter: ModelAdapter) -> Method:
         fake_target=config.fake_score.target,
         to_sigma=adapter.to_sigma,
         initial_scale=adapter.initial_scale,
-        batch_frozen_calls=config.savings.batch_frozen_calls,
+        batch_frozen_calls=config.memory.batch_frozen_calls,
     )
 
 
@@ -183,7 +183,7 @@ class Trainer:
         splits = self._rounds()
         used = updates_student or self.config.draw.reuse_trajectory
         # a graph kept for every microbatch would hold the memory that splitting saves
-        keep_graph = used and self.config.savings.keep_anchor_graph and len(splits) == 1
+        keep_graph = used and self.config.memory.keep_anchor_graph and len(splits) == 1
         for place, rows in enumerate(splits):
             self._begin(self.roles.fake_score)
             draws = self.draw(self.step, rows, updates_student).to(self.device)
@@ -240,7 +240,7 @@ class Trainer:
         (self.world.size * share).backward()  # type: ignore[no-untyped-call]
 
     def _rounds(self) -> list[Round]:
-        world, microbatch = self.world, self.config.parallel.microbatch
+        world, microbatch = self.world, self.config.memory.microbatch
         return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch)
 
     def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
