@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
-from fewstep.core.conditioning import Conditioning
+from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
 from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS, Family
@@ -201,6 +201,15 @@ def test_encoding_equals_the_pipelines(case: Case) -> None:
         torch.testing.assert_close(mine, theirs[:1], rtol=1e-5, atol=1e-6)
 
 
+def test_the_shapes_of_a_prompt_are_those_of_what_is_encoded(case: Case) -> None:
+    shapes = case.adapter.prompt_shapes()
+    for cond in case.conditioning():
+        assert shapes == {
+            name: PromptTensor(tuple(value.shape[1:]), None if value.is_floating_point() else value.dtype)
+            for name, value in cond.tensors.items()
+        }
+
+
 def test_encoding_needs_neither_the_network_nor_the_vae(case: Case) -> None:
     text_only = case.adapter.load_pipeline(**{case.adapter.network_component: None, "vae": None})
     alone = case.adapter.encode(text_only, PROMPTS)
@@ -301,6 +310,19 @@ def test_lora_targets_and_blocks_exist(case: Case) -> None:
         assert all(takes_low_rank_factors(case.network.get_submodule(name)) for name in found)
 
 
+# tokens and width of the embeddings, then the pooled vector or the mask, at the settings that the pipelines have
+REAL_PROMPTS: dict[str, tuple[tuple[int, int], list[tuple[int]]]] = {
+    **dict.fromkeys(("sd3-medium", "sd35-medium", "sd35-large"), ((77 + 256, 4096), [(2048,)])),
+    "flux1-dev": ((512, 4096), [(768,)]),
+    "longcat-image": ((512, 3584), []),
+    **dict.fromkeys(("sana-600m", "sana-1600m"), ((300, 2304), [(300,)])),
+    "pixart-sigma": ((300, 4096), [(300,)]),
+    "sd15": ((77, 768), []),
+    "sd21": ((77, 1024), []),
+    "sdxl": ((77, 2048), [(1280,)]),
+}
+
+
 @pytest.fixture(params=sorted(REAL_CONFIGURATIONS))
 def on_meta(request: pytest.FixtureRequest) -> tuple[ModelAdapter, nn.Module, int]:
     real = REAL_CONFIGURATIONS[request.param]
@@ -316,6 +338,12 @@ def on_meta(request: pytest.FixtureRequest) -> tuple[ModelAdapter, nn.Module, in
 def test_real_configuration_has_the_published_size(on_meta: tuple[ModelAdapter, nn.Module, int]) -> None:
     _, network, expected = on_meta
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
+
+
+def test_real_configuration_has_the_published_shapes_of_a_prompt(on_meta: tuple[ModelAdapter, nn.Module, int]) -> None:
+    adapter, _, _ = on_meta
+    embeds, *others = (tensor.shape for tensor in adapter.prompt_shapes().values())
+    assert (embeds, others) == REAL_PROMPTS[adapter.config.model]
 
 
 def test_real_configuration_has_every_lora_target_and_block(on_meta: tuple[ModelAdapter, nn.Module, int]) -> None:

@@ -22,7 +22,13 @@ from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
 from fewstep.backbones.source import loading, open_checkpoint, quiet_imports
+from fewstep.core.conditioning import PromptTensor
 from fewstep.errors import ConfigError, shown
+
+CLIP_TOKENS = 77
+"""Of every published CLIP."""
+# some networks turn a width of the first names into one of the last
+_WIDTHS = ("caption_channels", "joint_attention_dim", "cross_attention_dim")
 
 
 class DiffusersAdapter(ModelAdapter):
@@ -102,6 +108,28 @@ class DiffusersAdapter(ModelAdapter):
                 f"{width // unit * unit} (backbone.height, backbone.width)."
             )
         return self.latent_channels, height // factor, width // factor
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens that every prompt is padded to: as many as ``backbone.max_sequence_length`` says, or as CLIP takes."""
+        stated = getattr(self.config, "max_sequence_length", None)
+        return self.clip_tokens if stated is None else int(stated)
+
+    @property
+    def clip_tokens(self) -> int:
+        """Tokens of the first text encoder, a CLIP, whose configuration not every description of a model holds."""
+        return int(self.components.get("text_encoder", {}).get("max_position_embeddings", CLIP_TOKENS))
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        """One row of numbers for each token, as wide as the network takes it; families with more override it."""
+        stated = (self.network_config.get(key) for key in _WIDTHS)
+        width = next((number for number in stated if isinstance(number, int)), None)
+        if width is None:
+            raise ConfigError(
+                f"The {self.network_component} of {self.config.model} does not say how wide the embeddings of prompts "
+                f"are ({', '.join(_WIDTHS)}); its adapter {type(self).__name__} has to, in prompt_shapes()."
+            )
+        return {"prompt_embeds": PromptTensor((self.num_prompt_tokens, width))}
 
     def load_network(self, *, dtype: torch.dtype = torch.float32) -> nn.Module:
         network = self._load(self.network_component, self.network_class, dtype)

@@ -17,7 +17,7 @@ from fewstep.backbones import packed
 from fewstep.backbones.packed_flow import PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Guidance
-from fewstep.core.conditioning import Conditioning, PromptBatch
+from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.section import Section
@@ -184,6 +184,10 @@ class FluxAdapter(PackedFlowAdapter):
             list(prompts), None, max_sequence_length=self.config.max_sequence_length
         )
         return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        pooled = int(self.network_config["pooled_projection_dim"])
+        return {**super().prompt_shapes(), "pooled_prompt_embeds": PromptTensor((pooled,))}
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}

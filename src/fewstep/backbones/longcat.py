@@ -96,6 +96,10 @@ class LongCatAdapter(PackedFlowAdapter):
         # only prompt rewriting uses it, and it cannot be loaded without torchvision
         return {"text_processor": None}
 
+    @property
+    def num_prompt_tokens(self) -> int:
+        return TEXT_TOKENS
+
     def token_limits(self, pipeline: Any) -> list[int]:
         return [TEXT_TOKENS]
 

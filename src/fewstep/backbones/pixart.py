@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.bounds import Tokens
-from fewstep.core.conditioning import Conditioning
+from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.errors import ConfigError
 
 
@@ -62,6 +62,10 @@ class PixArtAdapter(VariancePreservingAdapter):
             max_sequence_length=self.config.max_sequence_length,
         )
         return Conditioning({"prompt_embeds": embeds, "prompt_attention_mask": mask})
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        mask = PromptTensor((self.num_prompt_tokens,), torch.int64)
+        return {**super().prompt_shapes(), "prompt_attention_mask": mask}
 
     def token_limits(self, pipeline: Any) -> list[int]:
         return [self.config.max_sequence_length for _ in self.get_tokenizers(pipeline)]

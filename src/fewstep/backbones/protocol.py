@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
-from fewstep.core.conditioning import Conditioning, PromptBatch
+from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.section import Section
@@ -215,6 +215,14 @@ class ModelAdapter(ABC):
     @abstractmethod
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         """Embed prompts exactly as the pipeline does for the conditional branch."""
+
+    @abstractmethod
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        """What :meth:`encode` makes of one prompt, by name; nothing is loaded.
+
+        Raises:
+            ConfigError: The checkpoint's configuration does not say it.
+        """
 
     def encode_null(self, pipeline: Any) -> Conditioning:
         """Embed the unconditional branch: one row."""

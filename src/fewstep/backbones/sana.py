@@ -18,7 +18,7 @@ from fewstep.backbones import flow_match
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Tokens
-from fewstep.core.conditioning import Conditioning
+from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError, shown
@@ -86,6 +86,10 @@ class SanaAdapter(DiffusersAdapter):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         # encode_prompt has no instruction by default, but the call has: it must be given
         return self._encode(pipeline, prompts, _instruction(pipeline) if self.config.instruction else None)
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        mask = PromptTensor((self.num_prompt_tokens,), torch.int64)
+        return {**super().prompt_shapes(), "prompt_attention_mask": mask}
 
     def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning:
         return self._encode(pipeline, [prompt], None)  # the pipeline never puts the instruction before a negative one

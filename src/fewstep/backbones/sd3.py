@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.flow_match import FlowMatchAdapter
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.core.conditioning import Conditioning
+from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
@@ -95,6 +95,14 @@ class SD3Adapter(FlowMatchAdapter):
             max_sequence_length=self.config.max_sequence_length,
         )
         return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return self.clip_tokens + self.config.max_sequence_length
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        pooled = int(self.network_config["pooled_projection_dim"])
+        return {**super().prompt_shapes(), "pooled_prompt_embeds": PromptTensor((pooled,))}
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}

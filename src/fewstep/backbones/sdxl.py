@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
-from fewstep.core.conditioning import Conditioning
+from fewstep.core.conditioning import Conditioning, PromptTensor
 
 
 class SDXLConfig(BackboneConfig):
@@ -56,6 +56,12 @@ class SDXLAdapter(VariancePreservingAdapter):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         embeds, _, pooled, _ = pipeline.encode_prompt(list(prompts), do_classifier_free_guidance=False)
         return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        # the rest of that input are six numbers about the picture's size
+        network = self.network_config
+        pooled = network["projection_class_embeddings_input_dim"] - 6 * network["addition_time_embed_dim"]
+        return {**super().prompt_shapes(), "pooled_prompt_embeds": PromptTensor((int(pooled),))}
 
     @torch.no_grad()
     def encode_null(self, pipeline: Any) -> Conditioning:

@@ -22,7 +22,7 @@ def embed(
         Path, typer.Option(help="Folder that holds the runs, as for train; with train --output its parent.")
     ] = Path("runs"),
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Only compute the size from the shapes; nothing is loaded.")
+        bool, typer.Option("--estimate", help="Only compute the size from the shapes; no weight is loaded.")
     ] = False,
     num_prompts: Annotated[
         int | None,
@@ -46,11 +46,11 @@ def _estimate(config: "RunConfig", root: Path, num_prompts: int | None) -> None:
     from fewstep.data.prompts import load_prompts
     from fewstep.data.sizes import estimate_from_shapes
     from fewstep.devices import DTYPES
+    from fewstep.planning.checkpoints import described_adapter
 
     count = len(load_prompts(config.prompts)) if num_prompts is None else num_prompts
-    found = estimate_from_shapes(
-        config.backbone, num_prompts=count, element_bytes=DTYPES[config.precision.compute].itemsize
-    )
+    shapes = described_adapter(config.backbone).prompt_shapes()
+    found = estimate_from_shapes(shapes, num_prompts=count, embeddings=DTYPES[config.precision.compute])
     print(found.sentence(_place(root)))
 
 

@@ -1,5 +1,6 @@
 """What networks are told about prompts: tensors by name, and which role is told which."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,23 @@ class Conditioning:
     def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
         """Several batches as one, in order."""
         return Conditioning({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+
+@dataclass(frozen=True)
+class PromptTensor:
+    """One of the tensors that a prompt becomes, before there is a prompt.
+
+    Attributes:
+        shape: Without the axis of the prompts, padding included.
+        dtype: None is that of the embeddings.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None
+
+    def num_bytes(self, embeddings: torch.dtype) -> int:
+        """What it takes when embeddings are of this dtype."""
+        return math.prod(self.shape) * (self.dtype or embeddings).itemsize
 
 
 @dataclass(frozen=True)

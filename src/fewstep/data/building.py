@@ -166,7 +166,6 @@ class Build:
             SizeEstimate(
                 num_prompts=len(self.prompts),
                 bytes_per_prompt=-(-sum(map(rowwise.num_bytes, rows)) // len(rows)),
-                padded_bytes_per_prompt=padded,
                 measured_on=len(rows),
             ),
         )

@@ -21,7 +21,7 @@ from fewstep.planning.activations import (
     measure,
     trained_network,
 )
-from fewstep.planning.checkpoints import decoder_parameters, planned_adapter, prompts_without_values
+from fewstep.planning.checkpoints import decoder_parameters, planned_adapter
 from fewstep.planning.sizes import Spread, spread, trained_part
 from fewstep.roles.checkpointing import Checkpointing
 from fewstep.roles.weights import LoraWeights
@@ -87,8 +87,7 @@ class PlannedRoles:
     @cached_property
     def prompt_bytes(self) -> float:
         """Of the embeddings of one prompt."""
-        tensors = prompts_without_values(self.adapter, 1, self.compute).tensors.values()
-        return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+        return float(sum(tensor.num_bytes(self.compute) for tensor in self.adapter.prompt_shapes().values()))
 
     def network(self, role: str) -> PlannedNetwork:
         """The network that a role calls."""

@@ -1,0 +1,79 @@
+"""A backbone that is not ours, as docs/adding-a-backbone.md has it: what a plan and an estimate ask of it."""
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.backbones.flow_match import FlowMatchAdapter
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.core.conditioning import Conditioning, PromptTensor
+from fewstep.core.points import NoisyLatent
+from fewstep.data.sizes import estimate_from_shapes
+from fewstep.errors import ConfigError
+from fewstep.planning.activations import measure, trained_network
+from fewstep.planning.checkpoints import prompts_without_values
+from tests.backbones import tiny
+
+
+class AuraFlowConfig(BackboneConfig):
+    kind: str = "auraflow"
+    max_sequence_length: int = 24
+
+
+class AuraFlowAdapter(FlowMatchAdapter):
+    kind: ClassVar[str] = "auraflow"
+    config_class: ClassVar[type[BackboneConfig]] = AuraFlowConfig
+    pipeline_class: ClassVar[str] = "AuraFlowPipeline"
+    network_class: ClassVar[str] = "AuraFlowTransformer2DModel"
+    block_classes: ClassVar[tuple[str, ...]] = ("AuraFlowJointTransformerBlock", "AuraFlowSingleTransformerBlock")
+    lora_targets = ("to_q",)
+
+    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Tensor:
+        answer: Tensor = network(
+            hidden_states=point.x_sigma.to(self.compute_dtype),
+            timestep=point.sigma.to(self.compute_dtype),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            return_dict=False,
+        )[0]
+        return answer.float()
+
+    def encode(self, pipeline: Any, prompts: Any) -> Conditioning:
+        raise NotImplementedError
+
+
+def adapter(**network: Any) -> AuraFlowAdapter:
+    files = {
+        "model_index": {"_class_name": "AuraFlowPipeline"},
+        "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.73},
+        "vae": {"block_out_channels": [8, 8], "scaling_factor": 0.5},
+        "transformer": {"num_mmdit_layers": 1, "num_single_dit_layers": 2, "attention_head_dim": 8, **network},
+    }
+    components = tiny.whole(files, "AuraFlowTransformer2DModel", "AutoencoderKL")
+    config = AuraFlowConfig(kind="auraflow", model="outside", height=16, width=16)
+    return AuraFlowAdapter(config, components)
+
+
+SMALL = {"num_attention_heads": 2, "joint_attention_dim": 32, "caption_projection_dim": 16, "sample_size": 8}
+
+
+def test_the_shapes_of_a_prompt_follow_from_the_configuration() -> None:
+    outside = adapter(**SMALL)
+    assert outside.prompt_shapes() == {"prompt_embeds": PromptTensor((24, 32))}
+    found = estimate_from_shapes(outside.prompt_shapes(), num_prompts=10, embeddings=torch.bfloat16)
+    assert found.total_bytes == 10 * 24 * 32 * 2
+
+
+def test_a_plan_asks_its_network_with_prompts_of_these_shapes() -> None:
+    outside = adapter(**SMALL)
+    assert prompts_without_values(outside, 3, torch.bfloat16).tensors["prompt_embeds"].shape == (3, 24, 32)
+    measured = measure(trained_network(outside, compute=torch.bfloat16), False)
+    assert measured.backward.at(1) > measured.kept.at(1) > 0
+
+
+def test_a_network_that_does_not_say_how_wide_prompts_are_has_to_be_told() -> None:
+    outside = adapter(**SMALL)
+    outside.network_config = {"in_channels": 4}
+    with pytest.raises(ConfigError, match=r"does not say how wide .* AuraFlowAdapter has to, in prompt_shapes\(\)"):
+        outside.prompt_shapes()
