@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS, all_prompts
 from fewstep.errors import NonFiniteError
+from fewstep.files import whole_file
 from tools.embedded_teacher.muon import Muon, split_parameters
 from tools.embedded_teacher.teacher import TeacherNetworks, build_networks, build_tokenizer, tokenize
 
@@ -164,9 +165,8 @@ class FlowState:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(states, partial)
-        os.replace(partial, path)
+        with whole_file(path) as unfinished:
+            torch.save(states, unfinished)
 
     def load(self, path: Path) -> None:
         """Read a state written by :meth:`save`."""

@@ -10,7 +10,6 @@ interrupted rebuild goes on where it stopped; the longest stage also saves its s
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from fewstep.embedded import assets
 from fewstep.embedded.classifier import read_classifier
 from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
 from fewstep.errors import ConfigError
+from fewstep.files import whole_file
 from tools.embedded_teacher.classifier import save_classifier, train_classifier
 from tools.embedded_teacher.flow_training import FlowSettings, LatentPool, train_flow
 from tools.embedded_teacher.pictures import (
@@ -233,9 +233,8 @@ def make_networks(shop: Workshop) -> None:
         state_file=state_file,
         report=shop.reporter("teacher", settings.num_steps),
     )
-    partial = shop.work / "networks.partial"
-    save_file({name: value.contiguous() for name, value in networks.state_dict().items()}, partial)
-    os.replace(partial, shop.work / "networks.safetensors")
+    with whole_file(shop.work / "networks.safetensors") as unfinished:
+        save_file({name: value.contiguous() for name, value in networks.state_dict().items()}, unfinished)
     state_file.unlink(missing_ok=True)
 
 
@@ -269,9 +268,8 @@ def make_classifier(shop: Workshop) -> None:
     unseen = draw_pool(shop.real, num_per_digit=10, seed=shop.settings.seed + 5)
     share = classifier.predict(unseen.pixels).matches(unseen.digits, unseen.colours).float().mean()
     shop.progress(f"classifier: {float(share):.4f} of held-out pictures right in digit and colour")
-    partial = shop.work / "classifier.partial"
-    save_classifier(classifier, partial)
-    os.replace(partial, shop.result / assets.CLASSIFIER_FILE)
+    with whole_file(shop.result / assets.CLASSIFIER_FILE) as unfinished:
+        save_classifier(classifier, unfinished)
 
 
 def make_reference(shop: Workshop) -> None:
@@ -279,9 +277,8 @@ def make_reference(shop: Workshop) -> None:
     classifier = read_classifier(shop.result / assets.CLASSIFIER_FILE)
     full = [(digit, colour) for digit in range(NUM_DIGITS) for colour in range(NUM_COLOURS)]
     drawn = draw_prompted(shop.reference, full * IMAGES_PER_FULL_PROMPT, seed=shop.settings.seed + 6)
-    partial = shop.work / "reference.partial"
-    save_file({"features": classifier.predict(drawn.pixels).features.contiguous()}, partial)
-    os.replace(partial, shop.result / assets.REFERENCE_FILE)
+    with whole_file(shop.result / assets.REFERENCE_FILE) as unfinished:
+        save_file({"features": classifier.predict(drawn.pixels).features.contiguous()}, unfinished)
 
 
 STAGES = {

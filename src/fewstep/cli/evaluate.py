@@ -139,14 +139,13 @@ def measure(
 def _run(order: Any, *, threads: int | None, as_json: bool) -> None:
     import json
 
-    import torch
     from rich.console import Console
 
+    from fewstep.devices import cpu_threads
     from fewstep.evaluation.session import run_evaluation
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    summary = run_evaluation(order, console=Console(stderr=as_json, highlight=False))
+    with cpu_threads(threads):
+        summary = run_evaluation(order, console=Console(stderr=as_json, highlight=False))
     if as_json and summary is not None:
         print(json.dumps(summary), flush=True)
 

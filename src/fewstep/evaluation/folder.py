@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from fewstep.bounds import CountOrNone, Steps
 from fewstep.errors import CheckpointError, ConfigError, shown
@@ -15,6 +15,7 @@ from fewstep.evaluation.protocol_id import Drawn
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
 from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.pictures import SUFFIXES
+from fewstep.section import Section
 
 T = TypeVar("T")
 
@@ -22,7 +23,7 @@ PLAN_FILE = "evaluation.json"
 MODEL_FILE = "model.json"
 
 
-class Extras(BaseModel):
+class Extras(Section):
     """Pictures that only the report shows.
 
     Attributes:
@@ -31,8 +32,6 @@ class Extras(BaseModel):
         strip_seeds: CountOrNone of one prompt.
         strip_prompts: How many prompts.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ladder: Annotated[tuple[Steps, ...], Field(max_length=100)] = (1, 2, 4, 8)
     ladder_prompts: CountOrNone = 4
@@ -55,10 +54,8 @@ class Plan:
     extras: Extras
 
 
-class ModelRecord(BaseModel):
+class ModelRecord(Section):
     """``model.json``: an entry, and what drawing it told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     entry: ModelEntry
     versions: dict[str, str]

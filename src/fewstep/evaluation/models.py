@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
@@ -15,16 +15,15 @@ from fewstep.bounds import MAX_STEPS, DtypeName, Guidance, Name, Pixels, Place, 
 from fewstep.errors import ConfigError, shown
 from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.sampling.sampler import require_levels
+from fewstep.section import Section
 
 Role = Literal["student", "teacher"]
 Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
 """A stock scheduler may count noise beyond 1."""
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(Section):
     """A model as the user asks for it. What is None follows from the model's own files."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: Place = Field(description="a diffusers folder, a repository id, or fewstep:digits")
     name: Name | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
@@ -42,10 +41,8 @@ class ModelSpec(BaseModel):
     dtype: DtypeName = "fp32"
 
 
-class Sampling(BaseModel):
+class Sampling(Section):
     """How a model's pictures are drawn, every choice made."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     sampler: Literal["own", "stock"]
     steps: int
@@ -58,10 +55,8 @@ class Sampling(BaseModel):
     dtype: DtypeName
 
 
-class ModelEntry(BaseModel):
+class ModelEntry(Section):
     """One model of an evaluation, with everything that its pictures depend on besides prompts and seeds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     role: Role

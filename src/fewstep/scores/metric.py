@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from fewstep.bounds import Batch, Name, Place
 from fewstep.errors import FewstepError
 from fewstep.files import UnreadableError
 from fewstep.scores.pictures import read_picture
+from fewstep.section import Section
 
 
 class MetricError(FewstepError, RuntimeError):
@@ -108,10 +109,8 @@ class MetricCard:
     packages: tuple[str, ...] = ()
 
 
-class MetricSettings(BaseModel):
+class MetricSettings(Section):
     """What may be chosen about a metric; part of the protocol id. Metrics with choices of their own subclass it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: Place | None = Field(default=None, description="checkpoint: hub id or local folder; None is the card's")
     revision: Name | None = None
