@@ -178,7 +178,7 @@ def convert(
     ] = None,
 ) -> None:
     """Write a metric's checkpoint as mapped safetensors, once."""
-    from fewstep.scores.checkpoints.convert import convert as convert_checkpoint
+    from fewstep.scores.convert import convert as convert_checkpoint
 
     further = parse_settings(settings or ()).get(metric)
     folder = convert_checkpoint(metric, source, output, revision=revision, allow_pickle=allow_pickle, settings=further)

@@ -19,6 +19,8 @@ from torch import Tensor
 from fewstep.bounds import Batch, Name, Place
 from fewstep.errors import FewstepError
 from fewstep.files import UnreadableError
+from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.networks.network import Network
 from fewstep.scores.pictures import read_picture
 from fewstep.section import Section
 
@@ -135,11 +137,19 @@ class Metric(ABC):
 
     def __init__(self, settings: MetricSettings) -> None:
         self.settings = settings
+        self.networks: tuple[Network, ...] = ()
+        """What it brings to the device; a conversion writes the first."""
 
     @property
     def source(self) -> str | None:
         """The checkpoint that is used."""
         return self.settings.source or self.card.source
+
+    @property
+    def checkpoint(self) -> Source:
+        """Where that is, and how it may be read."""
+        assert self.source is not None, f"{self.card.name} has no checkpoint"
+        return Source(self.card.name, self.source, self.settings.revision, self.settings.allow_pickle)
 
     @property
     def min_pictures(self) -> int:
@@ -151,13 +161,19 @@ class Metric(ABC):
         """Names its findings where other metrics have the same ones and may share them; None where they are its own."""
         return None
 
-    @abstractmethod
     def check(self, items: Sequence[PromptItem]) -> None:
         """Find out, without loading weights, whether the metric can score these prompts.
 
         Raises:
             ConfigError: A package or a checkpoint is missing, with the command that fixes it, or a prompt lacks a fact.
         """
+        for item in items:
+            self.check_prompt(item)
+        for network in self.networks:
+            network.check()
+
+    def check_prompt(self, item: PromptItem) -> None:  # noqa: B027 (most metrics score any prompt)
+        """Raise ConfigError for a prompt that cannot be scored."""
 
     def identity(self) -> dict[str, str]:
         """What the number depends on beyond the settings; part of the protocol id, asked for after :meth:`check`.
@@ -166,13 +182,15 @@ class Metric(ABC):
         """
         return {}
 
-    @abstractmethod
     def load(self, device: torch.device) -> None:
         """Bring the networks to ``device``."""
+        for network in self.networks:
+            network.load(device)
 
-    @abstractmethod
     def unload(self) -> None:
         """Drop the networks: the memory of an evaluation is that of one metric at a time."""
+        for network in self.networks:
+            network.unload()
 
     @torch.no_grad()
     def examine(self, pictures: Sequence[Picture]) -> list[Finding]:
@@ -217,3 +235,8 @@ class Metric(ABC):
 def mean_score(findings: Sequence[Finding]) -> float:
     """The mean of the pictures' scores."""
     return sum(finding.score for finding in findings) / len(findings)
+
+
+def as_findings(scores: Tensor) -> list[Finding]:
+    """One finding per score, of a row of them."""
+    return [Finding(score) for score in scores.double().cpu().tolist()]

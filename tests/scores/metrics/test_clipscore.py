@@ -33,7 +33,7 @@ def loaded(source: str, **settings: object) -> ClipScore:
 
 def words(metric: ClipScore, text: str) -> list[int]:
     """A prompt's ids without filling."""
-    return [i for i, keep in zip(*(rows[0].tolist() for rows in metric._prompts.rows([text])), strict=True) if keep]
+    return [i for i, keep in zip(*(rows[0].tolist() for rows in metric.clip.prompts.rows([text])), strict=True) if keep]
 
 
 @torch.inference_mode()
@@ -92,7 +92,7 @@ def test_half_precision_weights_are_scored_in_float32(clip: tuple[CLIPModel, str
     model, _ = clip
     model.half().save_pretrained(tmp_path / "half")
     metric = loaded(str(tmp_path / "half"), tokenizer=clip[1])
-    assert metric._network is not None and {p.dtype for p in metric._network.parameters()} == {torch.float32}
+    assert {p.dtype for p in metric.clip.network.parameters()} == {torch.float32}
 
 
 def test_a_picture_that_cannot_be_read_is_named(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:
@@ -104,8 +104,7 @@ def test_a_picture_that_cannot_be_read_is_named(clip: tuple[CLIPModel, str], tmp
 
 def test_a_score_that_is_no_number_names_its_picture(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:
     metric, pictures = loaded(clip[1]), write_pictures(tmp_path / "pictures")
-    assert metric._network is not None
-    metric._network.visual_projection.weight.data.fill_(float("nan"))
+    metric.clip.network.visual_projection.weight.data.fill_(float("nan"))
     with pytest.raises(MetricError, match=r"clipscore cannot score .*0\.png \(prompt p0, seed 0\): its score is nan"):
         scores_of(metric, pictures)
 
@@ -113,7 +112,7 @@ def test_a_score_that_is_no_number_names_its_picture(clip: tuple[CLIPModel, str]
 def test_unloading_drops_the_network(clip: tuple[CLIPModel, str]) -> None:
     metric = loaded(clip[1])
     metric.unload()
-    assert metric._network is None and metric._prompts is None
+    assert not metric.clip.is_loaded
 
 
 def test_a_prompt_without_words_is_scored(clip: tuple[CLIPModel, str], tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics.geneval import GenEvalMetric, GenEvalSettings
-from fewstep.scores.metrics.geneval_rules import CLASSES, COLOURS, Detection, confident
-from fewstep.scores.networks.colour_check import ColourCheck, crop_on_grey
-from fewstep.scores.networks.detector import Detector, box_of, instances
+from fewstep.scores.metrics.geneval_rules import confident
+from fewstep.scores.networks.colour_check import COLOURS, ColourCheck, crop_on_grey
+from fewstep.scores.networks.detector import CLASSES, Detection, Detector, box_of, instances
 from tests.scores.tiny_clip import END, SIZE, START, write_clip
 from tests.scores.tiny_pictures import pattern, scores_of
 
@@ -144,8 +144,7 @@ def test_the_colour_is_the_phrase_that_clip_finds_nearest(folders: tuple[Path, P
     image = pattern(12, 8)
     told = check.colours(image, "car", [half()])
     assert told != check.colours(pattern(12, 8, shift=3), "car", [half()])
-    network, tokens = check._network, check._tokens
-    assert tokens is not None
+    network, tokens = check.network, check.prompts
     crop = crop_on_grey(image, half())
     # 7 x 8 pixels: the shorter side to 16 gives 16 x 18, of which the middle 16 rows are kept
     resized = np.asarray(crop.resize((SIZE, 18), Image.Resampling.BICUBIC), dtype=np.float64)[1:17] / 255
@@ -190,7 +189,7 @@ def test_numbers_that_are_not_finite_find_nothing_and_name_the_picture(
     metric = GenEvalMetric(GenEvalSettings(source=str(folders[0]), colour_source=str(folders[1])))
     metric.load(torch.device("cpu"))
     broken = (metric._detector, metric._colours)[which]
-    for weight in broken._network.parameters():
+    for weight in broken.network.parameters():
         weight.fill_(float("nan"))
     pattern(60, 40).save(tmp_path / "a.png")
     wanted = [{"class": name, "count": 1, "color": "red"} for name in CLASSES]

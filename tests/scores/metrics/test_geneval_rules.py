@@ -9,14 +9,13 @@ import torch
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import PromptItem
 from fewstep.scores.metrics.geneval_rules import (
-    CLASSES,
-    Detection,
     Verdict,
     check_facts,
     confident,
     judge,
     relations,
 )
+from fewstep.scores.networks.detector import CLASSES, Detection
 
 Box = tuple[float, float, float, float]
 

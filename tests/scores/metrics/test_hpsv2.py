@@ -44,7 +44,7 @@ def test_the_score_is_open_clips_own_cosine(tmp_path: Path) -> None:
     (tmp_path / "hps").mkdir()
     save_file(stored(network, "model."), tmp_path / "hps" / "model.safetensors")
     metric, pictures = loaded(tmp_path / "hps", resize="pillow"), write_pictures(tmp_path / "pictures", size=(32, 20))
-    ids, mask = metric._prompts.rows([picture.item.text for picture in pictures])
+    ids, mask = metric.clip.prompts.rows([picture.item.text for picture in pictures])
     expected = [
         network.cosine(padded_by_hand(picture.image()), row[keep.bool()].tolist())
         for picture, row, keep in zip(pictures, ids, mask, strict=True)
@@ -160,5 +160,5 @@ def test_the_shapes_of_the_real_checkpoint_tell_the_configuration_of_vit_h_14() 
 
 def test_the_tiny_configuration_has_the_classes_size(tmp_path: Path) -> None:
     save_file(stored(OpenClip()), tmp_path / "model.safetensors")
-    network = loaded(tmp_path)._network
+    network = loaded(tmp_path).clip.network
     assert network.config.vision_config.image_size == clip_config().vision_config.image_size

@@ -114,10 +114,10 @@ def test_positions_in_two_dimensions_would_give_another_score(
 ) -> None:
     picture = write_pictures(tmp_path, size=(100, 100))[0]
     metric = loaded(places)
-    body = metric._network
+    body = metric.rater.network
     assert body is not None
     patches, grid = metric._patches(body, [picture], [picture.image()])
-    ids, mask = metric._prompts.rows([text_by_hand(picture.item.text, 256)])
+    ids, mask = metric.rater.prompts.rows([text_by_hand(picture.item.text, 256)])
     kinds = (ids == IMAGE).int()
     stock = body.body(
         input_ids=ids, attention_mask=mask, pixel_values=patches, image_grid_thw=grid, mm_token_type_ids=kinds
@@ -137,7 +137,7 @@ def test_a_short_prompt_beside_a_long_one_is_scored_as_alone(
 def test_the_body_is_bfloat16_and_the_head_float32(
     places: Path, network: tuple[Qwen2VLModel, dict[str, Tensor]]
 ) -> None:
-    rater = loaded(places, dtype="bfloat16")._network
+    rater = loaded(places, dtype="bfloat16").rater.network
     assert rater is not None
     assert {weight.dtype for weight in rater.body.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in rater.head.parameters()} == {torch.float32}

@@ -19,7 +19,7 @@ def test_the_score_is_the_scaled_logit_of_the_class_itself(tmp_path: Path) -> No
     metric = PickScore(PickScoreSettings(source=str(tmp_path / "clip")))
     metric.load(torch.device("cpu"))
     prepare = CLIPImageProcessorPil(size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE})
-    ids, mask = metric._prompts.rows([picture.item.text for picture in pictures])
+    ids, mask = metric.clip.prompts.rows([picture.item.text for picture in pictures])
     pixels = torch.cat([prepare(p.image(), return_tensors="pt")["pixel_values"] for p in pictures])
     logits = model(input_ids=ids, attention_mask=mask, pixel_values=pixels).logits_per_image.diagonal()
     assert scores_of(metric, pictures) == pytest.approx(logits.tolist(), abs=1e-3)  # the scale is 99

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from fewstep.embedded.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
@@ -16,20 +17,23 @@ from fewstep.scores.metrics.reference import (
     cached_reference,
     open_reference,
 )
-from fewstep.scores.networks.extractors import DigitsExtractor, Extractor
+from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor, Extractor
 from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of
 
 
+class NeverLoaded(DigitsExtractor):
+    def build(self) -> nn.Module:
+        raise AssertionError("the features are in the cache or in a file; nothing has to be loaded")
+
+
 def never() -> Extractor:
-    raise AssertionError("the features are in the cache or in a file; nothing has to be loaded")
+    return NeverLoaded(DIGITS, None)
 
 
 def digits() -> Extractor:
-    chosen = DigitsExtractor(None)
-    chosen.load(torch.device("cpu"))
-    return chosen
+    return DigitsExtractor(DIGITS, None)
 
 
 def test_a_metric_without_a_reference_says_how_to_give_one() -> None:
@@ -38,7 +42,7 @@ def test_a_metric_without_a_reference_says_how_to_give_one() -> None:
 
 
 def test_the_digits_extractor_brings_the_demos_reference() -> None:
-    found = open_reference("kid", None, extractor="digits").read(never)
+    found = open_reference("kid", None, extractor="digits").read(never())
     assert isinstance(found, Reference)
     assert torch.equal(found.features, load_reference())
 
@@ -47,8 +51,8 @@ def test_a_folders_features_are_computed_once_and_then_cached(tmp_path: Path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_digits(tmp_path / "real", [0, 1, 2])
     source = ReferenceSource("fid", tmp_path / "real")
-    first = cached_reference(source, DigitsExtractor(None), digits)
-    second = cached_reference(source, DigitsExtractor(None), never)
+    first = cached_reference(source, digits())
+    second = cached_reference(source, never())
     assert isinstance(first, Reference) and isinstance(second, Reference)
     assert first.features.shape == (3, 64)
     assert torch.equal(first.features, second.features)
@@ -59,9 +63,9 @@ def test_other_pictures_of_the_same_names_are_not_taken_from_the_cache(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_digits(tmp_path / "real", [0, 1, 2])
-    first = cached_reference(ReferenceSource("fid", tmp_path / "real"), DigitsExtractor(None), digits)
+    first = cached_reference(ReferenceSource("fid", tmp_path / "real"), digits())
     write_digits(tmp_path / "real", [3, 4, 5])
-    second = cached_reference(ReferenceSource("fid", tmp_path / "real"), DigitsExtractor(None), digits)
+    second = cached_reference(ReferenceSource("fid", tmp_path / "real"), digits())
     assert isinstance(first, Reference) and isinstance(second, Reference)
     assert not torch.equal(first.features, second.features)
 
@@ -71,7 +75,7 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_digits(tmp_path / "real", [0, 1])
     with pytest.raises(ConfigError, match="Set XDG_CACHE_HOME to a folder that can be written"):
-        cached_reference(ReferenceSource("fid", tmp_path / "real"), DigitsExtractor(None), digits)
+        cached_reference(ReferenceSource("fid", tmp_path / "real"), digits())
 
 
 def test_the_digest_is_that_of_the_pictures_not_of_their_folder(tmp_path: Path) -> None:
@@ -85,14 +89,14 @@ def test_the_digest_is_that_of_the_pictures_not_of_their_folder(tmp_path: Path) 
 @pytest.mark.parametrize("names", [("mean", "covariance"), ("mu", "sigma")])
 def test_statistics_are_read_from_npz_by_either_pair_of_names(tmp_path: Path, names: tuple[str, str]) -> None:
     np.savez(tmp_path / "coco.npz", **{names[0]: np.ones(3), names[1]: np.eye(3)})
-    found = ReferenceSource("fid", tmp_path / "coco.npz").read(never)
+    found = ReferenceSource("fid", tmp_path / "coco.npz").read(never())
     assert isinstance(found, Statistics)
     assert found.mean.tolist() == [1, 1, 1] and torch.equal(found.covariance, torch.eye(3, dtype=torch.float64))
 
 
 def test_features_are_read_from_safetensors(tmp_path: Path) -> None:
     save_file({"features": torch.arange(6.0).view(3, 2)}, tmp_path / "real.safetensors")
-    found = ReferenceSource("fid", tmp_path / "real.safetensors").read(never)
+    found = ReferenceSource("fid", tmp_path / "real.safetensors").read(never())
     assert isinstance(found, Reference)
     assert found.features.tolist() == [[0, 1], [2, 3], [4, 5]]
 
@@ -100,13 +104,13 @@ def test_features_are_read_from_safetensors(tmp_path: Path) -> None:
 def test_an_npz_with_a_pickle_inside_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", mu=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CheckpointError, match=r"bad\.npz cannot be read"):
-        ReferenceSource("fid", tmp_path / "bad.npz").read(never)
+        ReferenceSource("fid", tmp_path / "bad.npz").read(never())
 
 
 def test_a_file_with_something_else_is_refused(tmp_path: Path) -> None:
     save_file({"weights": torch.zeros(2)}, tmp_path / "model.safetensors")
     with pytest.raises(ConfigError, match="holds weights; it must hold features, or mean and covariance"):
-        ReferenceSource("fid", tmp_path / "model.safetensors").read(never)
+        ReferenceSource("fid", tmp_path / "model.safetensors").read(never())
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_a_broken_reference_picture_is_named(tmp_path: Path, kind: str) -> None:
     write_digits(tmp_path, [0, 1])
     (tmp_path / "001.png").write_bytes(BAD[kind][0])
     with pytest.raises(ConfigError, match=r"The reference picture .*001\.png of fid cannot be read"):
-        ReferenceSource("fid", tmp_path).read(digits)
+        ReferenceSource("fid", tmp_path).read(digits())
 
 
 def test_a_folder_that_is_called_like_a_picture_is_no_picture(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path
     pictures = write_digits(tmp_path / "real", [3, 41])
     metric = FidMetric(ReferenceSettings(extractor="digits", reference=str(tmp_path / "real")))
     metric.load(torch.device("cpu"))
-    found = metric.reference.read(lambda: metric.extractor)
+    found = metric.reference.read(metric.extractor)
     assert isinstance(found, Reference)
     assert torch.equal(found.features, features_of(metric, pictures))
 
@@ -163,7 +167,7 @@ def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path
 def test_a_damaged_reference_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=rf"The reference .*{name} cannot be read: .+\. Make it again"):
-        ReferenceSource("fid", tmp_path / name).read(never)
+        ReferenceSource("fid", tmp_path / name).read(never())
 
 
 @pytest.mark.parametrize(
@@ -185,16 +189,16 @@ def test_tables_of_another_shape_are_refused_with_both(
 ) -> None:
     save_file(tables, tmp_path / "real.safetensors")
     with pytest.raises(ConfigError, match=sentence):
-        ReferenceSource("fid", tmp_path / "real.safetensors").read(never)
+        ReferenceSource("fid", tmp_path / "real.safetensors").read(never())
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_digits(tmp_path / "real", [0, 1])
     source = ReferenceSource("fid", tmp_path / "real")
-    first = cached_reference(source, DigitsExtractor(None), digits)
+    first = cached_reference(source, digits())
     (kept,) = (tmp_path / "cache").rglob("*.safetensors")
     kept.write_bytes(b"")
-    again = cached_reference(source, DigitsExtractor(None), digits)
+    again = cached_reference(source, digits())
     assert isinstance(first, Reference) and isinstance(again, Reference)
     assert torch.equal(first.features, again.features)

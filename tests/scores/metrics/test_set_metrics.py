@@ -14,7 +14,7 @@ from fewstep.scores.metric import Finding, Metric, Picture, PromptItem
 from fewstep.scores.metrics.cmmd import mean_discrepancy
 from fewstep.scores.metrics.prompt_diversity import cosine_diversity
 from fewstep.scores.metrics.vendi import vendi_score
-from fewstep.scores.networks.extractors import ClipExtractor
+from fewstep.scores.networks.extractors import CLIP
 from fewstep.scores.registry import create_metrics
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of
@@ -215,4 +215,4 @@ def test_an_unknown_extractor_lists_the_known_ones() -> None:
 
 def test_what_happens_to_a_picture_is_part_of_the_protocol() -> None:
     chosen = metric("vendi", extractor="clip")
-    assert chosen.identity() == {"preprocessing": ClipExtractor.card.preprocessing}
+    assert chosen.identity() == {"preprocessing": CLIP.preprocessing}

@@ -152,7 +152,7 @@ def test_numbers_that_are_not_finite_are_no_answer_and_name_the_picture(
     pattern(56, 56).save(tmp_path / "dog.png")
     metric = DpgBenchMetric(DpgSettings(source=str(tmp_path / "vqa"), vqa=name))
     metric.load(torch.device("cpu"))
-    for weight in metric._vqa._network.parameters():
+    for weight in metric._vqa.network.parameters():
         weight.fill_(float("nan"))
     with pytest.raises(MetricError, match=r"dog\.png \(prompt dog, seed 0\): .* not finite"):
         scores_of(metric, [Picture(tmp_path / "dog.png", item, seed=0)])

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.scores.checkpoints.convert import convert
+from fewstep.scores.convert import convert
 from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.metrics.feature_metric import ReferenceSettings
 from fewstep.scores.metrics.fid import FidMetric

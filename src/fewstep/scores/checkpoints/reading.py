@@ -4,8 +4,8 @@ A source is a Hugging Face repository id, a local folder, or one file. :func:`ch
 nothing; :func:`read_tensors` and :func:`fetch_file` may download where the hub can be reached.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,6 @@ class StoredNetwork:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     tokenizer: Path | None = None
-
-
-class Convertible(ABC):
-    """A metric whose checkpoint can be written once as mapped safetensors."""
-
-    @abstractmethod
-    def read(self) -> StoredNetwork:
-        """Read the checkpoint, whatever its names, as the network's own names and configuration."""
 
 
 def check_source(source: Source, *, weights: Sequence[str] | None = (), others: Sequence[str] = ()) -> None:
@@ -116,38 +108,76 @@ def build_network(
     source: Source,
     network_class: Any,
     config: Any,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
     dtype: torch.dtype = torch.float32,
+    others: tuple[str, ...] = (),
     **options: Any,
 ) -> nn.Module:
-    """Build a transformers network with exactly these weights, in eval mode; ``options`` go to its constructor.
+    """Build a transformers network with a checkpoint's weights and no others, in eval mode.
+
+    Args:
+        source: The checkpoint, in transformers' format unless ``tensors`` are given.
+        network_class: Of transformers.
+        config: Its configuration.
+        tensors: The weights where the checkpoint has other names for them.
+        dtype: In which the network calculates.
+        others: What the names of weights begin with that the checkpoint holds for other networks.
+        options: For the network's constructor.
 
     Raises:
-        CheckpointError: A weight is missing, unknown or of another shape; the message names the first.
+        CheckpointError: The file is damaged; or a weight is missing, unknown or of another shape, the first is named.
     """
+    from safetensors import SafetensorError
+
+    place, given = _transformers_folder(source) if tensors is None else (None, {"state_dict": dict(tensors)})
+    try:
+        with _quiet():
+            network, info = network_class.from_pretrained(
+                place,
+                config=config,
+                dtype=dtype,
+                ignore_mismatched_sizes=True,  # reported below, by name
+                output_loading_info=True,
+                **given,
+                **options,
+            )
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"The weights of {source.name} cannot be read ({error}). {CURE}.") from error
+    # older files store counting tensors (0, 1, 2, ...)
+    unknown = [name for name in info["unexpected_keys"] if not name.startswith(others)]
+    wrong = [*info["missing_keys"], *(name for name in unknown if not name.endswith("position_ids"))]
+    refuse_wrong_keys(source, [*wrong, *(entry[0] for entry in info["mismatched_keys"])])
+    built: nn.Module = network.eval().requires_grad_(False)
+    return built
+
+
+def _transformers_folder(source: Source) -> tuple[Path | None, dict[str, Any]]:
+    """What ``from_pretrained`` is given: the folder with a safetensors, or the tensors of any other file."""
+    name = _present_weights(source, ())
+    if name not in SAFETENSORS:
+        return None, {"state_dict": read_tensors(source)}
+    path = fetch_file(source, name)
+    if name.endswith(".index.json"):
+        for shard in _shards(path):
+            fetch_file(source, shard)
+    return path.parent, {"use_safetensors": True}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what transformers prints while it loads."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        network, info = network_class.from_pretrained(
-            None,
-            config=config,
-            state_dict=dict(tensors),
-            dtype=dtype,
-            ignore_mismatched_sizes=True,  # reported below, by name
-            output_loading_info=True,
-            **options,
-        )
+        yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    wrong = [*info["missing_keys"], *info["unexpected_keys"], *(entry[0] for entry in info["mismatched_keys"])]
-    refuse_wrong_keys(source, wrong)
-    built: nn.Module = network.eval().requires_grad_(False)
-    return built
 
 
 def refuse_wrong_keys(source: Source, wrong: Sequence[str]) -> None:

@@ -45,6 +45,12 @@ class Source:
         return None
 
 
+def beside(weights: Source, files: Sequence[str], otherwise: Source) -> Source:
+    """Where ``files`` are: beside the weights if all are there, as in a converted folder, or the other place."""
+    own = otherwise.name == weights.name or all(has_file(weights, file) for file in files)
+    return weights if own else otherwise
+
+
 def fetch_file(source: Source, name: str) -> Path:
     """One file of a source, downloaded when it is neither local nor in the cache.
 

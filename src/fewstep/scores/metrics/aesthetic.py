@@ -1,7 +1,7 @@
 """LAION's aesthetic predictor v2: how much people like a picture, whatever it shows; it does not read the prompt."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,13 +14,12 @@ from torch.nn.functional import normalize
 from fewstep.bounds import Place
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
 from fewstep.scores.checkpoints.source import Source, fetch_file, has_file
-from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem
-from fewstep.scores.metrics.clip import without_positions
-from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, as_findings
+from fewstep.scores.networks.extractors import NOT_VISION, vision_config
 from fewstep.scores.networks.linear_head import linear_stack
+from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.preprocessing import cropped_square, normalised
 
-OWN_WEIGHTS = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
 _HEAD = re.compile(r"(?:.*\.)?(layers\.\d+\.(?:weight|bias))")
 
 
@@ -30,7 +29,7 @@ class AestheticSettings(MetricSettings):
     clip: Place = Field(default="openai/clip-vit-large-patch14", description="hub id or local folder of CLIP ViT-L/14")
 
 
-class Aesthetic(LearnedScorer):
+class Aesthetic(Metric):
     """The predicted rating of each picture."""
 
     settings_class: ClassVar[type[AestheticSettings]] = AestheticSettings
@@ -48,53 +47,69 @@ class Aesthetic(LearnedScorer):
         source="ttj/sac-logos-ava1-l14-linearMSE",
     )
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        check_source(self.checkpoint, weights=OWN_WEIGHTS)
+    def __init__(self, settings: MetricSettings) -> None:
+        super().__init__(settings)
+        clip = Source(self.card.name, self.settings.clip, None, self.settings.allow_pickle, setting="clip")
+        self.rater = _Rater(self.checkpoint, clip)
+        self.networks = (self.rater,)
+
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        size = self.rater.network.image_size
+        squares = [normalised(cropped_square(image, size, centring="down")) for image in images]
+        return as_findings(self.rater.network(torch.stack(squares).to(self.rater.device)))
+
+
+class _Rater(Network):
+    """The head, and the CLIP that it reads; a converted folder has both."""
+
+    weights = ("aesthetic-model.safetensors", "aesthetic-model.pth", "sac+logos+ava1-l14-linearMSE.pth")
+
+    def __init__(self, checkpoint: Source, clip: Source) -> None:
+        super().__init__(checkpoint)
+        self._clip = clip
+
+    def check(self) -> None:
+        check_source(self.checkpoint, weights=self.weights)
         if not self._has_clip():
-            check_source(self._clip_source, others=[CONFIG_FILE])
+            check_source(self._clip, others=[CONFIG_FILE])
 
     def read(self) -> StoredNetwork:
-        tensors = read_tensors(self.checkpoint, weights=OWN_WEIGHTS)
-        if self._has_clip():
-            config = read_json(fetch_file(self.checkpoint, CONFIG_FILE))
-        else:
-            config = read_json(fetch_file(self._clip_source, CONFIG_FILE))
-            tensors = {**read_tensors(self._clip_source, keep=_of_vision), **_head_of(tensors)}
-        kept = {name: value for name, value in tensors.items() if _of_vision(name)} | _head_of(tensors)
-        return StoredNetwork(_vision_config(config), without_positions(kept))
+        tower = read_tensors(self._body, keep=_of_vision)
+        return StoredNetwork(self._vision_config().to_dict(), tower | self._head())
 
-    def build(self, stored: StoredNetwork) -> nn.Module:
-        return RatingNetwork(self.checkpoint, stored.config, stored.tensors)
+    def build(self) -> nn.Module:
+        from transformers import CLIPVisionModelWithProjection
 
-    def run(self, network: Any, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> Float[Tensor, "b"]:
-        squares = [normalised(cropped_square(image, network.image_size, centring="down")) for image in images]
-        ratings: Tensor = network(torch.stack(squares).to(network.body.device))
-        return ratings
+        body = build_network(self._body, CLIPVisionModelWithProjection, self._vision_config(), others=NOT_VISION)
+        return RatingNetwork(body, linear_stack(self.checkpoint, self._head(), prefix="layers", num_layers=5))
 
     @property
-    def _clip_source(self) -> Source:
-        return Source(self.card.name, self.settings.clip, None, self.settings.allow_pickle, setting="clip")
+    def _body(self) -> Source:
+        return self.checkpoint if self._has_clip() else self._clip
 
     def _has_clip(self) -> bool:
         """Whether the source is head and CLIP in one: its configuration is then that of a vision tower."""
         if not has_file(self.checkpoint, CONFIG_FILE):
             return False
-        config = read_json(fetch_file(self.checkpoint, CONFIG_FILE))
+        config = self.config()
         return "hidden_size" in config or "vision_config" in config
+
+    def _vision_config(self) -> Any:
+        return vision_config(read_json(fetch_file(self._body, CONFIG_FILE)))
+
+    def _head(self) -> dict[str, Tensor]:
+        """The head's layers by their own names; repositories put different names before ``layers``."""
+        outside = read_tensors(self.checkpoint, weights=self.weights, keep=lambda name: not _of_vision(name))
+        return {match.group(1): value for name, value in outside.items() if (match := _HEAD.fullmatch(name))}
 
 
 class RatingNetwork(nn.Module):
     """CLIP's vision tower and five linear layers."""
 
-    def __init__(self, source: Source, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
+    def __init__(self, body: Any, head: nn.Module) -> None:
         super().__init__()
-        vision = CLIPVisionConfig.from_dict(dict(config))
-        tower = {name: value for name, value in tensors.items() if _of_vision(name)}
-        self.image_size = int(vision.image_size)
-        self.body: Any = build_network(source, CLIPVisionModelWithProjection, vision, tower)
-        self.head = linear_stack(source, tensors, prefix="layers", num_layers=5)
+        self.body, self.head = body, head
+        self.image_size = int(body.config.image_size)
 
     def forward(self, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b"]:
         """The rating of each picture."""
@@ -105,20 +120,3 @@ class RatingNetwork(nn.Module):
 
 def _of_vision(name: str) -> bool:
     return name.startswith(("vision_model.", "visual_projection."))
-
-
-def _head_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The head's layers by their own names; repositories put different names before ``layers``."""
-    outside = ((name, value) for name, value in tensors.items() if not _of_vision(name))
-    return {match.group(1): value for name, value in outside if (match := _HEAD.fullmatch(name))}
-
-
-def _vision_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of the vision tower, from that of a whole CLIP or of the tower itself."""
-    if "vision_config" not in config:
-        return dict(config)
-    from transformers import CLIPConfig
-
-    whole = CLIPConfig.from_dict(dict(config))
-    tower: dict[str, Any] = whole.vision_config.to_dict()
-    return {**tower, "projection_dim": whole.projection_dim}

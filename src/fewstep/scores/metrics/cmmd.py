@@ -10,7 +10,7 @@ from torch import Tensor
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, ReferenceSettings
 from fewstep.scores.metrics.reference import Reference, Statistics
-from fewstep.scores.networks.extractors import ClipExtractor, ExtractorName
+from fewstep.scores.networks.extractors import CLIP, ExtractorName
 from fewstep.scores.statistics.features import Features, checked_pair
 
 BANDWIDTH = 10.0
@@ -35,13 +35,13 @@ class CmmdMetric(ReferenceMetric):
         ),
         scale="0 is equal; about 0.1 to 2",
         higher_is_better=False,
-        preprocessing=ClipExtractor.card.preprocessing,
-        licence=ClipExtractor.card.licence,
+        preprocessing=CLIP.preprocessing,
+        licence=CLIP.licence,
         comparable=(
             "with published CMMD of ViT-L/14@336 on the same reference, pictures of other shapes included; not with "
             "ports that resize without antialiasing"
         ),
-        source=ClipExtractor.card.source,
+        source=CLIP.source,
     )
     settings_class = CmmdSettings
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 
-from fewstep.embedded.classifier import IMAGE_SIZE, DigitClassifier
 from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS
 from fewstep.errors import ConfigError
-from fewstep.scores.metric import Finding, Metric, MetricCard, Picture, PromptItem
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
+from fewstep.scores.metrics.feature_metric import prepared
+from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor
 
 
 class DigitsMetric(Metric):
@@ -27,38 +27,26 @@ class DigitsMetric(Metric):
         source=None,
     )
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        from fewstep.embedded.assets import CLASSIFIER_FILE, check_files
+    def __init__(self, settings: MetricSettings) -> None:
+        super().__init__(settings)
+        self._classifier = DigitsExtractor(DIGITS, None)
+        self.networks = (self._classifier,)
 
+    def check(self, items: Sequence[PromptItem]) -> None:
         if self.settings.source is not None:
             raise ConfigError(f"digits.source is {self.settings.source}, but its classifier ships inside the package.")
-        check_files(under=CLASSIFIER_FILE)
-        for item in items:
-            if named(item.text) == (None, None):
-                raise ConfigError(
-                    f"digits cannot score the prompt {item.text!r}, which names neither a digit ({DIGIT_WORDS[0]} to "
-                    f"{DIGIT_WORDS[-1]}) nor a colour ({', '.join(COLOURS)}). Leave the metric out for these prompts."
-                )
+        super().check(items)
 
-    _classifier: DigitClassifier | None = None
-
-    def load(self, device: torch.device) -> None:
-        from fewstep.embedded.assets import load_classifier
-
-        self._classifier = load_classifier().to(device)
-        self._device = device
-
-    def unload(self) -> None:
-        self._classifier = None
+    def check_prompt(self, item: PromptItem) -> None:
+        if named(item.text) == (None, None):
+            raise ConfigError(
+                f"digits cannot score the prompt {item.text!r}, which names neither a digit ({DIGIT_WORDS[0]} to "
+                f"{DIGIT_WORDS[-1]}) nor a colour ({', '.join(COLOURS)}). Leave the metric out for these prompts."
+            )
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
-        assert self._classifier is not None, "load() comes before examine()"
-        for picture, image in zip(pictures, images, strict=True):
-            if image.size != (IMAGE_SIZE, IMAGE_SIZE):
-                size = f"{image.width} x {image.height}"
-                raise self.cannot_score(picture, f"it has {size} pixels, not {IMAGE_SIZE} x {IMAGE_SIZE}")
-        pixels = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in images])
-        seen = self._classifier.predict(pixels.to(self._device))
+        pixels = prepared(self, self._classifier, pictures, images)
+        seen = self._classifier.network.predict(torch.stack(pixels).to(self._classifier.device))
         return [
             _finding(picture, digit, colour)
             for picture, digit, colour in zip(pictures, seen.digits.tolist(), seen.colours.tolist(), strict=True)

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
 from PIL import Image
 from pydantic import Field
 
-from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
-from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 from fewstep.scores.metrics.dpg_questions import questions_of, share_fulfilled
-from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, Vqa, VqaName
+from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, VqaName
 
 PERCENT = 100.0
 
@@ -21,7 +18,7 @@ class DpgSettings(MetricSettings):
     vqa: VqaName = Field(default="qwen-vl", description="what answers the questions")
 
 
-class DpgBenchMetric(Metric, Convertible):
+class DpgBenchMetric(Metric):
     """Dense prompt graph benchmark (Hu 2024, ELLA)."""
 
     card = MetricCard(
@@ -46,34 +43,22 @@ class DpgBenchMetric(Metric, Convertible):
         source=QwenVqa.default_source,
     )
     settings_class = DpgSettings
+    settings: DpgSettings
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
-        assert isinstance(settings, DpgSettings)
-        kind = VQA_MODELS[settings.vqa]
-        source = settings.source or kind.default_source
-        self._vqa: Vqa = kind(Source(self.card.name, source, settings.revision, settings.allow_pickle))
+        self._vqa = VQA_MODELS[self.settings.vqa](self.checkpoint)
+        self.networks = (self._vqa,)
 
     @property
     def source(self) -> str | None:
-        return self._vqa.checkpoint.name
+        return self.settings.source or VQA_MODELS[self.settings.vqa].default_source
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        for item in items:
-            questions_of(item)
-        self._vqa.check()
+    def check_prompt(self, item: PromptItem) -> None:
+        questions_of(item)
 
     def identity(self) -> dict[str, str]:
         return {"vqa": self._vqa.checkpoint.name}
-
-    def read(self) -> StoredNetwork:
-        return self._vqa.read()
-
-    def load(self, device: torch.device) -> None:
-        self._vqa.load(device)
-
-    def unload(self) -> None:
-        self._vqa.unload()
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         findings = []

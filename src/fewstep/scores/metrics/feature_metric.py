@@ -3,7 +3,6 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import cast
 
 import torch
 from jaxtyping import Int
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from fewstep.bounds import Place
 from fewstep.errors import ConfigError
-from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.metric import Finding, Metric, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.reference import (
     Reference,
@@ -39,24 +37,24 @@ class ReferenceSettings(FeatureSettings):
     )
 
 
-class FeatureMetric(Metric, Convertible):
+class FeatureMetric(Metric):
     """A metric whose value is a function of the features of all pictures."""
 
     settings_class = FeatureSettings
+    settings: FeatureSettings
     reads_prompts = False
     of_sets = True
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
-        self._chosen = cast(FeatureSettings, settings)
         self.extractor: Extractor = create_extractor(
-            self._chosen.extractor,
+            self.settings.extractor,
             metric=self.card.name,
             source=settings.source,
             revision=settings.revision,
             allow_pickle=settings.allow_pickle,
         )
-        self._device = torch.device("cpu")
+        self.networks = (self.extractor,)
 
     @property
     def source(self) -> str | None:
@@ -66,30 +64,12 @@ class FeatureMetric(Metric, Convertible):
     def findings_key(self) -> str | None:
         return self.extractor.key
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        self.extractor.check()
-
     def identity(self) -> dict[str, str]:
         return {"preprocessing": self.extractor.card.preprocessing}
 
-    def read(self) -> StoredNetwork:
-        return self.extractor.read()
-
-    def load(self, device: torch.device) -> None:
-        self._device = device
-        self.extractor.load(device)
-
-    def unload(self) -> None:
-        self.extractor.unload()
-
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
-        prepared = []
-        for picture, image in zip(pictures, images, strict=True):
-            try:
-                prepared.append(self.extractor.prepare(image))
-            except ValueError as error:
-                raise self.cannot_score(picture, str(error)) from error
-        return [Finding(features=row) for row in self.extractor.features(prepared)]
+        rows = self.extractor.features(prepared(self, self.extractor, pictures, images))
+        return [Finding(features=row) for row in rows]
 
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
         rows = [finding.features for finding in findings if finding.features is not None]
@@ -104,6 +84,7 @@ class ReferenceMetric(FeatureMetric):
     """A metric that compares the features of drawn pictures with those of real ones."""
 
     settings_class = ReferenceSettings
+    settings: ReferenceSettings
 
     @property
     def min_pictures(self) -> int:
@@ -112,8 +93,7 @@ class ReferenceMetric(FeatureMetric):
     @cached_property
     def reference(self) -> ReferenceSource:
         """Where the real pictures are."""
-        chosen = cast(ReferenceSettings, self.settings)
-        return open_reference(self.card.name, chosen.reference, extractor=chosen.extractor)
+        return open_reference(self.card.name, self.settings.reference, extractor=self.settings.extractor)
 
     def check(self, items: Sequence[PromptItem]) -> None:
         super().check(items)
@@ -125,12 +105,7 @@ class ReferenceMetric(FeatureMetric):
         return {**super().identity(), "reference": self.reference.digest}
 
     def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
-        was_loaded = self.extractor.is_loaded
-        try:
-            reference = cached_reference(self.reference, self.extractor, self._loaded_extractor)
-        finally:
-            if not was_loaded:
-                self.extractor.unload()
+        reference = cached_reference(self.reference, self.extractor)
         width = len(reference.mean) if isinstance(reference, Statistics) else reference.features.shape[1]
         if width != features.shape[1]:
             raise ConfigError(
@@ -158,10 +133,22 @@ class ReferenceMetric(FeatureMetric):
             )
         return reference
 
-    def _loaded_extractor(self) -> Extractor:
-        if not self.extractor.is_loaded:
-            self.extractor.load(self._device)
-        return self.extractor
+
+def prepared(
+    metric: Metric, extractor: Extractor, pictures: Sequence[Picture], images: Sequence[Image.Image]
+) -> list[Tensor]:
+    """Pictures as the extractor's input.
+
+    Raises:
+        MetricError: Naming the picture that the extractor cannot read.
+    """
+    inputs = []
+    for picture, image in zip(pictures, images, strict=True):
+        try:
+            inputs.append(extractor.prepare(image))
+        except ValueError as error:
+            raise metric.cannot_score(picture, str(error)) from error
+    return inputs
 
 
 def prompt_numbers(pictures: Sequence[Picture]) -> Int[Tensor, "n"]:

@@ -8,7 +8,7 @@ from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric
 from fewstep.scores.metrics.reference import Reference, Statistics
-from fewstep.scores.networks.extractors import InceptionExtractor
+from fewstep.scores.networks.extractors import INCEPTION
 from fewstep.scores.statistics.frechet import frechet_distance, gaussian_distance
 
 
@@ -25,12 +25,12 @@ class FidMetric(ReferenceMetric):
         scale="0 is equal; depends on the extractor, the resize, the reference and the number of pictures",
         higher_is_better=False,
         preprocessing="to 299: inception as clean-fid, inception-torch as pytorch-fid, inception-tf1 as TensorFlow",
-        licence=InceptionExtractor.card.licence,
+        licence=INCEPTION.licence,
         comparable=(
             "with clean-fid (extractor inception), pytorch-fid (inception-torch) or torch-fidelity (inception-tf1) on "
             "the same reference, size and number of pictures; not across those three, and not with FD of other features"
         ),
-        source=InceptionExtractor.card.source,
+        source=INCEPTION.source,
     )
 
     def compare(

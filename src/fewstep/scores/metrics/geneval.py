@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
 from PIL import Image
 from pydantic import Field
 
 from fewstep.bounds import Place
-from fewstep.scores.checkpoints.reading import Convertible, StoredNetwork
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 from fewstep.scores.metrics.geneval_rules import TAGS, check_facts, confident, judge
@@ -23,7 +21,7 @@ class GenEvalSettings(MetricSettings):
     colour_revision: str | None = None
 
 
-class GenEvalMetric(Metric, Convertible):
+class GenEvalMetric(Metric):
     """Object-focused evaluation (Ghosh 2023)."""
 
     card = MetricCard(
@@ -44,34 +42,18 @@ class GenEvalMetric(Metric, Convertible):
         source="facebook/mask2former-swin-small-coco-instance",
     )
     settings_class = GenEvalSettings
+    settings: GenEvalSettings
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
-        assert isinstance(settings, GenEvalSettings) and self.source is not None
-        name = self.card.name
-        self._detector = Detector(Source(name, self.source, settings.revision, settings.allow_pickle))
-        self._colours = ColourCheck(
-            Source(
-                name, settings.colour_source, settings.colour_revision, settings.allow_pickle, setting="colour_source"
-            )
-        )
+        chosen = self.settings
+        self._detector = Detector(self.checkpoint)
+        colours = (chosen.colour_source, chosen.colour_revision, chosen.allow_pickle)
+        self._colours = ColourCheck(Source(self.card.name, *colours, setting="colour_source"))
+        self.networks = (self._detector, self._colours)
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        for item in items:
-            check_facts(item)
-        self._detector.check()
-        self._colours.check()
-
-    def read(self) -> StoredNetwork:
-        return self._detector.read()
-
-    def load(self, device: torch.device) -> None:
-        self._detector.load(device)
-        self._colours.load(device)
-
-    def unload(self) -> None:
-        self._detector.unload()
-        self._colours.unload()
+    def check_prompt(self, item: PromptItem) -> None:
+        check_facts(item)
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         return [self._look_at(picture, image) for picture, image in zip(pictures, images, strict=True)]

@@ -5,43 +5,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import PromptItem
+from fewstep.scores.networks.colour_check import COLOURS
+from fewstep.scores.networks.detector import CLASSES, Detection
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 POSITION_THRESHOLD = 0.1
 MAX_OBJECTS = 16
 CONFIDENCE, COUNTING_CONFIDENCE = 0.3, 0.9
-# the 80 classes of COCO in its order; three have other names in the prompts than in COCO
-_NAMES = (
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,computer mouse,tv remote,computer keyboard,cell phone,microwave,"
-    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
-)
-CLASSES = tuple(_NAMES.split(","))
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One object found in a picture.
-
-    Attributes:
-        label: Number of its class.
-        score: Confidence.
-        box: Left, top, right and bottom edge in pixels.
-        mask: Which pixels are the object's, as large as the picture.
-    """
-
-    label: int
-    score: float
-    box: tuple[float, float, float, float]
-    mask: Tensor
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 from typing import ClassVar, Literal
 
 from PIL import Image
+from torch import nn
 
 from fewstep.errors import CheckpointError
 from fewstep.scores.checkpoints.open_clip_names import config_of, is_open_clip, to_transformers
-from fewstep.scores.checkpoints.reading import StoredNetwork, read_tensors
+from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, read_tensors
 from fewstep.scores.checkpoints.source import fetch_file, is_present
 from fewstep.scores.metric import MetricCard
 from fewstep.scores.metrics.clip import ClipMetric, TokenizerSettings
-from fewstep.scores.metrics.learned_scorer import CONFIG_FILE
+from fewstep.scores.networks.clip import Clip
+from fewstep.scores.networks.network import CONFIG_FILE
 from fewstep.scores.networks.preprocessing import Pixels, padded_square
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 
@@ -22,13 +24,39 @@ class Hpsv2Settings(TokenizerSettings):
     resize: Literal["floats", "pillow"] = "floats"
 
 
+class _OpenClip(Clip):
+    """A CLIP in open_clip's names, or one that was converted from them; the shapes of the weights tell its size."""
+
+    weights = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
+    files = ()
+
+    def read(self) -> StoredNetwork:
+        tensors = read_tensors(self.checkpoint, weights=self.weights)
+        if is_open_clip(tensors):
+            tensors = to_transformers(tensors)
+            return StoredNetwork(config_of(tensors), tensors, fetch_file(self.tokenizer, TOKENIZER_FILE))
+        if is_present(self.checkpoint, CONFIG_FILE):
+            return super().read()
+        raise CheckpointError(
+            f"{self.checkpoint.name} holds no HPS v2.1: its weights have other names than open_clip's "
+            "(visual.conv1.weight and so on). Give RE-N-Y/hpsv21, or the file HPS_v2.1_compressed.pt of xswu/HPSv2."
+        )
+
+    def build(self) -> nn.Module:
+        from transformers import CLIPConfig, CLIPModel
+
+        stored = self.read()
+        config = CLIPConfig.from_dict(dict(stored.config))
+        self.read_words(config.text_config.max_position_embeddings)
+        return build_network(self.checkpoint, CLIPModel, config, stored.tensors)
+
+
 class Hpsv2(ClipMetric):
     """The cosine of picture and prompt."""
 
     settings_class: ClassVar[type[TokenizerSettings]] = Hpsv2Settings
     settings: Hpsv2Settings
-    own_weights = ("HPS_v2.1_compressed.safetensors", "HPS_v2.1_compressed.pt")
-    config_files = ()  # the shapes of the weights tell it
+    network_class = _OpenClip
     card: ClassVar[MetricCard] = MetricCard(
         name="hpsv2",
         title="HPS v2.1: human preference, CLIP ViT-H/14",
@@ -46,15 +74,3 @@ class Hpsv2(ClipMetric):
 
     def prepared(self, image: Image.Image, size: int) -> Pixels:
         return padded_square(image, size, on=self.settings.resize)
-
-    def read(self) -> StoredNetwork:
-        tensors = read_tensors(self.checkpoint, weights=self.own_weights)
-        if not is_open_clip(tensors):
-            if is_present(self.checkpoint, CONFIG_FILE):
-                return super().read()
-            raise CheckpointError(
-                f"{self.source} holds no HPS v2.1: its weights have other names than open_clip's (visual.conv1.weight "
-                "and so on). Give RE-N-Y/hpsv21, or the file HPS_v2.1_compressed.pt of xswu/HPSv2."
-            )
-        tensors = to_transformers(tensors)
-        return StoredNetwork(config_of(tensors), tensors, fetch_file(self._tokenizer_source, TOKENIZER_FILE))

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from fewstep.bounds import Place
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
-from fewstep.scores.checkpoints.source import Source, fetch_file
-from fewstep.scores.metric import MetricCard, MetricSettings, Picture, PromptItem
+from fewstep.scores.checkpoints.source import Source, beside, fetch_file
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, as_findings
 from fewstep.scores.metrics.hpsv3_prompt import IMAGE_TOKEN, REWARD_TOKEN, question
-from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
+from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
 
-OWN_WEIGHTS = ("HPSv3.safetensors",)
 # every picture is scaled to this many pixels, in multiples of two patches: 448 x 448 for a square
 NUM_PIXELS = 256 * 28 * 28
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -32,7 +31,7 @@ class Hpsv3Settings(MetricSettings):
     dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="of the body; the head is float32")
 
 
-class Hpsv3(LearnedScorer):
+class Hpsv3(Metric):
     """The mean rating of each pair of picture and prompt."""
 
     settings_class: ClassVar[type[Hpsv3Settings]] = Hpsv3Settings
@@ -51,44 +50,30 @@ class Hpsv3(LearnedScorer):
         "17 GB of memory.",
         source="MizzenAI/HPSv3",
     )
-    _prompts: PromptRows | None = None
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        for item in items:
-            for token in (REWARD_TOKEN, IMAGE_TOKEN):
-                if token in item.text:
-                    raise ConfigError(
-                        f"The prompt {item.id} contains {token}, which {self.card.name} reads as a command. "
-                        "Remove it from the prompt, or leave the metric out."
-                    )
-        check_source(self.checkpoint, weights=OWN_WEIGHTS)
-        check_source(self._base_source, weights=None, others=[CONFIG_FILE, TOKENIZER_FILE])
+    def __init__(self, settings: MetricSettings) -> None:
+        super().__init__(settings)
+        base = Source(self.card.name, self.settings.base, setting="base")
+        self.rater = _Rater(self.checkpoint, base, _DTYPES[self.settings.dtype])
+        self.networks = (self.rater,)
 
-    def read(self) -> StoredNetwork:
-        tensors = to_transformers(read_tensors(self.checkpoint, weights=OWN_WEIGHTS))
-        config = read_json(fetch_file(self._base_source, CONFIG_FILE))
-        return StoredNetwork(
-            _with_vocabulary(self.checkpoint, config, tensors), tensors, fetch_file(self._base_source, TOKENIZER_FILE)
-        )
+    def check_prompt(self, item: PromptItem) -> None:
+        for token in (REWARD_TOKEN, IMAGE_TOKEN):
+            if token in item.text:
+                raise ConfigError(
+                    f"The prompt {item.id} contains {token}, which {self.card.name} reads as a command. "
+                    "Remove it from the prompt, or leave the metric out."
+                )
 
-    def build(self, stored: StoredNetwork) -> nn.Module:
-        self._prompts = _prompts(stored, self.checkpoint)
-        return RatingNetwork(self.checkpoint, stored.config, stored.tensors, _DTYPES[self.settings.dtype])
-
-    def unload(self) -> None:
-        super().unload()
-        self._prompts = None
-
-    def run(self, network: Any, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> Float[Tensor, "b"]:
-        assert self._prompts is not None
-        device = next(network.parameters()).device
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        network, prompts, device = self.rater.network, self.rater.prompts, self.rater.device
         patches, grid = self._patches(network, pictures, images)
         counts = (grid.prod(dim=1) // network.patches_per_token).tolist()
         texts = [question(picture.item.text, count) for picture, count in zip(pictures, counts, strict=True)]
-        ids, mask = self._prompts.rows(texts)
-        reward = self._prompts.id_of(REWARD_TOKEN)
-        ratings: Tensor = network(ids.to(device), mask.to(device), patches.to(device), grid.to(device), reward=reward)
-        return ratings[:, 0]
+        ids, mask = prompts.rows(texts)
+        reward = prompts.id_of(REWARD_TOKEN)
+        ratings = network(ids.to(device), mask.to(device), patches.to(device), grid.to(device), reward=reward)
+        return as_findings(ratings[:, 0])
 
     def _patches(
         self, network: Any, pictures: Sequence[Picture], images: Sequence[Image.Image]
@@ -107,9 +92,35 @@ class Hpsv3(LearnedScorer):
                 raise self.cannot_score(picture, str(error)) from error
         return torch.cat([part["pixel_values"] for part in parts]), torch.cat([p["image_grid_thw"] for p in parts])
 
+
+class _Rater(Network):
+    """The published weights; configuration and tokenizer are those of the base model."""
+
+    weights = ("HPSv3.safetensors",)
+    prompts: PromptRows
+
+    def __init__(self, checkpoint: Source, base: Source, dtype: torch.dtype) -> None:
+        super().__init__(checkpoint)
+        self._otherwise = base
+        self._dtype = dtype
+
     @property
-    def _base_source(self) -> Source:
-        return self.beside([CONFIG_FILE, TOKENIZER_FILE], self.settings.base, setting="base")
+    def _base(self) -> Source:
+        return beside(self.checkpoint, [CONFIG_FILE, TOKENIZER_FILE], self._otherwise)
+
+    def check(self) -> None:
+        check_source(self.checkpoint, weights=self.weights)
+        check_source(self._base, weights=None, others=[CONFIG_FILE, TOKENIZER_FILE])
+
+    def read(self) -> StoredNetwork:
+        tensors = to_transformers(read_tensors(self.checkpoint, weights=self.weights))
+        config = _with_vocabulary(self.checkpoint, read_json(fetch_file(self._base, CONFIG_FILE)), tensors)
+        return StoredNetwork(config, tensors, fetch_file(self._base, TOKENIZER_FILE))
+
+    def build(self) -> nn.Module:
+        stored = self.read()
+        self.prompts = _prompts(stored, self.checkpoint)
+        return RatingNetwork(self.checkpoint, stored.config, stored.tensors, self._dtype)
 
 
 class RatingNetwork(nn.Module):
@@ -131,7 +142,7 @@ class RatingNetwork(nn.Module):
             "merge_size": vision.spatial_merge_size,
         }
         self.patches_per_token = int(vision.spatial_merge_size) ** 2
-        self.body: Any = build_network(source, Qwen2VLModel, parsed, body, dtype)
+        self.body: Any = build_network(source, Qwen2VLModel, parsed, body, dtype=dtype)
         self.head = linear_stack(source, tensors, prefix="rm_head", num_layers=3, relu=True)
 
     def forward(self, ids: Tensor, mask: Tensor, patches: Tensor, grid: Tensor, *, reward: int) -> Float[Tensor, "b 2"]:

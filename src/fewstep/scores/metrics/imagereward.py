@@ -16,19 +16,18 @@ from fewstep.scores.checkpoints.blip_names import (
     is_image_reward,
     to_transformers,
 )
-from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
-from fewstep.scores.checkpoints.source import Source, fetch_file, is_present
-from fewstep.scores.metric import MetricCard, Picture, PromptItem
+from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_tensors
+from fewstep.scores.checkpoints.source import Source, beside, fetch_file, is_present
+from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, as_findings
 from fewstep.scores.metrics.clip import TokenizerSettings
-from fewstep.scores.metrics.learned_scorer import CONFIG_FILE, LearnedScorer
 from fewstep.scores.networks.linear_head import linear_stack
+from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.preprocessing import cropped_square, normalised
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
 
 # mean and deviation of the reward over its training pictures, by its authors
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
 MAX_TOKENS = 35
-OWN_WEIGHTS = ("ImageReward.safetensors", "ImageReward.pt")
 
 
 class ImageRewardSettings(TokenizerSettings):
@@ -37,7 +36,7 @@ class ImageRewardSettings(TokenizerSettings):
     tokenizer: str = "google-bert/bert-base-uncased"
 
 
-class ImageReward(LearnedScorer):
+class ImageReward(Metric):
     """The reward of each pair of picture and prompt."""
 
     settings_class: ClassVar[type[ImageRewardSettings]] = ImageRewardSettings
@@ -53,45 +52,57 @@ class ImageReward(LearnedScorer):
         comparable="Comparable with ImageReward v1.0 in papers: the same weights, resize and normalisation.",
         source="RE-N-Y/ImageReward",
     )
-    _prompts: PromptRows | None = None
 
-    def check(self, items: Sequence[PromptItem]) -> None:
-        check_source(self.checkpoint, weights=OWN_WEIGHTS)
-        check_source(self._tokenizer_source, weights=None, others=[TOKENIZER_FILE])
+    def __init__(self, settings: MetricSettings) -> None:
+        super().__init__(settings)
+        tokenizer = Source(self.card.name, self.settings.tokenizer, setting="tokenizer")
+        self.judge = _Blip(self.checkpoint, tokenizer)
+        self.networks = (self.judge,)
+
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        network, device = self.judge.network, self.judge.device
+        squares = [normalised(cropped_square(image, network.image_size, centring="even")) for image in images]
+        ids, mask = self.judge.prompts.rows([picture.item.text for picture in pictures])
+        raw = network(torch.stack(squares).to(device), ids.to(device), mask.to(device))
+        return as_findings((raw - REWARD_MEAN) / REWARD_STD)
+
+
+class _Blip(Network):
+    """A checkpoint in ImageReward's own names, or one that was converted from them."""
+
+    weights = ("ImageReward.safetensors", "ImageReward.pt")
+    prompts: PromptRows
+
+    def __init__(self, checkpoint: Source, tokenizer: Source) -> None:
+        super().__init__(checkpoint)
+        self._otherwise = tokenizer
+
+    @property
+    def _tokenizer(self) -> Source:
+        return beside(self.checkpoint, [TOKENIZER_FILE], self._otherwise)
+
+    def check(self) -> None:
+        check_source(self.checkpoint, weights=self.weights)
+        check_source(self._tokenizer, weights=None, others=[TOKENIZER_FILE])
 
     def read(self) -> StoredNetwork:
-        tensors = read_tensors(self.checkpoint, weights=OWN_WEIGHTS)
-        tokenizer = fetch_file(self._tokenizer_source, TOKENIZER_FILE)
+        tensors = read_tensors(self.checkpoint, weights=self.weights)
+        tokenizer = fetch_file(self._tokenizer, TOKENIZER_FILE)
         if is_image_reward(tensors):
             tensors = to_transformers(tensors)
             return StoredNetwork(config_of(tensors), tensors, tokenizer)
         if not is_present(self.checkpoint, CONFIG_FILE):
             raise CheckpointError(
-                f"{self.source} holds no ImageReward: its weights have other names than blip.visual_encoder.* and "
-                "mlp.layers.*. Give RE-N-Y/ImageReward, or the file ImageReward.pt of zai-org/ImageReward."
+                f"{self.checkpoint.name} holds no ImageReward: its weights have other names than blip.visual_encoder.* "
+                "and mlp.layers.*. Give RE-N-Y/ImageReward, or the file ImageReward.pt of zai-org/ImageReward."
             )
-        return StoredNetwork(read_json(fetch_file(self.checkpoint, CONFIG_FILE)), tensors, tokenizer)
+        return StoredNetwork(self.config(), tensors, tokenizer)
 
-    def build(self, stored: StoredNetwork) -> nn.Module:
+    def build(self) -> nn.Module:
+        stored = self.read()
         assert stored.tokenizer is not None
-        self._prompts = PromptRows(stored.tokenizer, MAX_TOKENS)
+        self.prompts = PromptRows(stored.tokenizer, MAX_TOKENS)
         return RewardNetwork(self.checkpoint, stored.config, stored.tensors)
-
-    def unload(self) -> None:
-        super().unload()
-        self._prompts = None
-
-    def run(self, network: Any, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> Float[Tensor, "b"]:
-        assert self._prompts is not None
-        squares = [normalised(cropped_square(image, network.image_size, centring="even")) for image in images]
-        ids, mask = self._prompts.rows([picture.item.text for picture in pictures])
-        device = next(network.parameters()).device
-        raw: Tensor = network(torch.stack(squares).to(device), ids.to(device), mask.to(device))
-        return (raw - REWARD_MEAN) / REWARD_STD
-
-    @property
-    def _tokenizer_source(self) -> Source:
-        return self.beside([TOKENIZER_FILE], self.settings.tokenizer, setting="tokenizer")
 
 
 class RewardNetwork(nn.Module):

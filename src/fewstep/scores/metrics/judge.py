@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from http.client import HTTPException
 from typing import Any
 
-import torch
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -83,30 +82,20 @@ class JudgeMetric(Metric):
         source=None,
     )
     settings_class = JudgeSettings
-
-    @property
-    def _asked(self) -> JudgeSettings:
-        assert isinstance(self.settings, JudgeSettings)
-        return self.settings
+    settings: JudgeSettings
 
     def check(self, items: Sequence[PromptItem]) -> None:
         for name in ("endpoint", "model"):
-            if getattr(self._asked, name) is None:
+            if getattr(self.settings, name) is None:
                 raise ConfigError(
                     f"The judge is off: it sends pictures to an endpoint and judge.{name} names none. Set it with "
                     f"--set judge.{name}=..., or leave the metric out."
                 )
-        if not str(self._asked.endpoint).startswith(("http://", "https://")):
-            raise ConfigError(f"judge.endpoint is {self._asked.endpoint}; it must begin with http or https.")
+        if not str(self.settings.endpoint).startswith(("http://", "https://")):
+            raise ConfigError(f"judge.endpoint is {self.settings.endpoint}; it must begin with http or https.")
         if self.settings.source is not None:
             raise ConfigError(f"judge.source is {self.settings.source}; a judge is named by judge.endpoint and .model.")
         self._key()
-
-    def load(self, device: torch.device) -> None:
-        pass
-
-    def unload(self) -> None:
-        pass
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         return [self._look_at(picture, image) for picture, image in zip(pictures, images, strict=True)]
@@ -114,13 +103,13 @@ class JudgeMetric(Metric):
     def _look_at(self, picture: Picture, image: Image.Image) -> Finding:
         body = json.dumps(self._request(picture, image)).encode()
         problem = ""
-        for number in range(self._asked.tries):
+        for number in range(self.settings.tries):
             if number:
-                time.sleep(min(self._asked.pause_seconds * 2 ** (number - 1), MAX_PAUSE))
+                time.sleep(min(self.settings.pause_seconds * 2 ** (number - 1), MAX_PAUSE))
             try:
                 said = self._answer(body)
             except (OSError, ValueError, HTTPException) as error:
-                problem = f"{self._asked.endpoint} gave no answer ({error})"
+                problem = f"{self.settings.endpoint} gave no answer ({error})"
                 continue
             value = rating(said)
             if value is not None:
@@ -133,26 +122,26 @@ class JudgeMetric(Metric):
         image.save(file, format="PNG")
         encoded = base64.b64encode(file.getvalue()).decode()
         content = [
-            {"type": "text", "text": f"{self._asked.instruction}\n\nPrompt: {picture.item.text}"},
+            {"type": "text", "text": f"{self.settings.instruction}\n\nPrompt: {picture.item.text}"},
             {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encoded}"}},
         ]
-        return {"model": self._asked.model, "temperature": 0, "messages": [{"role": "user", "content": content}]}
+        return {"model": self.settings.model, "temperature": 0, "messages": [{"role": "user", "content": content}]}
 
     def _answer(self, body: bytes) -> str:
         headers = {"Content-Type": "application/json"}
         key = self._key()
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
-        address = f"{str(self._asked.endpoint).rstrip('/')}/chat/completions"
+        address = f"{str(self.settings.endpoint).rstrip('/')}/chat/completions"
         request = urllib.request.Request(address, data=body, headers=headers, method="POST")
-        with urllib.request.urlopen(request, timeout=self._asked.timeout_seconds) as response:
+        with urllib.request.urlopen(request, timeout=self.settings.timeout_seconds) as response:
             content = response.read(MAX_ANSWER + 1)
         if len(content) > MAX_ANSWER:
             raise UnreadableError(f"its answer has more than {MAX_ANSWER} bytes")
         return parse_json(content, _Reply).choices[0].message.content
 
     def _key(self) -> str | None:
-        variable = self._asked.key_variable
+        variable = self.settings.key_variable
         if variable is None:
             return None
         if not os.environ.get(variable):

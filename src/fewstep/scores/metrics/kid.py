@@ -8,7 +8,7 @@ from torch import Tensor
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, prompt_numbers
 from fewstep.scores.metrics.reference import Reference, Statistics
-from fewstep.scores.networks.extractors import InceptionExtractor
+from fewstep.scores.networks.extractors import INCEPTION
 from fewstep.scores.statistics.kernel import kernel_distance
 
 
@@ -26,12 +26,12 @@ class KidMetric(ReferenceMetric):
         scale="times 1000; about 0 for equal laws, and may be slightly negative, for it is unbiased",
         higher_is_better=False,
         preprocessing="as fid",
-        licence=InceptionExtractor.card.licence,
+        licence=INCEPTION.licence,
         comparable=(
             "with KID x 1000 of the same features, up to its noise: others average 100 random subsets of 1000 "
             "pictures, which estimates the same number with a larger variance"
         ),
-        source=InceptionExtractor.card.source,
+        source=INCEPTION.source,
     )
 
     def compare(

@@ -45,6 +45,7 @@ class OcrMetric(Metric):
         packages=("rapidocr", "onnxruntime", "rapidfuzz"),
     )
     settings_class = OcrSettings
+    settings: OcrSettings
     _engine: Any = None
 
     def check(self, items: Sequence[PromptItem]) -> None:
@@ -53,12 +54,14 @@ class OcrMetric(Metric):
             raise ConfigError(f"ocr needs {' and '.join(missing)}; install with `pip install 'fewstep[eval]'`.")
         if self.settings.source is not None:
             raise ConfigError(f"ocr.source is {self.settings.source}, but its models come with the package rapidocr.")
-        for item in items:
-            if not comparable_text(quoted(item.text) or ""):
-                raise ConfigError(
-                    f"ocr cannot score the prompt {item.text!r} ({item.id}): it has no text in double quotes. "
-                    f"Use prompts that quote the text to draw, or leave the metric out."
-                )
+        super().check(items)
+
+    def check_prompt(self, item: PromptItem) -> None:
+        if not comparable_text(quoted(item.text) or ""):
+            raise ConfigError(
+                f"ocr cannot score the prompt {item.text!r} ({item.id}): it has no text in double quotes. "
+                f"Use prompts that quote the text to draw, or leave the metric out."
+            )
 
     def identity(self) -> dict[str, str]:
         return {"models": MODELS, **{package: version(package) for package in ("rapidocr", "onnxruntime")}}
@@ -66,7 +69,6 @@ class OcrMetric(Metric):
     def load(self, device: torch.device) -> None:
         from rapidocr import RapidOCR
 
-        assert isinstance(self.settings, OcrSettings)
         self._engine = RapidOCR(
             params={
                 "Global.log_level": "error",

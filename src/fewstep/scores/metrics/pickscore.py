@@ -1,6 +1,6 @@
 """PickScore: which picture people picked for a prompt, learned from Pick-a-Pic."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from jaxtyping import Float
 from PIL import Image
@@ -38,6 +38,6 @@ class PickScore(ClipMetric):
     def prepared(self, image: Image.Image, size: int) -> Pixels:
         return cropped_square(image, size, centring="down")
 
-    def value(self, cosine: Float[Tensor, "b"], network: Any) -> Float[Tensor, "b"]:
-        scaled: Tensor = network.logit_scale.exp() * cosine
+    def value(self, cosine: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        scaled: Tensor = self.clip.network.logit_scale.exp() * cosine
         return scaled

@@ -9,7 +9,7 @@ from fewstep.bounds import Count
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import ReferenceMetric, ReferenceSettings
 from fewstep.scores.metrics.reference import Reference, Statistics
-from fewstep.scores.networks.extractors import InceptionExtractor
+from fewstep.scores.networks.extractors import INCEPTION
 from fewstep.scores.statistics.prdc import prdc
 
 
@@ -32,24 +32,23 @@ class PrdcMetric(ReferenceMetric):
         scale="0 to 1; density may exceed 1",
         higher_is_better=True,
         preprocessing="as fid",
-        licence=InceptionExtractor.card.licence,
+        licence=INCEPTION.licence,
         comparable=(
             "with figures of the same features, k and numbers of pictures; the papers use VGG16, these default to the "
             "Inception network of FID"
         ),
-        source=InceptionExtractor.card.source,
+        source=INCEPTION.source,
     )
     settings_class = PrdcSettings
+    settings: PrdcSettings
 
     @property
     def min_pictures(self) -> int:
-        assert isinstance(self.settings, PrdcSettings)
         return self.settings.neighbours + 1
 
     def compare(
         self, reference: Reference | Statistics, pictures: Sequence[Picture], features: Tensor
     ) -> dict[str, float]:
-        assert isinstance(self.settings, PrdcSettings)
         shares = prdc(self.all_features(reference).features, features, k=self.settings.neighbours)
         return {
             "precision": shares.precision,

@@ -10,7 +10,7 @@ from torch import Tensor
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import FeatureMetric, FeatureSettings, prompt_numbers
-from fewstep.scores.networks.extractors import Dinov2Extractor, ExtractorName
+from fewstep.scores.networks.extractors import DINOV2, ExtractorName
 
 
 class DiversitySettings(FeatureSettings):
@@ -28,10 +28,10 @@ class PromptDiversityMetric(FeatureMetric):
         formula="mean over prompts of the mean of 1 - cos(a, b) over all pairs of pictures of the prompt",
         scale="0 (a prompt always gives one picture) to about 1",
         higher_is_better=True,
-        preprocessing=Dinov2Extractor.card.preprocessing,
-        licence=Dinov2Extractor.card.licence,
+        preprocessing=DINOV2.preprocessing,
+        licence=DINOV2.licence,
         comparable="only with the same features and prompts; it takes the place of intra-LPIPS and has other units",
-        source=Dinov2Extractor.card.source,
+        source=DINOV2.source,
     )
     settings_class = DiversitySettings
     min_seeds = 2

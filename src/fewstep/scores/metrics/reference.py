@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,11 +97,11 @@ class ReferenceSource:
                 f"Change its permissions, or remove it."
             ) from error
 
-    def read(self, extractor: Callable[[], Extractor]) -> Reference | Statistics:
-        """The reference's features, computed once per extractor and then kept in the cache.
+    def read(self, extractor: Extractor) -> Reference | Statistics:
+        """The reference's features.
 
         Args:
-            extractor: Gives the loaded extractor; called only when features have to be computed.
+            extractor: What reads its pictures; loaded only when there are any to read.
 
         Raises:
             ConfigError: A picture cannot be read, or the file holds something else.
@@ -113,7 +113,8 @@ class ReferenceSource:
             features = load_reference()
             return Reference(features, torch.arange(len(features)) % (NUM_DIGITS * NUM_COLOURS))
         if self.path.is_dir():
-            return Reference(_features_of(self.pictures(), extractor(), metric=self.metric))
+            with extractor.in_memory():
+                return Reference(_features_of(self.pictures(), extractor, metric=self.metric))
         return _from_table(_read_table(self.path), self.path)
 
 
@@ -128,21 +129,18 @@ def open_reference(metric: str, path: str | None, *, extractor: str) -> Referenc
     return ReferenceSource(metric, Path(path).expanduser() if path else None)
 
 
-def cached_reference(
-    source: ReferenceSource, extractor: Extractor, loaded: Callable[[], Extractor]
-) -> Reference | Statistics:
+def cached_reference(source: ReferenceSource, extractor: Extractor) -> Reference | Statistics:
     """The reference, its features taken from the cache where an earlier evaluation has left them.
 
     Args:
         source: Where the reference is.
         extractor: What reads its pictures; need not be loaded.
-        loaded: Loads it.
 
     Raises:
         ConfigError: A picture cannot be read, the file holds something else, or the cache cannot be written.
     """
     if source.path is None or not source.path.is_dir():
-        return source.read(loaded)
+        return source.read(extractor)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -152,7 +150,7 @@ def cached_reference(
         # a file of the cache that was damaged is made again
         with suppress(SafetensorError, KeyError, OSError):
             return Reference(load_file(path)["features"])
-    found = source.read(loaded)
+    found = source.read(extractor)
     assert isinstance(found, Reference)
     _keep(found.features, path)
     return found

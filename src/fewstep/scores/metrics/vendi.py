@@ -9,7 +9,7 @@ from torch import Tensor
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import FeatureMetric, FeatureSettings, prompt_numbers
-from fewstep.scores.networks.extractors import Dinov2Extractor, ExtractorName
+from fewstep.scores.networks.extractors import DINOV2, ExtractorName
 
 
 class VendiSettings(FeatureSettings):
@@ -27,10 +27,10 @@ class VendiMetric(FeatureMetric):
         formula="exp(-sum_i l_i log l_i) with l the eigenvalues of K / n, K the cosine similarities of the features",
         scale="1 (all equal) to the number of pictures; vendi_per_prompt to the number of pictures of a prompt",
         higher_is_better=True,
-        preprocessing=Dinov2Extractor.card.preprocessing,
-        licence=Dinov2Extractor.card.licence,
+        preprocessing=DINOV2.preprocessing,
+        licence=DINOV2.licence,
         comparable="only with the same features and number of pictures; papers use Inception or AlexNet",
-        source=Dinov2Extractor.card.source,
+        source=DINOV2.source,
     )
     settings_class = VendiSettings
 

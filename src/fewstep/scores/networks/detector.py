@@ -1,66 +1,66 @@
 """Objects in a picture: Mask2Former's instances, with boxes and masks at the picture's own size."""
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.errors import CheckpointError
-from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
-from fewstep.scores.checkpoints.source import Source, fetch_file
-from fewstep.scores.metrics.geneval_rules import CLASSES, Detection
+from fewstep.scores.checkpoints.reading import build_network
 from fewstep.scores.networks.extractors import IMAGENET_MEAN, IMAGENET_STD
+from fewstep.scores.networks.network import Network
 
-CONFIG = "config.json"
 MAX_INSTANCES = 100
 SHORTER_SIDE, LONGER_SIDE, MULTIPLE = 800, 1333, 32
 
 
-class Detector:
-    """Finds instances of the 80 classes of COCO; holds no weights until :meth:`load`."""
+# the 80 classes of COCO in its order; three have other names in the prompts than in COCO
+_NAMES = (
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
+    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
+    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
+    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
+    "potted plant,bed,dining table,toilet,tv,laptop,computer mouse,tv remote,computer keyboard,cell phone,microwave,"
+    "oven,toaster,sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush"
+)
+CLASSES = tuple(_NAMES.split(","))
 
-    def __init__(self, checkpoint: Source) -> None:
-        self.checkpoint = checkpoint
-        self._network: Any = None
-        self._device = torch.device("cpu")
 
-    def check(self) -> None:
-        """Find out, without loading weights, whether the checkpoint is there."""
-        check_source(self.checkpoint, others=(CONFIG,))
+@dataclass(frozen=True)
+class Detection:
+    """One object found in a picture.
 
-    def read(self) -> StoredNetwork:
-        """The checkpoint by the network's own names."""
-        return StoredNetwork(read_json(fetch_file(self.checkpoint, CONFIG)), read_tensors(self.checkpoint))
+    Attributes:
+        label: Number of its class.
+        score: Confidence.
+        box: Left, top, right and bottom edge in pixels.
+        mask: Which pixels are the object's, as large as the picture.
+    """
 
-    def load(self, device: torch.device) -> None:
-        """Bring the network to ``device``.
+    label: int
+    score: float
+    box: tuple[float, float, float, float]
+    mask: Tensor
 
-        Raises:
-            CheckpointError: It does not tell the 80 classes of COCO apart.
-        """
+
+class Detector(Network):
+    """Finds instances of the 80 classes of COCO."""
+
+    def build(self) -> nn.Module:
         from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
-        stored = self.read()
-        config = Mask2FormerConfig.from_dict(dict(stored.config))
+        config = Mask2FormerConfig.from_dict(self.config())
         if config.num_labels != len(CLASSES):
             raise CheckpointError(
                 f"{self.checkpoint.name} tells {config.num_labels} classes apart, and geneval needs the "
                 f"{len(CLASSES)} of COCO's instances. Give facebook/mask2former-swin-small-coco-instance."
             )
-        network = build_network(
-            self.checkpoint, Mask2FormerForUniversalSegmentation, config, stored.tensors, torch.float32
-        )
-        self._network = network.to(device)
-        self._device = device
+        return build_network(self.checkpoint, Mask2FormerForUniversalSegmentation, config)
 
-    def unload(self) -> None:
-        """Drop the network."""
-        self._network = None
-
-    @torch.inference_mode()
+    @torch.no_grad()
     def find(self, image: Image.Image) -> list[Detection]:
         """Every instance with a mask, however unsure.
 
@@ -70,7 +70,7 @@ class Detector:
         pixels = resized(image)
         rows, columns = pixels.shape[1:]
         shown = padded(pixels)
-        seen = self._network(pixel_values=shown[None].to(self._device))
+        seen = self.network(pixel_values=shown[None].to(self.device))
         if not bool(seen.class_queries_logits.isfinite().all() and seen.masks_queries_logits.isfinite().all()):
             raise ValueError("the detector gives numbers that are not finite")
         logits = functional.interpolate(

@@ -4,7 +4,7 @@ It averages without the zeros that a border adds, and its last block takes a max
 parameters have the names of the published PyTorch checkpoints, so that those load as they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -287,3 +287,11 @@ def _corner_weights(size: int) -> Tensor:
     # at the edge both neighbours are the last pixel
     weights[row, (lower + 1).clamp(max=size - 1)] += share
     return weights
+
+
+RESIZES: dict[str, Callable[[Image.Image], Tensor]] = {
+    "inception": resize_clean,
+    "inception-torch": resize_torch,
+    "inception-tf1": resize_tf1,
+}
+"""The resize decides whose figures it compares with; each is an extractor of its own."""

@@ -1,6 +1,6 @@
 """Models that answer yes-or-no questions about a picture."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -9,58 +9,33 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.errors import CheckpointError
-from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, check_source, read_json, read_tensors
-from fewstep.scores.checkpoints.source import Source, fetch_file
+from fewstep.scores.checkpoints.reading import build_network
+from fewstep.scores.checkpoints.source import fetch_file
+from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.preprocessing import normalised, unit_pixels
+from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 
 VqaName = Literal["qwen-vl", "blip-vqa"]
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 # 4 to 1280 picture tokens of 28 x 28 pixels
 MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 
 
-class Vqa(ABC):
-    """Answers questions about one picture; holds no weights until :meth:`load`.
-
-    Args:
-        checkpoint: Where the weights are.
-    """
+class Vqa(Network):
+    """Answers questions about one picture."""
 
     default_source: ClassVar[str]
     licence: ClassVar[str]
+    files = (CONFIG_FILE, TOKENIZER_FILE)
+    _tokenizer: Any
 
-    def __init__(self, checkpoint: Source) -> None:
-        self.checkpoint = checkpoint
-        self._network: Any = None
-        self._tokenizer: Any = None
-        self._device = torch.device("cpu")
-
-    def check(self) -> None:
-        """Find out, without loading weights, whether the checkpoint is there."""
-        check_source(self.checkpoint, others=(CONFIG, TOKENIZER))
-
-    def read(self) -> StoredNetwork:
-        """The checkpoint by the network's own names."""
-        return StoredNetwork(
-            read_json(fetch_file(self.checkpoint, CONFIG)),
-            read_tensors(self.checkpoint),
-            fetch_file(self.checkpoint, TOKENIZER),
-        )
-
-    def load(self, device: torch.device) -> None:
-        """Bring the network to ``device``."""
+    def build(self) -> nn.Module:
         from transformers import PreTrainedTokenizerFast
 
-        self._device = device
-        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(fetch_file(self.checkpoint, TOKENIZER)))
-        self._network = self._build(self.read()).to(device)
-
-    def unload(self) -> None:
-        """Drop the network."""
-        self._network = self._tokenizer = None
+        self._tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(fetch_file(self.checkpoint, TOKENIZER_FILE)))
+        return self._answering()
 
     @abstractmethod
-    def _build(self, stored: StoredNetwork) -> nn.Module:
+    def _answering(self) -> nn.Module:
         """The network with its weights."""
 
     @abstractmethod
@@ -78,14 +53,15 @@ class QwenVqa(Vqa):
     default_source = "Qwen/Qwen2.5-VL-7B-Instruct"
     licence = "Apache-2.0 (Qwen2.5-VL-7B-Instruct)"
 
-    def _build(self, stored: StoredNetwork) -> nn.Module:
+    def _answering(self) -> nn.Module:
         import transformers
 
         families = {
             "qwen2_vl": (transformers.Qwen2VLConfig, transformers.Qwen2VLForConditionalGeneration),
             "qwen2_5_vl": (transformers.Qwen2_5_VLConfig, transformers.Qwen2_5_VLForConditionalGeneration),
         }
-        kind = stored.config.get("model_type")
+        config = self.config()
+        kind = config.get("model_type")
         if kind not in families:
             raise CheckpointError(
                 f"{self.checkpoint.name} is a {kind}, and qwen-vl reads {' and '.join(families)}. "
@@ -93,11 +69,10 @@ class QwenVqa(Vqa):
             )
         config_class, network_class = families[kind]
         # half precision where it is fast; arithmetic on a CPU stays in single
-        dtype = torch.float32 if self._device.type == "cpu" else torch.bfloat16
-        config = config_class.from_dict(dict(stored.config))
-        return build_network(self.checkpoint, network_class, config, stored.tensors, dtype)
+        dtype = torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        return build_network(self.checkpoint, network_class, config_class.from_dict(config), dtype=dtype)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
         pixels, grid = self._pixels(image)
         # one question at a time: no padding, so an answer depends on its own question only
@@ -106,7 +81,7 @@ class QwenVqa(Vqa):
     def _pixels(self, image: Image.Image) -> tuple[Tensor, Tensor]:
         from transformers import Qwen2VLImageProcessorPil
 
-        vision = self._network.config.vision_config
+        vision = self.network.config.vision_config
         processor = Qwen2VLImageProcessorPil(
             patch_size=vision.patch_size,
             merge_size=vision.spatial_merge_size,
@@ -114,21 +89,21 @@ class QwenVqa(Vqa):
             size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
         )
         read = processor(images=[image], return_tensors="pt")
-        return read["pixel_values"].to(self._device), read["image_grid_thw"].to(self._device)
+        return read["pixel_values"].to(self.device), read["image_grid_thw"].to(self.device)
 
     def _answer(self, question: str, pixels: Tensor, grid: Tensor) -> str:
-        config = self._network.config
+        config = self.network.config
         count = int(grid.prod()) // config.vision_config.spatial_merge_size**2
         text = (
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
             + "<|image_pad|>" * count
             + f"<|vision_end|>{question} Answer with yes or no only.<|im_end|>\n<|im_start|>assistant\n"
         )
-        ids = torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]], device=self._device)
-        logits = self._network(
+        ids = torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]], device=self.device)
+        logits = self.network(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values=pixels.to(self._network.dtype),
+            pixel_values=pixels.to(self.network.dtype),
             image_grid_thw=grid,
             mm_token_type_ids=(ids == config.image_token_id).int(),
             logits_to_keep=1,
@@ -146,7 +121,7 @@ class QwenVqa(Vqa):
                 f"The tokenizer of {self.checkpoint.name} has no single token for {word!r}, so the answer cannot be "
                 f"read from the next word. Give a Qwen2-VL or Qwen2.5-VL checkpoint with its own tokenizer."
             )
-        return torch.tensor([row[0] for row in rows], device=self._device)
+        return torch.tensor([row[0] for row in rows], device=self.device)
 
 
 class BlipVqa(Vqa):
@@ -156,21 +131,19 @@ class BlipVqa(Vqa):
     licence = "BSD-3-Clause (BLIP)"
     max_answer_tokens = 10
 
-    def _build(self, stored: StoredNetwork) -> nn.Module:
+    def _answering(self) -> nn.Module:
         from transformers import BlipConfig, BlipForQuestionAnswering
 
-        config = BlipConfig.from_dict(dict(stored.config))
-        tensors = {name: value for name, value in stored.tensors.items() if not name.endswith("position_ids")}
-        return build_network(self.checkpoint, BlipForQuestionAnswering, config, tensors, torch.float32)
+        return build_network(self.checkpoint, BlipForQuestionAnswering, BlipConfig.from_dict(self.config()))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
-        size = self._network.config.vision_config.image_size
-        pixels = normalised(unit_pixels(image.resize((size, size), Image.Resampling.BICUBIC)))[None].to(self._device)
+        size = self.network.config.vision_config.image_size
+        pixels = normalised(unit_pixels(image.resize((size, size), Image.Resampling.BICUBIC)))[None].to(self.device)
         said = []
         for question in questions:
-            ids = torch.tensor([self._tokenizer(question)["input_ids"]], device=self._device)
-            answer = self._network.generate(
+            ids = torch.tensor([self._tokenizer(question)["input_ids"]], device=self.device)
+            answer = self.network.generate(
                 input_ids=ids,
                 pixel_values=pixels,
                 max_new_tokens=self.max_answer_tokens,

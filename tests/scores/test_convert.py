@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.scores.checkpoints.convert import convert
+from fewstep.scores.convert import convert
 from fewstep.scores.registry import create_metrics
 from tests.scores import tiny_blip, tiny_clip, tiny_qwen
 from tests.scores.metrics.test_aesthetic import random_head
@@ -67,7 +67,6 @@ ORIGINALS: dict[str, Callable[[Path], Settings]] = {
 
 def scores(name: str, settings: Settings, folder: Path) -> list[float]:
     metric = create_metrics([name], {name: settings})[0]
-
     metric.check([])
     metric.load(torch.device("cpu"))
     return scores_of(metric, write_pictures(folder))

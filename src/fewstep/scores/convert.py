@@ -11,10 +11,10 @@ from torch import Tensor
 import fewstep
 from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, whole_folder, write_json
-from fewstep.scores.checkpoints.reading import RECORD_FILE, SAFETENSORS, Convertible
+from fewstep.scores.checkpoints.reading import RECORD_FILE, SAFETENSORS
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Metric
-from fewstep.scores.metrics.learned_scorer import CONFIG_FILE
+from fewstep.scores.networks.network import CONFIG_FILE
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 from fewstep.scores.registry import create_metrics, metric_class, metric_names
 
@@ -58,19 +58,17 @@ def convert(
     return target
 
 
-def _convertible(name: str, settings: Mapping[str, Any]) -> Any:
-    found = metric_class(name)
-    if not issubclass(found, Convertible):
-        able = ", ".join(other for other in metric_names() if issubclass(metric_class(other), Convertible))
+def _convertible(name: str, settings: Mapping[str, Any]) -> Metric:
+    if metric_class(name).card.source is None:
+        able = ", ".join(other for other in metric_names() if metric_class(other).card.source is not None)
         raise ConfigError(f"The metric {name} has no checkpoint that can be converted; those that have: {able}.")
     return create_metrics([name], {name: settings})[0]
 
 
-def _write(metric: Any, source: Source, target: Path) -> None:
+def _write(metric: Metric, source: Source, target: Path) -> None:
     from safetensors.torch import save_file
 
-    assert isinstance(metric, Metric) and isinstance(metric, Convertible)
-    stored = metric.read()
+    stored = metric.networks[0].read()
     with explain_write_errors(target), whole_folder(target, doing="converting") as folder:
         save_file(_apart(stored.tensors), folder / SAFETENSORS[0], metadata={"format": "pt"})
         if stored.tokenizer is not None:
