@@ -16,7 +16,7 @@ from fewstep.errors import CheckpointError, ConfigError, FewstepError, shown
 
 T = TypeVar("T")
 
-MAX_JSON_BYTES = 64 * 2**20
+_MAX_JSON_BYTES = 64 * 2**20
 """No JSON file that a model, a run or a cache consists of comes near it; more is refused before it is read."""
 
 _REASONS = {
@@ -44,7 +44,7 @@ class UnreadableError(ValueError):
     """Why a file or a text is not the plain data asked for: a clause such as ``it is not valid JSON (...)``."""
 
 
-def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_JSON_BYTES) -> T:
+def read_json(path: Path, shape: type[T], *, max_bytes: int = _MAX_JSON_BYTES) -> T:
     """Read a JSON file whose content nobody vouches for.
 
     Args:
@@ -67,7 +67,7 @@ def read_json(path: Path, shape: type[T], *, max_bytes: int = MAX_JSON_BYTES) ->
     return parse_json(content, shape)
 
 
-def load_json(path: Path, shape: type[T], *, cure: str, max_bytes: int = MAX_JSON_BYTES) -> T:
+def load_json(path: Path, shape: type[T], *, cure: str, max_bytes: int = _MAX_JSON_BYTES) -> T:
     """:func:`read_json` for files of a checkpoint, a run or a cache.
 
     Args:

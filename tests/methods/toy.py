@@ -11,7 +11,7 @@ from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.core.sigmas import SigmaRange, Uniform
 from fewstep.methods.cdm import Method
 from fewstep.methods.draws import Draws, Streams
-from fewstep.methods.terms import CfgAugmentation, ContinuousAlignment, DistributionMatching, FreshNoise, Terms
+from fewstep.methods.terms import CfgAugmentation, ContinuousAlignment, DistributionMatching, Terms
 
 RELEASED = Terms(ca=CfgAugmentation(scale=2.0), dm=DistributionMatching(), cdm=ContinuousAlignment())
 
@@ -67,7 +67,7 @@ def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: 
         positions=range(batch),
         concurrent=range(batch),
         terms=list(terms),
-        noisy_queries=[name for name, term in terms.items() if isinstance(term.query, FreshNoise)],
+        noisy_queries=[name for name, term in terms.items() if term.query.needs_noise],
     )
 
 

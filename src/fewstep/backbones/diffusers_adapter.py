@@ -145,7 +145,7 @@ class DiffusersAdapter(ModelAdapter):
         checkpoint = open_checkpoint(model, revision)
         if self.network_component not in checkpoint.components:
             raise ConfigError(f"student.init.model is {model}, which has no {self.network_component} to start from.")
-        require_same_prediction(model, checkpoint.adapter_components, self.components)
+        _require_same_prediction(model, checkpoint.adapter_components, self.components)
         network = load_component(model, revision, self.network_component, self.network_class, torch.float32)
         ours, theirs = ({name: value.shape for name, value in net.named_parameters()} for net in (like, network))
         differing = sorted(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
@@ -337,7 +337,7 @@ def _require_plain_latents(vae: Mapping[str, Any], *, model: str) -> None:
         )
 
 
-def require_same_prediction(model: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+def _require_same_prediction(model: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     """Raise ConfigError when another model's network answers another question than the teacher's."""
     asked, stated = (parts.get("scheduler", {}).get("prediction_type") for parts in (ours, theirs))
     if None not in (asked, stated) and asked != stated:

@@ -18,7 +18,7 @@ from fewstep.errors import MAX_LINES, ConfigError, shown
 
 Path = tuple[str | int, ...]
 
-MOST_LISTED = MAX_LINES - 2
+_MOST_LISTED = MAX_LINES - 2
 """Problems in one message, whose first line says what they are and whose last says how many more there are."""
 _MORE = "... and"
 
@@ -75,8 +75,8 @@ def listed(problems: Sequence[str]) -> str:
 
 def _first(sentences: Iterator[str], *, of: int) -> list[str]:
     """The first sentences, as many as a message has lines for; the others are not even made, which may take long."""
-    told = list(dict.fromkeys(itertools.islice(sentences, MOST_LISTED)))
-    return told if of <= MOST_LISTED else [*told, f"{_MORE} {of - MOST_LISTED} more."]
+    told = list(dict.fromkeys(itertools.islice(sentences, _MOST_LISTED)))
+    return told if of <= _MOST_LISTED else [*told, f"{_MORE} {of - _MOST_LISTED} more."]
 
 
 def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequence[Layer]) -> str:

@@ -11,7 +11,7 @@ from fewstep.config.run_config import DrawConfig, RunConfig
 from fewstep.config.schema import alternatives
 from fewstep.section import Changeable
 
-CHANGEABLE = frozenset(
+_CHANGEABLE = frozenset(
     name
     for name, field in RunConfig.model_fields.items()
     if any(issubclass(kind, Changeable) for kind in alternatives(field.annotation))
@@ -49,12 +49,9 @@ def earlier_hashes(config: RunConfig) -> list[str]:
     """Every name that the run may have from when memory was part of it, the one of its own settings first."""
     memory = config.memory
     own = (memory.gradient_checkpointing, memory.keep_anchor_graph, memory.batch_frozen_calls)
-    every = itertools.product(_CHECKPOINTING, _ON, _ON)
+    checkpointing: tuple[bool | str, ...] = (True, False, "selective")
+    every = itertools.product(checkpointing, (True, False), (True, False))
     return [_hash(config, *values) for values in sorted(every, key=lambda values: values != own)]
-
-
-_CHECKPOINTING: tuple[bool | str, ...] = (True, False, "selective")
-_ON = (True, False)
 
 
 def _hash(config: RunConfig, checkpointing: bool | str, keep_anchor_graph: bool, batch_frozen_calls: bool) -> str:
@@ -71,7 +68,7 @@ def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
 
 
 def _unchangeable(config: RunConfig) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude=set(CHANGEABLE))
+    return config.model_dump(mode="json", exclude=set(_CHANGEABLE))
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[str]:

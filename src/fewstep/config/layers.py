@@ -15,10 +15,10 @@ from fewstep.config.yaml_text import MAX_CHARACTERS, parse_yaml, parse_yaml_mapp
 from fewstep.errors import ConfigError, shown
 
 DISCRIMINATORS = ("kind", "law", "at", "mode")
-COMMAND_LINE = "the command line"
-MAX_KEYS = 20
+_COMMAND_LINE = "the command line"
+_MAX_KEYS = 20
 """Names in one override; the deepest setting has 5."""
-MAX_BASES = 50
+_MAX_BASES = 50
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def recipe_layers(name_or_path: str) -> list[Layer]:
         if layer.source in seen:
             raise ConfigError(f"The bases go in a circle: {' -> '.join([*seen, layer.source])}. Remove one 'base:'.")
         seen.append(layer.source)
-        if len(seen) > MAX_BASES:
-            raise ConfigError(f"{seen[0]} stands on more than {MAX_BASES} bases; write some of them as one recipe.")
+        if len(seen) > _MAX_BASES:
+            raise ConfigError(f"{seen[0]} stands on more than {_MAX_BASES} bases; write some of them as one recipe.")
         layers.append(layer)
     return layers[::-1]
 
@@ -90,13 +90,13 @@ def override_layer(overrides: Iterable[str]) -> Layer:
         keys = path.strip().split(".")
         if not equals or not all(keys):
             raise ConfigError(f"{shown(override)} on the command line is no override; write it as student.lr=1e-4.")
-        if len(keys) > MAX_KEYS:
+        if len(keys) > _MAX_KEYS:
             raise ConfigError(
                 f"{shown(override)} on the command line names {len(keys)} keys, one below the other; no setting lies "
-                f"deeper than {MAX_KEYS}."
+                f"deeper than {_MAX_KEYS}."
             )
         _put(settings, keys, parse_yaml(text, source=f"The value of {shown(override)} on the command line"))
-    return Layer(COMMAND_LINE, anchor_paths(settings, Path()))
+    return Layer(_COMMAND_LINE, _anchor_paths(settings, Path()))
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def merge_layers(layers: Iterable[Layer]) -> dict[str, Any]:
     return merged
 
 
-def anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _anchor_paths(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Make the paths in one layer absolute: they are relative to ``folder``, where the layer was written.
 
     A prompt file is always a path. A model or a LoRA is one when it begins with ``.``, ``/`` or ``~`` or is a file of
@@ -161,11 +161,11 @@ def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, st
     if _is_path(reference):
         path = _absolute(reference, beside, "the recipe" if below is None else f"the base of {below}")
         settings = parse_yaml_mapping(_read_file(path, below=below), source=str(path))
-        layer = Layer(str(path), anchor_paths({k: v for k, v in settings.items() if k != "base"}, path.parent))
+        layer = Layer(str(path), _anchor_paths({k: v for k, v in settings.items() if k != "base"}, path.parent))
         folder = path.parent
     else:
         settings = parse_yaml_mapping(recipe_source(reference), source=f"recipe {reference}")
-        layer = Layer(f"recipe {reference}", anchor_paths({k: v for k, v in settings.items() if k != "base"}, Path()))
+        layer = Layer(f"recipe {reference}", _anchor_paths({k: v for k, v in settings.items() if k != "base"}, Path()))
         folder = beside
     base = settings.get("base")
     if base is not None and not isinstance(base, str):

@@ -12,9 +12,9 @@ import yaml
 from fewstep.errors import ConfigError, shown
 
 MAX_CHARACTERS = 2**18
-MAX_VALUES = 10_000
+_MAX_VALUES = 10_000
 MAX_DEPTH = 40
-MAX_DIGITS = 40
+_MAX_DIGITS = 40
 """A recipe with every setting has 3,000 characters, 150 values, 5 levels; a number of a setting has up to 20 digits."""
 
 
@@ -70,8 +70,8 @@ class _Loader(yaml.SafeLoader):
             raise self._refused(
                 event, f"has the key {shown(getattr(node, 'value', node), quoted=False)}; keys are names"
             )
-        if isinstance(node, yaml.ScalarNode) and node.tag == _STANDARD + "int" and len(node.value) > MAX_DIGITS:
-            raise self._refused(event, f"is a number of {len(node.value)} digits; a setting has {MAX_DIGITS} at most")
+        if isinstance(node, yaml.ScalarNode) and node.tag == _STANDARD + "int" and len(node.value) > _MAX_DIGITS:
+            raise self._refused(event, f"is a number of {len(node.value)} digits; a setting has {_MAX_DIGITS} at most")
         if index is not None:
             self._path.pop()
         return node
@@ -87,8 +87,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def _require_bounds(self, event: Any) -> None:
-        if self._values > MAX_VALUES:
-            raise self._refused(event, f"is beyond the {MAX_VALUES} values that settings have at most, with aliases")
+        if self._values > _MAX_VALUES:
+            raise self._refused(event, f"is beyond the {_MAX_VALUES} values that settings have at most, with aliases")
         if self._deepest > MAX_DEPTH:
             raise self._refused(event, f"is nested deeper than the {MAX_DEPTH} levels that settings have at most")
 

@@ -28,8 +28,8 @@ from fewstep.roles.weights import LoraWeights
 
 GIB = 2**30
 # bytes of a weight of a block by LoraWeights.base, what belongs to it included
-QUANTISED = {"int8": 1.0, "nf4": 0.56}
-FP32 = 4
+_QUANTISED = {"int8": 1.0, "nf4": 0.56}
+_FP32 = 4
 STUDENT, FAKE_SCORE = "student", "fake_score"
 
 
@@ -178,15 +178,15 @@ class _Prediction:
     def _resident(self) -> dict[str, float]:
         trained = {role: self._trained(role) for role in (STUDENT, FAKE_SCORE)}
         on_device = 0.0 if self.offload.trained else 1.0
-        ema = 0.0 if self.config.student.ema is None else FP32 * trained[STUDENT] * on_device
+        ema = 0.0 if self.config.student.ema is None else _FP32 * trained[STUDENT] * on_device
         parts = {
             "weights": self._weights(trained),
-            "optimiser": 2.0 * FP32 * sum(trained.values()) * on_device,
+            "optimiser": 2.0 * _FP32 * sum(trained.values()) * on_device,
             "ema": ema,
             "embeddings": self._states(),
         }
         if self.config.report.sheet_every is not None or self.config.evaluation is not None:
-            parts["decoder"] = float(FP32 * decoder_parameters(self.roles.adapter))
+            parts["decoder"] = float(_FP32 * decoder_parameters(self.roles.adapter))
         return parts
 
     def _trained(self, role: str) -> float:
@@ -196,15 +196,15 @@ class _Prediction:
         teacher = self.sizes["teacher"]
         factors = bool(self.roles.factors)
         moved = self.offload.teacher or (self.offload.trained and factors)
-        total = 0.0 if moved else self._frozen(teacher) + FP32 * teacher.trained
+        total = 0.0 if moved else self._frozen(teacher) + _FP32 * teacher.trained
         full = [role for role in trained if role not in self.roles.factors]
-        total += sum(FP32 * trained[role] for role in full if not self.offload.trained)
+        total += sum(_FP32 * trained[role] for role in full if not self.offload.trained)
         # on a CPU all networks share their buffers with the loaded checkpoint
         buffers = [teacher.buffer_bytes, *(self.sizes[role].buffer_bytes for role in full)]
         return total + (sum(buffers) if self.accelerator else max(buffers))
 
     def _frozen(self, teacher: Spread) -> float:
-        fewer = QUANTISED.get(self.roles.base_kind)
+        fewer = _QUANTISED.get(self.roles.base_kind)
         saved = 0.0 if fewer is None else (1 - fewer / self._element) * teacher.frozen_block_bytes
         return teacher.frozen_bytes - saved
 
@@ -218,7 +218,7 @@ class _Prediction:
     @cached_property
     def _latent(self) -> float:
         size = self.config.backbone
-        return FP32 * float(math.prod(self.roles.adapter.latent_shape(size.height, size.width)))
+        return _FP32 * float(math.prod(self.roles.adapter.latent_shape(size.height, size.width)))
 
     # The phases.
 
@@ -249,7 +249,7 @@ class _Prediction:
     @property
     def _earlier_gradients(self) -> float:
         """Of the student, left by earlier rounds."""
-        return 0.0 if self.dealt.rounds == 1 or self.offload.trained else FP32 * self._trained(STUDENT)
+        return 0.0 if self.dealt.rounds == 1 or self.offload.trained else _FP32 * self._trained(STUDENT)
 
     def _student_update(self) -> dict[str, float]:
         return self._backward(self.student, STUDENT, graphs=self._graphs, held=0.0)
@@ -285,9 +285,9 @@ class _Prediction:
         """
         micro, size = self.dealt.micro, self.sizes[role]
         kept, within = one.kept.at(micro), one.backward.at(micro) - one.kept.at(micro)
-        gradients = 0.0 if self.offload.trained else FP32 * self._trained(role)
+        gradients = 0.0 if self.offload.trained else _FP32 * self._trained(role)
         # gradients as they are made and as they are cut up; a network that is not spread adds them up in place
-        reduced = self._element + FP32 if self._spread else 0
+        reduced = self._element + _FP32 if self._spread else 0
         transient = max(within, reduced * size.block_trained)
         earlier = gradients if self.dealt.rounds > 1 else 0.0
         moments = [
@@ -307,7 +307,7 @@ class _Prediction:
     def _spread(self) -> bool:
         """Whether FSDP2 holds the weights: one process that neither casts nor offloads keeps them whole."""
         offload = self.config.memory.offload
-        return self.processes > 1 or self._element != FP32 or offload.teacher or offload.trained
+        return self.processes > 1 or self._element != _FP32 or offload.teacher or offload.trained
 
     def _gathered(self, role: str) -> float:
         """Weights that are whole while a role computes, and exchanges on their way."""
@@ -315,7 +315,7 @@ class _Prediction:
             return 0.0
         full = [self.sizes[name] for name in self.roles.weights if name not in self.roles.factors]
         size = self.sizes[role]
-        if self.roles.network(role) is self.roles.base and self.roles.base_kind in QUANTISED:
+        if self.roles.network(role) is self.roles.base and self.roles.base_kind in _QUANTISED:
             return 0.0  # it is not cut up; a layer at a time is widened
         if size.stays_whole:
             return sum(each.root for each in [self.sizes["teacher"], *full])

@@ -13,7 +13,7 @@ from fewstep.planning.search import FREE, Choice, choose
 
 Mode = Literal["full", "lora"]
 MODES: dict[str, str] = {"full": "{kind: full}", "lora": "{kind: lora, rank: 64, alpha: 128}"}
-MOST_GPUS = 512
+_MOST_GPUS = 512
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Planner:
     def __init__(self, recipe: str, overrides: Sequence[str] = (), *, mode: Mode | None = None) -> None:
         self.recipe, self.overrides = recipe, tuple(overrides)
         self.config = load_recipe(recipe, self.overrides).config
-        if mode is not None and mode_of(self.config) != mode:
+        if mode is not None and _mode_of(self.config) != mode:
             weights = [f"{role}.weights={MODES[mode]}" for role in ("student", "fake_score")]
             self.config = load_recipe(recipe, [*self.overrides, *weights]).config
         self.fixed = given(self.overrides)
@@ -118,7 +118,7 @@ class Planner:
             recipe=self.recipe,
             gpus=gpus,
             memory=memory,
-            mode=mode_of(chosen),
+            mode=_mode_of(chosen),
             choice=choice,
             fits=fits,
             flops_per_step=forwards * self.roles.flops,
@@ -130,7 +130,7 @@ class Planner:
     def fewest_gpus(self, memory: float, *, more_than: int = 0) -> int | None:
         """The smallest power of two of devices that suffices."""
         gpus = 1
-        while gpus <= MOST_GPUS:
+        while gpus <= _MOST_GPUS:
             if gpus > more_than and self._fits(gpus, memory):
                 return gpus
             gpus *= 2
@@ -148,7 +148,7 @@ class Planner:
         more = self.fewest_gpus(memory, more_than=gpus)
         if more is not None:
             changes.append(f"--gpus {more} of the same size")
-        if mode_of(self.config) != "lora" and Planner(self.recipe, self.overrides, mode="lora")._fits(gpus, memory):
+        if _mode_of(self.config) != "lora" and Planner(self.recipe, self.overrides, mode="lora")._fits(gpus, memory):
             changes.append("--mode lora (student.weights and fake_score.weights of kind lora)")
         if len(changes) == 1:
             changes.append("a smaller picture (backbone.height, backbone.width), or another checkpoint")
@@ -161,7 +161,7 @@ def given(overrides: Sequence[str]) -> Collection[str]:
     return {name for name in FREE for key in keys if name == key or name.startswith(f"{key}.")}
 
 
-def mode_of(config: RunConfig) -> str:
+def _mode_of(config: RunConfig) -> str:
     """What both roles train: ``full``, ``lora`` or ``mixed``."""
     kinds = {config.student.weights.kind, config.fake_score.weights.kind}
     return kinds.pop() if len(kinds) == 1 else "mixed"

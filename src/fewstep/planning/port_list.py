@@ -9,20 +9,20 @@ from fewstep.errors import ConfigError, shown
 from fewstep.planning.ports import COST_NOTE, Port, ports
 
 HEADINGS = ("kind", "models", "status")
-MIN_WIDTH = 60
+_MIN_WIDTH = 60
 """The longest name of a repository with its margin; a narrower terminal breaks it."""
-STATUS = {"tiny weights only": "runs", "not ported": "not yet", "refused": "refused"}
-NOTE = (
+_STATUS = {"tiny weights only": "runs", "not ported": "not yet", "refused": "refused"}
+_NOTE = (
     "runs: shown on tiny random weights of the real classes; the released weights were never run here. refused: "
     "already distilled, or no still pictures."
 )
-MORE = "More: `fewstep backbones KIND` or MODEL, --details for all, --json, --markdown."
+_MORE = "More: `fewstep backbones KIND` or MODEL, --details for all, --json, --markdown."
 
 
 def overview(width: int) -> Iterator[str]:
     """A short table: every kind, its models, whether it runs."""
-    width = max(width, MIN_WIDTH)
-    rows = [(kind, ", ".join(row.name for row in targets), STATUS[targets[0].status]) for kind, targets in _by_kind()]
+    width = max(width, _MIN_WIDTH)
+    rows = [(kind, ", ".join(row.name for row in targets), _STATUS[targets[0].status]) for kind, targets in _by_kind()]
     first, last = (max(len(row[column]) for row in (HEADINGS, *rows)) for column in (0, 2))
     middle = width - first - last - 4
     for kind, models, status in (HEADINGS, *rows):
@@ -30,8 +30,8 @@ def overview(width: int) -> Iterator[str]:
             yield f"{kind:<{first}}  {line:<{middle}}  {status}".rstrip()
             kind = status = ""
     yield ""
-    yield from _wrapped(NOTE, width)
-    yield from _wrapped(MORE, width)
+    yield from _wrapped(_NOTE, width)
+    yield from _wrapped(_MORE, width)
 
 
 def details(width: int, wanted: str | None = None) -> Iterator[str]:
@@ -40,10 +40,10 @@ def details(width: int, wanted: str | None = None) -> Iterator[str]:
     Raises:
         ConfigError: There is no such kind or model; the nearest names are told.
     """
-    width = max(width, MIN_WIDTH)
+    width = max(width, _MIN_WIDTH)
     costs = {port.target: port for port in ports()}
     for target in MATRIX if wanted is None else named(wanted):
-        yield f"{target.name} (kind {target.family}, {STATUS[target.status]})"
+        yield f"{target.name} (kind {target.family}, {_STATUS[target.status]})"
         for text in _facts(target, costs.get(target)):
             yield from _wrapped(text, width, indent="  ")
         yield ""

@@ -9,7 +9,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.config.recipe_files import recipe_names
 from fewstep.planning.cost import EIGHT_H100, hours
 
-JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
+_JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
 HEADINGS = ("#", "target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes")
 COST_NOTE = (
     f"Cost: the network calls of the recipe's whole budget on {EIGHT_H100.name}, counted, not measured: "
@@ -59,8 +59,8 @@ def refusals() -> list[tuple[str, str, str, str]]:
 
 
 def as_json() -> str:
-    """Every target, refused ones included, with the fields ``JSON_FIELDS``."""
-    rows: list[dict[str, Any]] = [{name: getattr(target, name) for name in JSON_FIELDS} for target in MATRIX]
+    """Every target, refused ones included, with the fields ``_JSON_FIELDS``."""
+    rows: list[dict[str, Any]] = [{name: getattr(target, name) for name in _JSON_FIELDS} for target in MATRIX]
     return json.dumps(rows, indent=2)
 
 

@@ -15,8 +15,8 @@ FREE = tuple(leaf_paths(MemoryConfig, "memory."))
 """A plan chooses those that were not given; some of them it leaves as they are."""
 
 # what a prediction of tensors does not see: fragmentation in proportion, a CUDA context and communicators on top
-FRAGMENTATION = 1.15
-CONTEXT = 2 * GIB
+_FRAGMENTATION = 1.15
+_CONTEXT = 2 * GIB
 KINDS: tuple[bool | str, ...] = (False, "selective", True)
 
 
@@ -37,7 +37,7 @@ class Choice:
 
     @property
     def needed(self) -> float:
-        return FRAGMENTATION * self.memory.peak + CONTEXT
+        return _FRAGMENTATION * self.memory.peak + _CONTEXT
 
     @property
     def settings(self) -> dict[str, Any]:

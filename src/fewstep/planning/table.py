@@ -12,14 +12,14 @@ from fewstep.config.recipe_files import recipe_names
 from fewstep.planning.memory import GIB
 from fewstep.planning.plan import Mode, Plan, Planner
 
-GPUS = (1, 2, 4, 8)
-MEMORIES = (24, 48, 80)
-HEADINGS = ("recipe", "trains", "GPUs", *(f"{memory} GiB" for memory in MEMORIES))
+_GPUS = (1, 2, 4, 8)
+_MEMORIES = (24, 48, 80)
+HEADINGS = ("recipe", "trains", "GPUs", *(f"{memory} GiB" for memory in _MEMORIES))
 _PLACE = re.compile(r"(<!-- table: plans -->\n).*?(<!-- end -->)", re.DOTALL)
 _MODES: tuple[Mode, ...] = ("full", "lora")
 
 
-def planned_recipes() -> list[str]:
+def _planned_recipes() -> list[str]:
     """Recipes with a checkpoint of their own; variants of the method need what these do, and the demo fits anywhere."""
     from fewstep.backbones.matrix import PORTED
 
@@ -30,8 +30,8 @@ def rows(recipe: str) -> Iterator[str]:
     """The lines of one recipe."""
     for mode in _MODES:
         planner = Planner(recipe, mode=mode)
-        for gpus in GPUS:
-            plans = [planner.plan(gpus=gpus, memory=memory * GIB) for memory in MEMORIES]
+        for gpus in _GPUS:
+            plans = [planner.plan(gpus=gpus, memory=memory * GIB) for memory in _MEMORIES]
             yield line((recipe, mode, str(gpus), *map(cell, plans)))
 
 
@@ -52,7 +52,7 @@ def cell(plan: Plan) -> str:
 
 def table() -> str:
     """All lines."""
-    body = [text for recipe in planned_recipes() for text in rows(recipe)]
+    body = [text for recipe in _planned_recipes() for text in rows(recipe)]
     return "\n".join([line(HEADINGS), line(["---"] * len(HEADINGS)), *body])
 
 

@@ -29,8 +29,8 @@ from fewstep.seals import BrokenSealError, Seal, Seals, verify
 MANIFEST = "manifest.json"
 LATEST, BEST = "latest", "best"
 INDEX = ".metadata"
-PART_BYTES = 1 << 30  # read at once where a whole section would be too much
-MAX_POINTER_BYTES = 100
+_PART_BYTES = 1 << 30  # read at once where a whole section would be too much
+_MAX_POINTER_BYTES = 100
 _PUBLISHED = re.compile(r"step-[0-9]{8}")
 
 
@@ -50,7 +50,7 @@ def pointed_to(pointer: Path) -> Path | None:
     if not pointer.is_file():
         return None
     with pointer.open("rb") as file:
-        name = file.read(MAX_POINTER_BYTES).decode("utf-8", errors="replace").strip()
+        name = file.read(_MAX_POINTER_BYTES).decode("utf-8", errors="replace").strip()
     if not is_published(name):
         raise CheckpointError(
             f"{pointer} says {shown(name)}, which is no checkpoint's name (such as step-00000400). Delete that file, "
@@ -132,7 +132,7 @@ class StoredTensors:
     empty: dict[str, Tensor]
     seals: Mapping[str, Seal]
 
-    def parts(self, max_bytes: int = PART_BYTES) -> Iterator[dict[str, Tensor]]:
+    def parts(self, max_bytes: int = _PART_BYTES) -> Iterator[dict[str, Tensor]]:
         """Read them a part at a time, so that no more than ``max_bytes`` (or one tensor) is in memory at once."""
         names: list[str] = []
         size = 0

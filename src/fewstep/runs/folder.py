@@ -33,12 +33,12 @@ T = TypeVar("T")
 
 CONFIG = "config.json"
 RUN = "run.json"
-LOCK = ".lock"
+_LOCK = ".lock"
 # all that a start leaves which was killed before config.json was whole
-_TRACES = (LOCK, unfinished_name(CONFIG))
+_TRACES = (_LOCK, unfinished_name(CONFIG))
 
 
-class Session(BaseModel):
+class _Session(BaseModel):
     """One start of a run: when, and which code."""
 
     model_config = ConfigDict(extra="allow")
@@ -47,14 +47,14 @@ class Session(BaseModel):
     git: dict[str, Any] | None = None
 
 
-class RunFacts(BaseModel):
+class _RunFacts(BaseModel):
     """``run.json``."""
 
     model_config = ConfigDict(extra="allow")
 
     recipe: str
     config_hash: str
-    sessions: list[Session] = Field(min_length=1)
+    sessions: list[_Session] = Field(min_length=1)
     files: dict[str, Seal] = Field(default_factory=dict, description="beside the checkpoint, by the setting's name")
 
 
@@ -234,9 +234,9 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
 
 
 def _acquire(folder: Path) -> FileLock:
-    lock = FileLock(folder / LOCK)
+    lock = FileLock(folder / _LOCK)
     try:
-        with explain_write_errors(folder / LOCK):
+        with explain_write_errors(folder / _LOCK):
             lock.acquire(blocking=False)
     except Timeout as error:
         raise ConfigError(
@@ -272,7 +272,7 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], 
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    return _read(folder / RUN, RunFacts).model_dump(mode="json")
+    return _read(folder / RUN, _RunFacts).model_dump(mode="json")
 
 
 def _read(path: Path, shape: type[T]) -> T:
