@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +49,20 @@ def shard_of(cache: EmbeddingCache, number: int) -> Path:
     return cache.folder / cache.shards[number]
 
 
+@pytest.fixture(scope="module")
+def built(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the prompts are embedded once, two to a shard; every test gets a copy that it may damage."""
+    folder = tmp_path_factory.mktemp("built")
+    with pytest.MonkeyPatch.context() as patch:
+        two_per_shard(patch)
+        open_or_build(folder, adapter_of(teacher), PROMPTS)
+    return folder
+
+
 @pytest.fixture
-def cache(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
+def cache(teacher: Path, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddingCache:
     two_per_shard(monkeypatch)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     return open_or_build(tmp_path, adapter_of(teacher), PROMPTS)
 
 

@@ -19,9 +19,9 @@ def train(folder: Path, *options: str) -> list[str]:
     return ["train", str(folder / "tiny.yaml"), *SETTINGS, "--output", str(folder / "run"), *options]
 
 
-def misbehaving(folder: Path, action: str, *, rank: int, step: int) -> subprocess.CompletedProcess[str]:
+def misbehaving(folder: Path, action: str, *options: str, rank: int, step: int) -> subprocess.CompletedProcess[str]:
     write_inputs(folder)
-    return start(2, "-m", "tests.distributed.misbehave", action, str(rank), str(step), *train(folder))
+    return start(2, "-m", "tests.distributed.misbehave", action, str(rank), str(step), *train(folder, *options))
 
 
 def sentences(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -36,6 +36,7 @@ def test_the_others_name_the_process_that_was_killed(tmp_path: Path) -> None:
     assert "start the same command with --resume" in sentences(done)[0]
 
 
+@pytest.mark.slow
 def test_the_error_of_one_process_is_told_by_it_and_ends_all(tmp_path: Path) -> None:
     done = misbehaving(tmp_path, "fail", rank=1, step=1)
     assert done.returncode != 0
@@ -75,8 +76,9 @@ def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(ac
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_full_disk_of_one_process_keeps_the_earlier_checkpoint_and_is_told_once(tmp_path: Path) -> None:
-    done = misbehaving(tmp_path, "full-disk", rank=1, step=2)
+    done = misbehaving(tmp_path, "full-disk", "checkpoint.every=1", rank=1, step=2)
     assert done.returncode != 0
     assert len(sentences(done)) == 1
     assert "step-00000004 could not be written" in sentences(done)[0]
