@@ -1,6 +1,8 @@
 """Every test runs offline and on one thread, so that numbers repeat and no test waits for a network."""
 
 import os
+import re
+from functools import cache
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -22,12 +24,14 @@ settings.load_profile("fewstep")
 # the shapes in the signatures are checked here and cost nothing elsewhere
 install_import_hook(["fewstep.core", "fewstep.methods"], "beartype.beartype")
 
-TESTS = Path(__file__).parent
-# where networks are asked and their answers compared: what another processor could round to another verdict
-NUMERIC = {
-    *("backbones", "core", "data", "demo", "distributed", "embedded", "evaluation", "export"),
-    *("methods", "roles", "sampling", "scores", "tools", "training"),
-}
+# what compares numbers that were computed: what another processor could round to another verdict
+COMPARES = re.compile(r"closeness|approx\(|assert_close|allclose|torch\.equal|assert_same|\b(max|norm|mean)\(\) <")
+
+
+@cache
+def is_numeric(module: Path) -> bool:
+    """Whether the tests of a file compare computed numbers."""
+    return COMPARES.search(module.read_text(encoding="utf-8")) is not None
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test of the numeric folders."""
+    """Mark every test of a numeric file."""
     for item in items:
-        if item.path.relative_to(TESTS).parts[0] in NUMERIC:
+        if is_numeric(item.path):
             item.add_marker(pytest.mark.numeric)
