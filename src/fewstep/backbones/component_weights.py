@@ -10,7 +10,8 @@ from torch import nn
 
 from fewstep.backbones.component_files import Part, fetch_parts, list_files
 from fewstep.backbones.finite import require_floating_weights
-from fewstep.backbones.source import loading, quiet_imports
+from fewstep.backbones.source import loading
+from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, shown
 
 _LIBRARIES = ("diffusers", "transformers")

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, shown
 
 Config = Mapping[str, Any]
@@ -107,8 +108,6 @@ def _parameters(found: type[Any] | None) -> dict[str, inspect.Parameter]:
 def _diffusers_class(name: Any) -> type[Any] | None:
     if not (isinstance(name, str) and re.fullmatch(r"[A-Z]\w{0,99}", name)):
         return None
-    from fewstep.backbones.source import quiet_imports
-
     with quiet_imports():
         import diffusers
 

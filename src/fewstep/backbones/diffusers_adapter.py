@@ -21,7 +21,8 @@ from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
-from fewstep.backbones.source import loading, open_checkpoint, quiet_imports
+from fewstep.backbones.source import loading, open_checkpoint
+from fewstep.backbones.using import quiet_imports
 from fewstep.core.conditioning import PromptTensor
 from fewstep.errors import ConfigError, shown
 

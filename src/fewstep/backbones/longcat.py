@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fewstep.backbones import packed
 from fewstep.backbones.packed_flow import PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.backbones.source import quiet_imports
+from fewstep.backbones.using import quiet_imports
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent

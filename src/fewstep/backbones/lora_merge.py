@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.lora_file import Factors, content, read_lora
 from fewstep.backbones.protocol import LayerFactors, LoraSource
-from fewstep.backbones.source import quiet_imports
+from fewstep.backbones.using import quiet_imports
 from fewstep.errors import ConfigError, shown
 
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.source import fetch_folder, quiet_imports
+from fewstep.backbones.source import fetch_folder
+from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, ConfigError, shown
 
 NETWORK = "model.diffusion_model."

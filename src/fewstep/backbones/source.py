@@ -176,19 +176,6 @@ def quiet_loading(model: str) -> Iterator[None]:
             library.enable_progress_bar()
 
 
-@contextmanager
-def quiet_imports() -> Iterator[None]:
-    """Hide what transformers says, while a pipeline is imported, about image processors that no pipeline here uses."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def _component_config(source: str, name: str, class_name: str, revision: str | None) -> Mapping[str, Any] | None:
     if "Tokenizer" in class_name or "Process" in class_name or "Extractor" in class_name:
         return None

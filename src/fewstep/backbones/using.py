@@ -1,4 +1,4 @@
-"""Asking the parts of a model that somebody else made: what they raise over each other becomes one sentence."""
+"""Other people's parts: importing them without their remarks, and what they raise over each other as one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,3 +34,16 @@ def using(model: str, doing: str) -> Iterator[None]:
             f"The parts of {model} do not {doing} together ({type(error).__name__}: {said}). Its files do not belong "
             "to each other, or one was changed; get the model again."
         ) from error
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """Hide what transformers says, while a pipeline is imported, about image processors that no pipeline here uses."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

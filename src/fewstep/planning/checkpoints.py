@@ -13,7 +13,7 @@ from fewstep.backbones.configurations import complete_components
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.registry import adapter_class, create_model_adapter
-from fewstep.backbones.source import quiet_imports
+from fewstep.backbones.using import quiet_imports
 from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError
 
