@@ -15,7 +15,7 @@ from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.data.embeddings import open_or_build
 from fewstep.data.prompts import load_prompts
 from fewstep.devices import DTYPES
-from fewstep.distributed.rows import Round
+from fewstep.distributed.rounds import Round
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import join
 from fewstep.methods.draws import Draws, Streams

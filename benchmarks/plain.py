@@ -18,7 +18,7 @@ from fewstep.config.run_config import OptimiserConfig, RunConfig
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data.order import prompt_index
-from fewstep.distributed.rows import Round
+from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.terms import CfgAugmentation, OffTrajectory, Term
 from fewstep.training.optimiser import lr_factor

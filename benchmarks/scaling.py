@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.bench_trainer import draw_with_lengths, random_trainer
 from benchmarks.counting import Counter
 from benchmarks.networks import Size
-from fewstep.distributed.rows import Round
+from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws
 from fewstep.planning.measured import PeakMeter, resident
 from fewstep.training.trainer import DrawSource, Trainer

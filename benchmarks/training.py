@@ -28,7 +28,7 @@ from benchmarks.networks import Size
 from benchmarks.plain import PlainTrainer, require_plain
 from fewstep.config.run_config import RunConfig
 from fewstep.data.prompts import load_prompts
-from fewstep.distributed.rows import Round
+from fewstep.distributed.rounds import Round
 from fewstep.distributed.sharding import local
 from fewstep.methods.draws import Draws
 from fewstep.planning.measured import PeakMeter, resident

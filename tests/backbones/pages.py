@@ -6,8 +6,8 @@ Write them again with ``python -m tests.backbones.pages``.
 from pathlib import Path
 
 from fewstep.backbones import ModelAdapter, adapter_class
-from fewstep.backbones.matrix import PORTED
 from fewstep.config import load_recipe
+from fewstep.planning.porting_matrix import PORTED
 from fewstep.planning.settings import settings_table
 from tests.backbones.families import REAL_CONFIGURATIONS
 

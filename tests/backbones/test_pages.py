@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from fewstep.backbones.matrix import PORTED
+from fewstep.planning.porting_matrix import PORTED
 from tests.backbones.pages import FOLDER, PAGES, adapters, filled
 
 

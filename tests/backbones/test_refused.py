@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.matrix import NOT_PORTED, PORTED, REFUSED, Target
 from fewstep.backbones.refused import recognise, refuse_distilled
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.backbones.source import Checkpoint
 from fewstep.errors import ConfigError
+from fewstep.planning.porting_matrix import NOT_PORTED, PORTED, REFUSED, Target
 from tests.backbones import tiny
 
 SD3 = {"_class_name": "StableDiffusion3Pipeline", "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"]}

@@ -15,7 +15,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.methods.isg import segment_grid
-from fewstep.training.fit import require_fitting_levels
+from fewstep.training.noise_levels import require_fitting_levels
 from tests.backbones.families import REAL_CONFIGURATIONS
 from tests.backbones.pages import FOLDER, PAGES
 

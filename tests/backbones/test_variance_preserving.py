@@ -21,7 +21,7 @@ from fewstep.data.embeddings import open_or_build
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.sampling import teacher_sigmas
-from fewstep.training.fit import require_fitting_levels
+from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.trainer import build_method
 from tests.backbones import tiny_vp
 from tests.backbones.families import FAMILIES

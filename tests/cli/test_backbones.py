@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.backbones.matrix import MATRIX, NOT_PORTED, PORTED
 from fewstep.cli.main import execute
-from fewstep.planning.ports import as_markdown
+from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED
+from fewstep.planning.porting_tables import as_markdown
 from tests.backbones import tiny, tiny_sana
 
 

@@ -16,7 +16,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Config
 from fewstep.core.conditioning import Conditioning
-from fewstep.data import building, embeddings, rows
+from fewstep.data import building, embeddings, stored_prompt
 from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
 from fewstep.data.shards import open_shard
 from fewstep.data.sizes import SizeEstimate, gib
@@ -391,7 +391,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_is_written(
 def test_the_estimate_is_what_the_rows_take(teacher: Path, tmp_path: Path) -> None:
     told: list[SizeEstimate] = []
     cache = open_or_build(tmp_path, adapter_of(teacher), PROMPTS, on_estimate=told.append)
-    stored = sum(rows.num_bytes(open_shard(shard_of(cache, 0)).row(number)) for number in range(5))
+    stored = sum(stored_prompt.num_bytes(open_shard(shard_of(cache, 0)).row(number)) for number in range(5))
     assert stored <= told[0].total_bytes < stored + 5
     assert told[0].measured_on == 5
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fewstep.distributed.rows import rounds
+from fewstep.distributed.rounds import rounds
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.methods.draws import Draws, Streams

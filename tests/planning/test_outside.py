@@ -13,7 +13,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.data.sizes import estimate_from_shapes
 from fewstep.errors import ConfigError
 from fewstep.planning.activations import measure, trained_network
-from fewstep.planning.checkpoints import prompts_without_values
+from fewstep.planning.meta_networks import prompts_without_values
 from tests.backbones import tiny
 
 

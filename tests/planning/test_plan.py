@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from fewstep.backbones.matrix import PORTED
 from fewstep.config import load_recipe
 from fewstep.planning import activations
 from fewstep.planning.activations import forward_flops, measure, trained_network
-from fewstep.planning.checkpoints import planned_adapter, shipped
 from fewstep.planning.cost import forward_units
 from fewstep.planning.memory import GIB
+from fewstep.planning.meta_networks import planned_adapter, shipped
 from fewstep.planning.plan import Planner, Rates, given
+from fewstep.planning.porting_matrix import PORTED
 from fewstep.planning.table import HEADINGS, cell, filled
 from tests.backbones.families import REAL_CONFIGURATIONS
 

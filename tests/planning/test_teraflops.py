@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewstep.backbones.matrix import PORTED
+from fewstep.planning.porting_matrix import PORTED
 from tests.backbones.families import REAL_CONFIGURATIONS
 
 

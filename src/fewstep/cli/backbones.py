@@ -18,17 +18,17 @@ def backbones(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the tables of docs/backbones.")] = False,
 ) -> None:
     """List what can be a teacher, in the recommended order of ports, and what is refused."""
-    from fewstep.planning import port_list, ports
+    from fewstep.planning import porting_tables
 
     width = shutil.get_terminal_size().columns
     if as_json:
-        print(ports.as_json())
+        print(porting_tables.as_json())
     elif as_markdown:
-        print(ports.as_markdown(), end="")
+        print(porting_tables.as_markdown(), end="")
     elif what is not None or details:
-        print("\n".join(port_list.details(width, what)))
+        print("\n".join(porting_tables.details(width, what)))
     else:
-        print("\n".join(port_list.overview(width)))
+        print("\n".join(porting_tables.overview(width)))
 
 
 def check(

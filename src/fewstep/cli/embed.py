@@ -46,7 +46,7 @@ def _estimate(config: "RunConfig", root: Path, num_prompts: int | None) -> None:
     from fewstep.data.prompts import load_prompts
     from fewstep.data.sizes import estimate_from_shapes
     from fewstep.devices import DTYPES
-    from fewstep.planning.checkpoints import described_adapter
+    from fewstep.planning.meta_networks import described_adapter
 
     count = len(load_prompts(config.prompts)) if num_prompts is None else num_prompts
     shapes = described_adapter(config.backbone).prompt_shapes()

@@ -23,10 +23,10 @@ from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.using import using
 from fewstep.core.conditioning import Conditioning
-from fewstep.data import rows as rowwise
-from fewstep.data.rows import Row
+from fewstep.data import stored_prompt
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard
 from fewstep.data.sizes import SizeEstimate, free_bytes, gib
+from fewstep.data.stored_prompt import Row
 from fewstep.errors import ConfigError, FewstepError
 from fewstep.files import explain_write_errors, write_json
 from fewstep.seals import seal
@@ -157,7 +157,7 @@ class Build:
             warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
         every = max(1, len(self.prompts) // PROMPTS_PER_CALL)
         sample = self._encoded(pipeline, self.prompts[::every][:PROMPTS_PER_CALL])
-        rows = rowwise.split(rowwise.clear_padding(sample))
+        rows = stored_prompt.split(stored_prompt.clear_padding(sample))
         shapes = {name: tuple(value.shape[1:]) for name, value in sample.items()}
         padded = sum(value[0].nbytes for value in sample.values())
         plan = Plan(
@@ -165,7 +165,7 @@ class Build:
             _prompts_per_shard(padded),
             SizeEstimate(
                 num_prompts=len(self.prompts),
-                bytes_per_prompt=-(-sum(map(rowwise.num_bytes, rows)) // len(rows)),
+                bytes_per_prompt=-(-sum(map(stored_prompt.num_bytes, rows)) // len(rows)),
                 measured_on=len(rows),
             ),
         )
@@ -197,8 +197,8 @@ class Build:
         for first in range(start, stop, PROMPTS_PER_CALL):
             last = min(first + PROMPTS_PER_CALL, stop)
             encoded = self._encoded(pipeline, self.prompts[first:last])
-            for row in rowwise.split(rowwise.clear_padding(encoded)):
-                digests.append(rowwise.digest(row))
+            for row in stored_prompt.split(stored_prompt.clear_padding(encoded)):
+                digests.append(stored_prompt.digest(row))
                 rows.setdefault(digests[-1], row)
             report(last - start)
         write_shard(folder, number, rows, prompts=digests)

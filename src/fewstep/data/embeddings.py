@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.core.conditioning import Conditioning
-from fewstep.data import rows as rowwise
+from fewstep.data import stored_prompt
 from fewstep.data.building import INDEX, NULL, PLACES, Alone, Build, Processes, Progress
 from fewstep.data.encoders import encoder_identity
 from fewstep.data.shards import HASH_DIGITS, Shard, damaged, named_hash, open_shard, read_tensors
@@ -66,7 +66,7 @@ class EmbeddingCache:
 
     def batch(self, indices: Sequence[int]) -> Conditioning:
         """Embeddings of the prompts at ``indices``, in that order, on the CPU."""
-        return Conditioning(rowwise.join([self._row(index) for index in indices], self.shapes))
+        return Conditioning(stored_prompt.join([self._row(index) for index in indices], self.shapes))
 
     @cached_property
     def null(self) -> Conditioning:
@@ -78,7 +78,7 @@ class EmbeddingCache:
         """Of all files of rows."""
         return sum((self.folder / name).stat().st_size for name in self.shards)
 
-    def _row(self, index: int) -> rowwise.Row:
+    def _row(self, index: int) -> stored_prompt.Row:
         if not 0 <= index < len(self):
             raise IndexError(f"prompt {index} of {len(self)}")
         shard, row = (int(value) for value in self.places[index].numpy())

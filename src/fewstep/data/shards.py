@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewstep.data.rows import DIGEST_BYTES, Row
+from fewstep.data.stored_prompt import DIGEST_BYTES, Row
 from fewstep.errors import CheckpointError
 from fewstep.files import explain_write_errors, fsync
 from fewstep.seals import BrokenSealError, seal

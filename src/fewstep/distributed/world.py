@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from fewstep.distributed.loss import LostProcessError, explain_lost_processes
+from fewstep.distributed.lost import LostProcessError, explain_lost_processes
 from fewstep.errors import ConfigError, FewstepError
 
 T = TypeVar("T")

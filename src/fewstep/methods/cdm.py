@@ -21,7 +21,7 @@ from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
 from fewstep.methods.draws import Draws, TermDraws
-from fewstep.methods.frozen import View, look
+from fewstep.methods.frozen_answers import View, look
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import (

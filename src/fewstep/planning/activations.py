@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.core.points import NoisyLatent
-from fewstep.planning.checkpoints import prompts_without_values
 from fewstep.planning.live import LiveStorage
-from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
+from fewstep.planning.meta_networks import prompts_without_values
 from fewstep.roles.lora import LoraSwitch, attach
+from fewstep.roles.recomputation import Checkpointing, enable_checkpointing
 from fewstep.roles.weights import LoraWeights
 
 # fewer equal blocks in a row than this are all run

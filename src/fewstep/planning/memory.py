@@ -12,7 +12,7 @@ from functools import cached_property
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.config.run_config import Offload, RunConfig
 from fewstep.devices import DTYPES
-from fewstep.distributed.rows import rounds
+from fewstep.distributed.rounds import rounds
 from fewstep.planning.activations import (
     Activations,
     PlannedNetwork,
@@ -21,9 +21,9 @@ from fewstep.planning.activations import (
     measure,
     trained_network,
 )
-from fewstep.planning.checkpoints import decoder_parameters, planned_adapter
+from fewstep.planning.meta_networks import decoder_parameters, planned_adapter
 from fewstep.planning.sizes import Spread, spread, trained_part
-from fewstep.roles.checkpointing import Checkpointing
+from fewstep.roles.recomputation import Checkpointing
 from fewstep.roles.weights import LoraWeights
 
 GIB = 2**30

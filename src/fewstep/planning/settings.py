@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from fewstep.backbones.describe import lora_targets, schedule
-from fewstep.backbones.matrix import PORTED
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.recipe import load_recipe
 from fewstep.config.run_config import RunConfig
 from fewstep.planning.cost import EIGHT_H100, hours
+from fewstep.planning.porting_matrix import PORTED
 
 
 def settings_table(adapters: Mapping[str, ModelAdapter]) -> str:

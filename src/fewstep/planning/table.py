@@ -21,7 +21,7 @@ _MODES: tuple[Mode, ...] = ("full", "lora")
 
 def _planned_recipes() -> list[str]:
     """Recipes with a checkpoint of their own; variants of the method need what these do, and the demo fits anywhere."""
-    from fewstep.backbones.matrix import PORTED
+    from fewstep.planning.porting_matrix import PORTED
 
     return [target.name for target in PORTED if target.name in recipe_names()]
 

@@ -18,9 +18,9 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.distributed.sharding import Policy, fill, shard, skeleton
 from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
-from fewstep.roles.checkpointing import Checkpointing, enable_checkpointing
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
+from fewstep.roles.recomputation import Checkpointing, enable_checkpointing
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.start import StartWeights, read_start, require_room
 from fewstep.roles.weights import Base, FullWeights, LoraWeights, StartFromLora, StartFromModel

@@ -34,7 +34,7 @@ from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoin
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.evaluation import StudentEvaluation
-from fewstep.training.fit import require_fitting_levels
+from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
 from fewstep.training.sheets import Drawer, SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals

@@ -20,7 +20,7 @@ from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.order import prompt_index
 from fewstep.distributed.prefetch import begin_gathering
-from fewstep.distributed.rows import Round, rounds
+from fewstep.distributed.rounds import Round, rounds
 from fewstep.distributed.sharding import expect_backward, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError

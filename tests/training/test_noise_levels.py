@@ -14,7 +14,7 @@ from fewstep.config import load_recipe
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import ConfigError
 from fewstep.sampling import teacher_sigmas
-from fewstep.training.fit import require_fitting_levels
+from fewstep.training.noise_levels import require_fitting_levels
 from tests.backbones.families import REAL_CONFIGURATIONS
 from tests.training.tiny_run import recipe, run
 

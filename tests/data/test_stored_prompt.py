@@ -8,7 +8,7 @@ import torch
 from fewstep.backbones.registry import adapter_class, create_model_adapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
-from fewstep.data import rows
+from fewstep.data import stored_prompt
 from tests.backbones import tiny
 from tests.backbones.families import FAMILIES
 
@@ -20,16 +20,16 @@ def test_split_rows_join_to_the_same_bits() -> None:
     batch = {"embeds": torch.randn(3, 4, 2).bfloat16(), "pooled": torch.randn(3, 5), "number": torch.arange(3)}
     batch["embeds"][0, 2:] = 0.0
     batch["embeds"][1] = -0.0  # not the zero that is dropped
-    parts = rows.split(batch)
+    parts = stored_prompt.split(batch)
     assert [len(part["embeds"]) for part in parts] == [2, 4, 4]
-    joined = rows.join(parts, {name: tuple(value.shape[1:]) for name, value in batch.items()})
+    joined = stored_prompt.join(parts, {name: tuple(value.shape[1:]) for name, value in batch.items()})
     for name, value in batch.items():
         assert torch.equal(joined[name].view(torch.uint8), value.view(torch.uint8)), name
 
 
 def test_rows_of_other_lengths_have_other_names() -> None:
     one, other = {"a": torch.ones(2), "b": torch.ones(1)}, {"a": torch.ones(1), "b": torch.ones(2)}
-    assert rows.digest(one) != rows.digest(other)
+    assert stored_prompt.digest(one) != stored_prompt.digest(other)
 
 
 @pytest.mark.parametrize("name", ["pixart", "sana"])
@@ -43,8 +43,8 @@ def test_without_padding_the_networks_answer_and_gradients_are_the_same_bits(nam
     adapter = create_model_adapter(folder, config)
     cond = adapter.encode(adapter.load_pipeline(vae=None), PROMPTS)
     shapes = {key: tuple(value.shape[1:]) for key, value in cond.tensors.items()}
-    parts = rows.split(rows.clear_padding(cond.tensors))
-    restored = Conditioning(rows.join(parts, shapes))
+    parts = stored_prompt.split(stored_prompt.clear_padding(cond.tensors))
+    restored = Conditioning(stored_prompt.join(parts, shapes))
     assert len(parts[0]["prompt_embeds"]) < shapes["prompt_embeds"][0]
     assert not torch.equal(restored.tensors["prompt_embeds"], cond.tensors["prompt_embeds"])
 

@@ -1,14 +1,26 @@
-"""What can be a teacher, for a terminal of any width: one line per kind, or everything about a kind or a model."""
+"""The porting matrix for a reader: as a list as wide as the terminal, as the tables of the documents, as plain data."""
 
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
-from fewstep.backbones.matrix import MATRIX, Target
+from fewstep.config.recipe import load_recipe
+from fewstep.config.recipe_files import recipe_names
 from fewstep.errors import ConfigError, shown
-from fewstep.planning.ports import COST_NOTE, Port, ports
+from fewstep.planning.cost import EIGHT_H100, hours
+from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
 
-HEADINGS = ("kind", "models", "status")
+_JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
+_HEADINGS = ("#", "target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes")
+COST_NOTE = (
+    f"Cost: the network calls of the recipe's whole budget on {EIGHT_H100.name}, counted, not measured: "
+    f"peak {EIGHT_H100.teraflops['bf16']:.0f} TFLOP/s each in bf16 and {EIGHT_H100.teraflops['fp32']:.0f} in fp32, of "
+    f"which {EIGHT_H100.utilisation:.0%} is assumed to be reached."
+)
+_LIST_HEADINGS = ("kind", "models", "status")
 _MIN_WIDTH = 60
 """The longest name of a repository with its margin; a narrower terminal breaks it."""
 _STATUS = {"tiny weights only": "runs", "not ported": "not yet", "refused": "refused"}
@@ -19,13 +31,66 @@ _NOTE = (
 _MORE = "More: `fewstep backbones KIND` or MODEL, --details for all, --json, --markdown."
 
 
+@dataclass(frozen=True)
+class Port:
+    """One line of the matrix.
+
+    Attributes:
+        place: In the recommended order of ports, from 1; None for what is refused.
+        hours: Of the whole recipe; None where there is no recipe.
+    """
+
+    target: Target
+    place: int | None
+    hours: float | None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The line as text, in the order of the headings."""
+        target = self.target
+        return (
+            str(self.place or "-"),
+            target.name,
+            target.family,
+            _billions(target.parameters),
+            target.status,
+            target.difficulty or "-",
+            target.blocker or "-",
+            "-" if self.hours is None else f"{self.hours:.1f} h",
+            target.notes or target.reason,
+        )
+
+
+def ports() -> list[Port]:
+    """What is ported or could be, in the recommended order of ports."""
+    return [Port(target, place, _hours(target)) for place, target in enumerate(PORTED + NOT_PORTED, start=1)]
+
+
+def refusals() -> list[tuple[str, str, str, str]]:
+    """Name, model, pipeline and reason of what is refused."""
+    return [(target.name, target.model, target.pipeline, target.reason) for target in REFUSED]
+
+
+def as_json() -> str:
+    """Every target, refused ones included, with the fields ``name`` to ``reason``."""
+    rows: list[dict[str, Any]] = [{name: getattr(target, name) for name in _JSON_FIELDS} for target in MATRIX]
+    return json.dumps(rows, indent=2)
+
+
+def as_markdown() -> str:
+    """The matrix as it stands in docs/backbones/README.md."""
+    lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *(_line(port.cells) for port in ports())]
+    refused = [_line(("refused", "model", "pipeline", "why")), _line(["---"] * 4), *map(_line, refusals())]
+    return "\n".join([*lines, "", COST_NOTE, "", *refused]) + "\n"
+
+
 def overview(width: int) -> Iterator[str]:
     """A short table: every kind, its models, whether it runs."""
     width = max(width, _MIN_WIDTH)
     rows = [(kind, ", ".join(row.name for row in targets), _STATUS[targets[0].status]) for kind, targets in _by_kind()]
-    first, last = (max(len(row[column]) for row in (HEADINGS, *rows)) for column in (0, 2))
+    first, last = (max(len(row[column]) for row in (_LIST_HEADINGS, *rows)) for column in (0, 2))
     middle = width - first - last - 4
-    for kind, models, status in (HEADINGS, *rows):
+    for kind, models, status in (_LIST_HEADINGS, *rows):
         for line in textwrap.wrap(models, middle, break_on_hyphens=False):
             yield f"{kind:<{first}}  {line:<{middle}}  {status}".rstrip()
             kind = status = ""
@@ -66,6 +131,20 @@ def named(wanted: str) -> list[Target]:
         f"{shown(wanted)} is no kind and no model that this list knows.{hint} `fewstep backbones` prints them all; "
         f"`fewstep check MODEL` looks at any checkpoint."
     )
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _hours(target: Target) -> float | None:
+    if target.teraflop is None or target.name not in recipe_names():
+        return None
+    return hours(load_recipe(target.name).config, teraflop_per_forward=target.teraflop)
+
+
+def _billions(parameters: int | None) -> str:
+    return "-" if parameters is None else f"{parameters / 1e9:.3f} B"
 
 
 def _by_kind() -> list[tuple[str, list[Target]]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fewstep.distributed.loss import LostProcessError, explain_lost_processes
+from fewstep.distributed.lost import LostProcessError, explain_lost_processes
 from fewstep.errors import CheckpointError
 
 

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.distributed.rows import rounds
+from fewstep.distributed.rounds import rounds
 
 batches = st.integers(1, 40)
 sizes = st.integers(1, 9)

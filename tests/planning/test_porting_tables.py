@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from fewstep.backbones import adapter_class
-from fewstep.backbones.matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
 from fewstep.backbones.registry import BUILT_IN
 from fewstep.config import load_recipe
-from fewstep.planning import ports
+from fewstep.planning import porting_tables
+from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
 from tests.backbones.families import REAL_CONFIGURATIONS
 
 PAGES = Path(__file__).parents[2] / "docs" / "backbones"
@@ -45,18 +45,18 @@ def test_what_cannot_be_distilled_says_why(row: Target) -> None:
     assert row.refused == (row in REFUSED)
 
 
-@pytest.mark.parametrize("port", ports.ports()[: len(PORTED)], ids=lambda port: port.target.name)
-def test_every_recipe_has_its_cost(port: ports.Port) -> None:
+@pytest.mark.parametrize("port", porting_tables.ports()[: len(PORTED)], ids=lambda port: port.target.name)
+def test_every_recipe_has_its_cost(port: porting_tables.Port) -> None:
     assert port.hours is not None
     assert 0.1 < port.hours < 100.0
 
 
 def test_the_recommended_order_counts_from_one() -> None:
-    assert [port.place for port in ports.ports()] == list(range(1, len(PORTED + NOT_PORTED) + 1))
+    assert [port.place for port in porting_tables.ports()] == list(range(1, len(PORTED + NOT_PORTED) + 1))
 
 
 def test_the_json_holds_every_target_with_the_documented_fields() -> None:
-    rows = json.loads(ports.as_json())
+    rows = json.loads(porting_tables.as_json())
     assert [row["name"] for row in rows] == by_name(MATRIX)
     documented = {"name", "pipeline", "parameters", "prediction", "status", "refused", "reason"}
     assert all(set(row) == documented for row in rows)
@@ -69,7 +69,7 @@ def test_the_page_holds_what_the_command_prints() -> None:
     """When it fails: write what `fewstep backbones --markdown` prints between the two comments of the page."""
     page = (PAGES / "README.md").read_text(encoding="utf-8")
     written = page.partition("<!-- fewstep backbones --markdown -->\n")[2].partition("<!-- end -->")[0]
-    assert written.strip() == ports.as_markdown().strip()
+    assert written.strip() == porting_tables.as_markdown().strip()
 
 
 @pytest.mark.parametrize("family", sorted(BUILT_IN))
