@@ -190,12 +190,12 @@ def metrics(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/metrics.md.")] = False,
 ) -> None:
     """List every metric: what its number means and what it may be compared with."""
-    from fewstep.evaluation import metric_cards
+    from fewstep.scores import cards
 
     if as_markdown:
-        print(metric_cards.as_markdown(), end="")
+        print(cards.as_markdown(), end="")
     else:
-        for line in metric_cards.as_lines():
+        for line in cards.as_lines():
             print(line)
 
 

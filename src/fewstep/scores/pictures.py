@@ -8,13 +8,13 @@ from PIL import Image, UnidentifiedImageError
 
 from fewstep.files import UnreadableError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """What is decoded, whatever a file is called; Pillow would also hand files of some formats to other programs."""
 MAX_PIXELS = 8192 * 8192
 """Of one picture: decoded and converted, half a gigabyte."""
 MAX_RATIO = 64
 """The longer side by the shorter: networks that scale the shorter side up make the longer one larger in proportion."""
-BACKGROUND = (255, 255, 255)
+_BACKGROUND = (255, 255, 255)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -38,7 +38,7 @@ def read_picture(path: Path) -> Image.Image:
         # Pillow reports what it makes of odd files as warnings, of large ones too
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as opened:
+            with Image.open(path, formats=_FORMATS) as opened:
                 _check(opened)
                 opened.load()
                 return _rgb(opened)
@@ -46,7 +46,7 @@ def read_picture(path: Path) -> Image.Image:
         raise
     except UnidentifiedImageError as error:
         is_empty = path.stat().st_size == 0
-        kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+        kinds = f"{', '.join(_FORMATS[:-1])} or {_FORMATS[-1]}"
         raise UnreadableError(
             "it is empty" if is_empty else f"it is no {kinds}, or damaged at its beginning"
         ) from error
@@ -89,6 +89,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
-    ground = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    ground = Image.new("RGBA", image.size, (*_BACKGROUND, 255))
     ground.alpha_composite(image.convert("RGBA"))
     return ground.convert("RGB")

@@ -22,12 +22,12 @@ BUILT_IN = {
     "geneval": f"{_METRICS}.geneval:GenEvalMetric",
     "judge": f"{_METRICS}.judge:JudgeMetric",
     "digits": f"{_METRICS}.digits:DigitsMetric",
-    "fid": f"{_METRICS}.fid:FidMetric",
-    "kid": f"{_METRICS}.kid:KidMetric",
-    "cmmd": f"{_METRICS}.cmmd:CmmdMetric",
-    "prdc": f"{_METRICS}.prdc_metric:PrdcMetric",
-    "vendi": f"{_METRICS}.vendi:VendiMetric",
-    "diversity": f"{_METRICS}.prompt_diversity:PromptDiversityMetric",
+    "fid": f"{_METRICS}.distances:FidMetric",
+    "kid": f"{_METRICS}.distances:KidMetric",
+    "cmmd": f"{_METRICS}.distances:CmmdMetric",
+    "prdc": f"{_METRICS}.distances:PrdcMetric",
+    "vendi": f"{_METRICS}.variety:VendiMetric",
+    "diversity": f"{_METRICS}.variety:PromptDiversityMetric",
 }
 
 

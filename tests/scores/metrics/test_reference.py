@@ -8,8 +8,8 @@ from torch import nn
 
 from fewstep.embedded.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
+from fewstep.scores.metrics.distances import FidMetric
 from fewstep.scores.metrics.feature_metric import ReferenceSettings
-from fewstep.scores.metrics.fid import FidMetric
 from fewstep.scores.metrics.reference import (
     Reference,
     ReferenceSource,

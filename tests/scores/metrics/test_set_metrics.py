@@ -11,11 +11,10 @@ from safetensors.torch import save_file
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, Picture, PromptItem
-from fewstep.scores.metrics.cmmd import mean_discrepancy
-from fewstep.scores.metrics.prompt_diversity import cosine_diversity
-from fewstep.scores.metrics.vendi import vendi_score
 from fewstep.scores.networks.extractors import CLIP
 from fewstep.scores.registry import create_metrics
+from fewstep.scores.statistics.diversity import cosine_diversity, vendi_score
+from fewstep.scores.statistics.kernel import mean_discrepancy
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.convert import convert
 from fewstep.scores.metric import Picture, PromptItem
+from fewstep.scores.metrics.distances import FidMetric
 from fewstep.scores.metrics.feature_metric import ReferenceSettings
-from fewstep.scores.metrics.fid import FidMetric
 from fewstep.scores.networks.inception import (
     INPUT_SIZE,
     Inception,

@@ -21,7 +21,7 @@ from fewstep.scores.checkpoints.source import Source, fetch_file, find_file, has
 CURE = "Get the checkpoint again"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 # what `convert` writes beside the weights
 RECORD_FILE = "fewstep-metric.json"
 
@@ -147,7 +147,7 @@ def build_network(
     # older files store counting tensors (0, 1, 2, ...)
     unknown = [name for name in info["unexpected_keys"] if not name.startswith(others)]
     wrong = [*info["missing_keys"], *(name for name in unknown if not name.endswith("position_ids"))]
-    refuse_wrong_keys(source, [*wrong, *(entry[0] for entry in info["mismatched_keys"])])
+    _refuse_wrong_keys(source, [*wrong, *(entry[0] for entry in info["mismatched_keys"])])
     built: nn.Module = network.eval().requires_grad_(False)
     return built
 
@@ -180,7 +180,7 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def refuse_wrong_keys(source: Source, wrong: Sequence[str]) -> None:
+def _refuse_wrong_keys(source: Source, wrong: Sequence[str]) -> None:
     """Raise a CheckpointError that names the first of the weights that do not fit."""
     if wrong:
         raise CheckpointError(
@@ -209,7 +209,7 @@ def _present_weights(source: Source, own: Sequence[str]) -> str | None:
         return local.name
     if local is not None:
         safe += _only(local, ".safetensors")
-        pickles += _only(local, *PICKLE_SUFFIXES)
+        pickles += _only(local, *_PICKLE_SUFFIXES)
     for names in (safe, pickles):
         for is_there in (has_file, is_present):
             for name in names:
@@ -225,7 +225,7 @@ def _only(folder: Path, *suffixes: str) -> list[str]:
 
 
 def _is_pickle(name: str) -> bool:
-    return name.removesuffix(".index.json").endswith(PICKLE_SUFFIXES)
+    return name.removesuffix(".index.json").endswith(_PICKLE_SUFFIXES)
 
 
 def _refuse_pickle(source: Source, name: str) -> None:

@@ -81,7 +81,7 @@ class _Rater(Network):
         from transformers import CLIPVisionModelWithProjection
 
         body = build_network(self._body, CLIPVisionModelWithProjection, self._vision_config(), others=NOT_VISION)
-        return RatingNetwork(body, linear_stack(self.checkpoint, self._head(), prefix="layers", num_layers=5))
+        return _RatingNetwork(body, linear_stack(self.checkpoint, self._head(), prefix="layers", num_layers=5))
 
     @property
     def _body(self) -> Source:
@@ -103,7 +103,7 @@ class _Rater(Network):
         return {match.group(1): value for name, value in outside.items() if (match := _HEAD.fullmatch(name))}
 
 
-class RatingNetwork(nn.Module):
+class _RatingNetwork(nn.Module):
     """CLIP's vision tower and five linear layers."""
 
     def __init__(self, body: Any, head: nn.Module) -> None:

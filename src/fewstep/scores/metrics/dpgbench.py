@@ -9,7 +9,7 @@ from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, P
 from fewstep.scores.metrics.dpg_questions import questions_of, share_fulfilled
 from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, VqaName
 
-PERCENT = 100.0
+_PERCENT = 100.0
 
 
 class DpgSettings(MetricSettings):
@@ -71,7 +71,7 @@ class DpgBenchMetric(Metric):
             answers = {question.id: text.lower() == "yes" for question, text in zip(questions, said, strict=True)}
             share = share_fulfilled(questions, answers)
             details = {str(question.id): text for question, text in zip(questions, said, strict=True)}
-            findings.append(Finding(PERCENT * share, {"answers": details}))
+            findings.append(Finding(_PERCENT * share, {"answers": details}))
         return findings
 
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
@@ -86,5 +86,5 @@ class DpgBenchMetric(Metric):
                 said = finding.details["answers"][str(question.id)]
                 groups.setdefault(question.group, []).append(said.lower() == "yes")
         for group in sorted(groups):
-            figures[f"dpgbench_{group}"] = PERCENT * sum(groups[group]) / len(groups[group])
+            figures[f"dpgbench_{group}"] = _PERCENT * sum(groups[group]) / len(groups[group])
         return figures

@@ -104,7 +104,12 @@ class ReferenceMetric(FeatureMetric):
     def identity(self) -> dict[str, str]:
         return {**super().identity(), "reference": self.reference.digest}
 
-    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+    def real(self, features: Tensor) -> Reference | Statistics:
+        """The reference, as wide as the ``features`` it is compared with.
+
+        Raises:
+            ConfigError: It was made with another extractor.
+        """
         reference = cached_reference(self.reference, self.extractor)
         width = len(reference.mean) if isinstance(reference, Statistics) else reference.features.shape[1]
         if width != features.shape[1]:
@@ -112,20 +117,15 @@ class ReferenceMetric(FeatureMetric):
                 f"The reference of {self.card.name} ({self.reference.path}) has features of {width} numbers, the "
                 f"extractor {self.extractor.card.name} gives {features.shape[1]}. Make the reference with the same one."
             )
-        return self.compare(reference, pictures, features)
+        return reference
 
-    @abstractmethod
-    def compare(
-        self, reference: Reference | Statistics, pictures: Sequence[Picture], features: Tensor
-    ) -> dict[str, float]:
-        """The figures of the report."""
-
-    def all_features(self, reference: Reference | Statistics) -> Reference:
-        """The reference with a row per picture.
+    def every_real(self, features: Tensor) -> Reference:
+        """The same with a row per picture.
 
         Raises:
             ConfigError: It has only a mean and a covariance.
         """
+        reference = self.real(features)
         if isinstance(reference, Statistics):
             raise ConfigError(
                 f"{self.card.name} needs the features of every real picture, and {self.reference.path} holds only "

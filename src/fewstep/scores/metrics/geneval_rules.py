@@ -12,9 +12,9 @@ from fewstep.scores.networks.colour_check import COLOURS
 from fewstep.scores.networks.detector import CLASSES, Detection
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-POSITION_THRESHOLD = 0.1
-MAX_OBJECTS = 16
-CONFIDENCE, COUNTING_CONFIDENCE = 0.3, 0.9
+_POSITION_THRESHOLD = 0.1
+_MAX_OBJECTS = 16
+_CONFIDENCE, _COUNTING_CONFIDENCE = 0.3, 0.9
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Verdict:
     reasons: tuple[str, ...] = ()
 
 
-ColoursOf = Callable[[str, Sequence[Detection]], list[str]]
+_ColoursOf = Callable[[str, Sequence[Detection]], list[str]]
 """Tells the colour of each of some objects of one class."""
 
 
@@ -34,16 +34,16 @@ def confident(detections: Sequence[Detection], *, tag: str) -> dict[str, list[De
 
     Counting asks for more confidence, because every false object spoils the count.
     """
-    threshold = COUNTING_CONFIDENCE if tag == "counting" else CONFIDENCE
+    threshold = _COUNTING_CONFIDENCE if tag == "counting" else _CONFIDENCE
     found: dict[str, list[Detection]] = {}
     for detection in sorted(detections, key=lambda one: -one.score):
         same = found.setdefault(CLASSES[detection.label], [])
-        if detection.score > threshold and len(same) < MAX_OBJECTS:
+        if detection.score > threshold and len(same) < _MAX_OBJECTS:
             same.append(detection)
     return {name: same for name, same in found.items() if same}
 
 
-def judge(facts: Mapping[str, Any], objects: Mapping[str, Sequence[Detection]], colours_of: ColoursOf) -> Verdict:
+def judge(facts: Mapping[str, Any], objects: Mapping[str, Sequence[Detection]], colours_of: _ColoursOf) -> Verdict:
     """Compare the objects of a picture with what its prompt asks for.
 
     Args:
@@ -69,7 +69,7 @@ def _what_is_wrong(
     wanted: Mapping[str, Any],
     found: Sequence[Detection],
     matched: Sequence[Sequence[Detection] | None],
-    colours_of: ColoursOf,
+    colours_of: _ColoursOf,
 ) -> list[str]:
     name, count = wanted["class"], wanted["count"]
     if len(found) < count:
@@ -100,7 +100,7 @@ def relations(a: Sequence[float], b: Sequence[float]) -> set[str]:
     one, other = (torch.tensor(box, dtype=torch.float64).view(2, 2) for box in (a, b))
     offset = one.mean(0) - other.mean(0)
     sizes = (one[1] - one[0]).abs() + (other[1] - other[0]).abs()
-    short = (offset.abs() - POSITION_THRESHOLD * sizes).clamp(min=0) * offset.sign()
+    short = (offset.abs() - _POSITION_THRESHOLD * sizes).clamp(min=0) * offset.sign()
     if bool((short.abs() < 1e-3).all()):
         return set()
     x, y = (short / offset.norm()).tolist()

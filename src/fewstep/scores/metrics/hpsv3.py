@@ -20,7 +20,7 @@ from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
 
 # every picture is scaled to this many pixels, in multiples of two patches: 448 x 448 for a square
-NUM_PIXELS = 256 * 28 * 28
+_NUM_PIXELS = 256 * 28 * 28
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -82,7 +82,7 @@ class Hpsv3(Metric):
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
         prepare = Qwen2VLImageProcessorPil(
-            size={"shortest_edge": NUM_PIXELS, "longest_edge": NUM_PIXELS}, **network.patch_layout
+            size={"shortest_edge": _NUM_PIXELS, "longest_edge": _NUM_PIXELS}, **network.patch_layout
         )
         parts: list[Any] = []
         for picture, image in zip(pictures, images, strict=True):
@@ -120,10 +120,10 @@ class _Rater(Network):
     def build(self) -> nn.Module:
         stored = self.read()
         self.prompts = _prompts(stored, self.checkpoint)
-        return RatingNetwork(self.checkpoint, stored.config, stored.tensors, self._dtype)
+        return _RatingNetwork(self.checkpoint, stored.config, stored.tensors, self._dtype)
 
 
-class RatingNetwork(nn.Module):
+class _RatingNetwork(nn.Module):
     """Qwen2-VL without its language head, and the three linear layers that rate."""
 
     def __init__(

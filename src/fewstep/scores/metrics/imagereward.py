@@ -102,10 +102,10 @@ class _Blip(Network):
         stored = self.read()
         assert stored.tokenizer is not None
         self.prompts = PromptRows(stored.tokenizer, MAX_TOKENS)
-        return RewardNetwork(self.checkpoint, stored.config, stored.tensors)
+        return _RewardNetwork(self.checkpoint, stored.config, stored.tensors)
 
 
-class RewardNetwork(nn.Module):
+class _RewardNetwork(nn.Module):
     """BLIP's vision tower, its text tower with cross-attention to the picture, and five linear layers."""
 
     def __init__(self, source: Source, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -25,9 +25,9 @@ INSTRUCTION = (
     "that reads: Rating: N"
 )
 _RATING = re.compile(r"rating\W*(\d+(?:\.\d+)?)", re.IGNORECASE)
-MAX_RATING = 10.0
-MAX_PAUSE = 600.0
-MAX_INSTRUCTION = 2**14
+_MAX_RATING = 10.0
+_MAX_PAUSE = 600.0
+_MAX_INSTRUCTION = 2**14
 MAX_ANSWER = 2**20
 """Bytes of an answer; more is not read."""
 
@@ -39,7 +39,7 @@ class JudgeSettings(MetricSettings):
     model: Name | None = Field(default=None, description="the endpoint's name of the model")
     instruction: str = Field(
         default=INSTRUCTION,
-        max_length=MAX_INSTRUCTION,
+        max_length=_MAX_INSTRUCTION,
         description="what the model is told; must ask for 'Rating: N'",
     )
     key_variable: Name | None = Field(default=None, description="environment variable that holds the key, if any")
@@ -48,7 +48,7 @@ class JudgeSettings(MetricSettings):
     pause_seconds: float = Field(
         default=2.0,
         ge=0,
-        le=MAX_PAUSE,
+        le=_MAX_PAUSE,
         description="wait before the second try; doubles every time, up to ten minutes",
     )
 
@@ -105,7 +105,7 @@ class JudgeMetric(Metric):
         problem = ""
         for number in range(self.settings.tries):
             if number:
-                time.sleep(min(self.settings.pause_seconds * 2 ** (number - 1), MAX_PAUSE))
+                time.sleep(min(self.settings.pause_seconds * 2 ** (number - 1), _MAX_PAUSE))
             try:
                 said = self._answer(body)
             except (OSError, ValueError, HTTPException) as error:
@@ -156,4 +156,4 @@ def rating(answer: str) -> float | None:
     """The last rating of an answer, or None when it has none between 0 and 10."""
     found = _RATING.findall(answer)
     value = float(found[-1]) if found else None
-    return value if value is not None and value <= MAX_RATING else None
+    return value if value is not None and value <= _MAX_RATING else None

@@ -14,7 +14,7 @@ from pydantic import Field
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 
-MODELS = "PP-OCRv6 small"
+_MODELS = "PP-OCRv6 small"
 # straight quotes, or a pair of typographic ones
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
 
@@ -64,7 +64,7 @@ class OcrMetric(Metric):
             )
 
     def identity(self) -> dict[str, str]:
-        return {"models": MODELS, **{package: version(package) for package in ("rapidocr", "onnxruntime")}}
+        return {"models": _MODELS, **{package: version(package) for package in ("rapidocr", "onnxruntime")}}
 
     def load(self, device: torch.device) -> None:
         from rapidocr import RapidOCR

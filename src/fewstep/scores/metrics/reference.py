@@ -18,8 +18,7 @@ from fewstep.files import whole_file
 from fewstep.scores.networks.extractors import Extractor
 from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
 
-FILE_SUFFIXES = (".safetensors", ".npz")
-SHIPPED = "the demo's real digits"
+_FILE_SUFFIXES = (".safetensors", ".npz")
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,9 @@ class ReferenceSource:
                 )
         elif not self.path.is_file():
             raise ConfigError(f"{self.metric}.reference is {self.path}, which does not exist. {_remedy(self.metric)}")
-        elif self.path.suffix not in FILE_SUFFIXES:
+        elif self.path.suffix not in _FILE_SUFFIXES:
             raise ConfigError(
-                f"{self.metric}.reference is {self.path}; a reference file is one of {', '.join(FILE_SUFFIXES)}, "
+                f"{self.metric}.reference is {self.path}; a reference file is one of {', '.join(_FILE_SUFFIXES)}, "
                 f"with features, or with mean and covariance."
             )
 

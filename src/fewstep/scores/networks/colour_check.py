@@ -12,8 +12,8 @@ from fewstep.scores.networks.detector import Detection
 from fewstep.scores.networks.preprocessing import cropped_square
 
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-BACKGROUND = (153, 153, 153)
-PHRASES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
+_BACKGROUND = (153, 153, 153)
+_PHRASES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
 
 
 class ColourCheck(Clip):
@@ -38,14 +38,14 @@ class ColourCheck(Clip):
     def _colour_directions(self, name: str) -> Tensor:
         """One direction per colour: the mean of its phrases' vectors, of length 1 again."""
         if name not in self._directions:
-            read = self.of_texts([phrase.format(colour=colour, name=name) for colour in COLOURS for phrase in PHRASES])
-            self._directions[name] = normalize(read.reshape(len(COLOURS), len(PHRASES), -1).mean(1), dim=-1)
+            read = self.of_texts([phrase.format(colour=colour, name=name) for colour in COLOURS for phrase in _PHRASES])
+            self._directions[name] = normalize(read.reshape(len(COLOURS), len(_PHRASES), -1).mean(1), dim=-1)
         return self._directions[name]
 
 
 def crop_on_grey(image: Image.Image, one: Detection) -> Image.Image:
     """The object's box, with everything that is not the object in grey."""
     mask = Image.fromarray(one.mask.numpy().astype(np.uint8) * 255)
-    grey = Image.new("RGB", image.size, BACKGROUND)
+    grey = Image.new("RGB", image.size, _BACKGROUND)
     left, top, right, bottom = (round(edge) for edge in one.box)
     return Image.composite(image, grey, mask).crop((left, top, right, bottom))

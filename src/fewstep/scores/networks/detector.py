@@ -13,8 +13,8 @@ from fewstep.scores.checkpoints.reading import build_network
 from fewstep.scores.networks.extractors import IMAGENET_MEAN, IMAGENET_STD
 from fewstep.scores.networks.network import Network
 
-MAX_INSTANCES = 100
-SHORTER_SIDE, LONGER_SIDE, MULTIPLE = 800, 1333, 32
+_MAX_INSTANCES = 100
+_SHORTER_SIDE, _LONGER_SIDE, _MULTIPLE = 800, 1333, 32
 
 
 # the 80 classes of COCO in its order; three have other names in the prompts than in COCO
@@ -84,7 +84,7 @@ class Detector(Network):
 
 def resized(image: Image.Image) -> Tensor:
     """Shorter side to 800 pixels unless the longer one passed 1333; ImageNet's mean and deviation."""
-    scale = min(SHORTER_SIDE / min(image.size), LONGER_SIDE / max(image.size))
+    scale = min(_SHORTER_SIDE / min(image.size), _LONGER_SIDE / max(image.size))
     width, height = (int(side * scale + 0.5) for side in image.size)
     pixels = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR))).float() / 255
     return ((pixels - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
@@ -93,7 +93,7 @@ def resized(image: Image.Image) -> Tensor:
 def padded(pixels: Tensor) -> Tensor:
     """Zeros on the right and below, up to multiples of 32, as the network was trained."""
     rows, columns = pixels.shape[1:]
-    return functional.pad(pixels, (0, -columns % MULTIPLE, 0, -rows % MULTIPLE))
+    return functional.pad(pixels, (0, -columns % _MULTIPLE, 0, -rows % _MULTIPLE))
 
 
 def instances(class_logits: Tensor, mask_logits: Tensor) -> list[Detection]:
@@ -108,7 +108,7 @@ def instances(class_logits: Tensor, mask_logits: Tensor) -> list[Detection]:
     """
     probabilities = class_logits.softmax(-1)[:, :-1]
     num_classes = probabilities.shape[1]
-    scores, places = probabilities.flatten().topk(min(MAX_INSTANCES, probabilities.numel()))
+    scores, places = probabilities.flatten().topk(min(_MAX_INSTANCES, probabilities.numel()))
     found = []
     for score, place in zip(scores.tolist(), places.tolist(), strict=True):
         query, label = divmod(place, num_classes)

@@ -20,7 +20,7 @@ from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 
 ExtractorName = Literal["inception", "inception-torch", "inception-tf1", "clip", "dinov2", "digits"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-DINOV2_SIZE = 224
+_DINOV2_SIZE = 224
 # what the names of a CLIP's weights begin with beside its vision tower
 NOT_VISION = ("text_model.", "text_projection.", "logit_scale", "layers.")
 
@@ -48,12 +48,12 @@ INCEPTION = ExtractorCard(
     preprocessing="bicubic with antialiasing to 299x299 in floating point (clean-fid), (x - 128) / 128",
     licence="Apache-2.0 (the TensorFlow model of 2015-12-05)",
 )
-INCEPTION_TORCH = replace(
+_INCEPTION_TORCH = replace(
     INCEPTION,
     name="inception-torch",
     preprocessing="bilinear without antialiasing to 299x299 (pytorch-fid), to [-1, 1]",
 )
-INCEPTION_TF1 = replace(
+_INCEPTION_TF1 = replace(
     INCEPTION,
     name="inception-tf1",
     preprocessing="bilinear at pixel corners to 299x299 (TensorFlow 1, torch-fidelity), (x - 128) / 128",
@@ -70,7 +70,7 @@ CLIP = ExtractorCard(
 DINOV2 = ExtractorCard(
     name="dinov2",
     source="facebook/dinov2-large",
-    preprocessing=f"bicubic to {DINOV2_SIZE}x{DINOV2_SIZE}, no crop; ImageNet's mean and deviation",
+    preprocessing=f"bicubic to {_DINOV2_SIZE}x{_DINOV2_SIZE}, no crop; ImageNet's mean and deviation",
     licence="Apache-2.0",
 )
 DIGITS = ExtractorCard(
@@ -120,7 +120,7 @@ class Extractor(Network):
         return self.embed(torch.stack(prepared).to(self.device)).float().cpu()
 
 
-class InceptionExtractor(Extractor):
+class _InceptionExtractor(Extractor):
     """The Inception network of FID; its card says with whose resize."""
 
     weights = (
@@ -160,13 +160,13 @@ class ClipExtractor(Extractor):
 
     def prepare(self, image: Image.Image) -> Tensor:
         # cut first, then resized: the other order of CLIP's own processor filters across the cut
-        return squashed(central_square(image), self.network.config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
+        return squashed(_central_square(image), self.network.config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
 
     def embed(self, batch: Tensor) -> Tensor:
         return nn.functional.normalize(self.network(pixel_values=batch).image_embeds, dim=-1)
 
 
-class Dinov2Extractor(Extractor):
+class _Dinov2Extractor(Extractor):
     """DINOv2's class token after the last normalisation."""
 
     def build(self) -> nn.Module:
@@ -175,7 +175,7 @@ class Dinov2Extractor(Extractor):
         return build_network(self.checkpoint, Dinov2Model, Dinov2Config.from_dict(self.config()))
 
     def prepare(self, image: Image.Image) -> Tensor:
-        return squashed(image, DINOV2_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return squashed(image, _DINOV2_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
 
     def embed(self, batch: Tensor) -> Tensor:
         features: Tensor = self.network(pixel_values=batch).pooler_output
@@ -213,14 +213,14 @@ class DigitsExtractor(Extractor):
         return features
 
 
-EXTRACTORS: dict[str, tuple[type[Extractor], ExtractorCard]] = {
+_EXTRACTORS: dict[str, tuple[type[Extractor], ExtractorCard]] = {
     card.name: (extractor, card)
     for extractor, card in (
-        (InceptionExtractor, INCEPTION),
-        (InceptionExtractor, INCEPTION_TORCH),
-        (InceptionExtractor, INCEPTION_TF1),
+        (_InceptionExtractor, INCEPTION),
+        (_InceptionExtractor, _INCEPTION_TORCH),
+        (_InceptionExtractor, _INCEPTION_TF1),
         (ClipExtractor, CLIP),
-        (Dinov2Extractor, DINOV2),
+        (_Dinov2Extractor, DINOV2),
         (DigitsExtractor, DIGITS),
     )
 }
@@ -241,7 +241,7 @@ def create_extractor(
     Raises:
         ConfigError: A checkpoint is given for the extractor inside the package.
     """
-    kind, card = EXTRACTORS[name]
+    kind, card = _EXTRACTORS[name]
     chosen = source or card.source
     if card.source is None:
         if source is not None:
@@ -275,7 +275,7 @@ def vision_config(config: Mapping[str, Any]) -> Any:
     return whole.vision_config
 
 
-def central_square(image: Image.Image) -> Image.Image:
+def _central_square(image: Image.Image) -> Image.Image:
     """The largest square in the middle of a picture; half a pixel is settled downwards."""
     width, height = image.size
     side = min(width, height)

@@ -17,8 +17,8 @@ from torch.nn import functional
 from fewstep.errors import CheckpointError
 
 INPUT_SIZE = 299
-NUM_FEATURES = 2048
-NUM_CLASSES = 1008
+_NUM_FEATURES = 2048
+_NUM_CLASSES = 1008
 
 
 class Pool(Enum):
@@ -49,8 +49,8 @@ class Branch:
     pool: Pool = Pool.NONE
 
 
-class Convolution(nn.Module):
-    """Convolution without bias, batch normalisation, rectifier."""
+class _Convolution(nn.Module):
+    """_Convolution without bias, batch normalisation, rectifier."""
 
     def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, stride: int = 1, pad: bool = True):
         super().__init__()
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
     def _add(self, inputs: int, layer: Layer) -> None:
         halves = layer.stride > 1
-        module = Convolution(inputs, layer.channels, layer.kernel, stride=layer.stride, pad=not halves)
+        module = _Convolution(inputs, layer.channels, layer.kernel, stride=layer.stride, pad=not halves)
         self.add_module(layer.name, module)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -186,17 +186,17 @@ class Inception(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = Convolution(3, 32, (3, 3), stride=2, pad=False)
-        self.Conv2d_2a_3x3 = Convolution(32, 32, (3, 3), pad=False)
-        self.Conv2d_2b_3x3 = Convolution(32, 64, (3, 3))
-        self.Conv2d_3b_1x1 = Convolution(64, 80, (1, 1))
-        self.Conv2d_4a_3x3 = Convolution(80, 192, (3, 3), pad=False)
+        self.Conv2d_1a_3x3 = _Convolution(3, 32, (3, 3), stride=2, pad=False)
+        self.Conv2d_2a_3x3 = _Convolution(32, 32, (3, 3), pad=False)
+        self.Conv2d_2b_3x3 = _Convolution(32, 64, (3, 3))
+        self.Conv2d_3b_1x1 = _Convolution(64, 80, (1, 1))
+        self.Conv2d_4a_3x3 = _Convolution(80, 192, (3, 3), pad=False)
         channels = 192
         for name, branches in BLOCKS.items():
             block = Block(channels, branches)
             self.add_module(name, block)
             channels = block.channels
-        self.fc = nn.Linear(NUM_FEATURES, NUM_CLASSES)
+        self.fc = nn.Linear(_NUM_FEATURES, _NUM_CLASSES)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 Pixels = Float[Tensor, "3 h w"]
-FloatFilter = Literal["bilinear", "bicubic"]
+_FloatFilter = Literal["bilinear", "bicubic"]
 # how half a pixel is settled when a crop cannot be centred: the processors round down, torchvision to even
-Centring = Literal["down", "even"]
+_Centring = Literal["down", "even"]
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -33,13 +33,13 @@ def normalised(pixels: Pixels) -> Pixels:
     return (pixels - mean) / std
 
 
-def cropped_square(image: Image.Image, size: int, *, centring: Centring) -> Pixels:
+def cropped_square(image: Image.Image, size: int, *, centring: _Centring) -> Pixels:
     """Resize the shorter side to ``size`` with Pillow's bicubic filter and cut out the central square."""
     width, height = _shorter_side_to(size, *image.size)
     return _centre(unit_pixels(image.resize((width, height), Image.Resampling.BICUBIC)), size, centring)
 
 
-def cropped_square_of_floats(image: Image.Image, size: int, *, mode: FloatFilter, centring: Centring) -> Pixels:
+def cropped_square_of_floats(image: Image.Image, size: int, *, mode: _FloatFilter, centring: _Centring) -> Pixels:
     """The same on float pixels, with an antialiased filter."""
     width, height = _shorter_side_to(size, *image.size)
     return _centre(_resized(unit_pixels(image), height, width, mode), size, centring)
@@ -63,12 +63,12 @@ def _shorter_side_to(size: int, width: int, height: int) -> tuple[int, int]:
     return int(size * width / height), size
 
 
-def _centre(pixels: Pixels, size: int, centring: Centring) -> Pixels:
+def _centre(pixels: Pixels, size: int, centring: _Centring) -> Pixels:
     top, left = ((side - size) // 2 if centring == "down" else round((side - size) / 2) for side in (pixels.shape[1:]))
     return pixels[:, top : top + size, left : left + size]
 
 
-def _resized(pixels: Pixels, height: int, width: int, mode: FloatFilter) -> Pixels:
+def _resized(pixels: Pixels, height: int, width: int, mode: _FloatFilter) -> Pixels:
     if pixels.shape[1:] == (height, width):
         return pixels
     return interpolate(pixels[None], (height, width), mode=mode, antialias=True, align_corners=False)[0]

@@ -17,7 +17,7 @@ from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 
 VqaName = Literal["qwen-vl", "blip-vqa"]
 # 4 to 1280 picture tokens of 28 x 28 pixels
-MIN_PIXELS, MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
+_MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 
 
 class Vqa(Network):
@@ -86,7 +86,7 @@ class QwenVqa(Vqa):
             patch_size=vision.patch_size,
             merge_size=vision.spatial_merge_size,
             temporal_patch_size=vision.temporal_patch_size,
-            size={"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+            size={"shortest_edge": _MIN_PIXELS, "longest_edge": _MAX_PIXELS},
         )
         read = processor(images=[image], return_tensors="pt")
         return read["pixel_values"].to(self.device), read["image_grid_thw"].to(self.device)

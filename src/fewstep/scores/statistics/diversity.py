@@ -1,4 +1,4 @@
-"""What a model does where the prompt leaves a choice: spread within a prompt, and the histogram of the choices."""
+"""What a model does where the prompt leaves a choice: how far its pictures differ, and how often it chooses what."""
 
 import torch
 from jaxtyping import Float, Int
@@ -39,3 +39,40 @@ def histogram(choices: Int[Tensor, "n"], *, num_choices: int) -> Float[Tensor, "
 def total_variation(a: Float[Tensor, "c"], b: Float[Tensor, "c"]) -> float:
     """Half the summed difference of two histograms: the share of pictures that would have to change."""
     return float((a.double() - b.double()).abs().sum() / 2)
+
+
+def cosine_diversity(features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"]) -> float:
+    """Mean over prompts of the mean cosine distance of two pictures of one prompt.
+
+    Every prompt has at least two pictures.
+
+    Raises:
+        ConfigError: A picture's features are all zero.
+    """
+    norms = features.double().norm(dim=1, keepdim=True)
+    if not bool((norms > 0).all()):
+        raise ConfigError("diversity compares directions of features, and a picture's features are all zero.")
+    directions = features.double() / norms
+    means = []
+    for prompt in torch.unique(prompts):
+        members = directions[prompts == prompt]
+        upper = torch.triu_indices(len(members), len(members), offset=1)
+        means.append(1 - (members @ members.mT)[upper[0], upper[1]].mean())
+    return float(torch.stack(means).mean())
+
+
+def vendi_score(features: Tensor) -> float:
+    """The exponential of the entropy of the similarity matrix's spectrum.
+
+    Raises:
+        ConfigError: A picture has no features but zeros, whose direction is not defined.
+    """
+    rows = features.double()
+    norms = rows.norm(dim=1)
+    if not bool((norms > 0).all()):
+        raise ConfigError("vendi compares directions of features, and a picture's features are all zero.")
+    rows = rows / norms[:, None]
+    # the spectrum of n x n similarities is that of the d x d second moments, whichever is smaller
+    gram = rows @ rows.mT if len(rows) <= rows.shape[1] else rows.mT @ rows
+    spectrum = torch.linalg.eigvalsh(gram / len(rows)).clamp(min=0)
+    return float(torch.special.entr(spectrum).sum().exp())

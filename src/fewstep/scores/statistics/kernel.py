@@ -1,4 +1,4 @@
-"""Kernel distance: the squared maximum mean discrepancy under a cubic kernel."""
+"""Squared maximum mean discrepancies: the kernel distance, under a cubic kernel, and CMMD's, under a Gaussian one."""
 
 import torch
 from jaxtyping import Float, Int
@@ -7,13 +7,16 @@ from torch import Tensor
 from fewstep.errors import ConfigError
 from fewstep.scores.statistics.features import Features, checked_pair
 
+_CMMD_WIDTH = 10.0
+_SCALE = 1000.0
 
-def polynomial_kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+
+def _polynomial_kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Similarity ``(a . b / d + 1)^3`` of every pair of rows."""
     return (a @ b.mT / a.shape[1] + 1) ** 3
 
 
-def mean_over_pairs(kernel: Float[Tensor, "n n"], strata: Int[Tensor, "n"]) -> Tensor:
+def _mean_over_pairs(kernel: Float[Tensor, "n n"], strata: Int[Tensor, "n"]) -> Tensor:
     """Expected similarity of two independent pictures of one law, from all pairs of different pictures.
 
     With strata it is the law whose strata have the shares found here: pairs within a stratum (without the picture
@@ -55,9 +58,9 @@ def kernel_distance(
         ConfigError: Fewer than two pictures in all or in a stratum, values that are not finite, or different widths.
     """
     real, generated = checked_pair(real, generated, at_least=2)
-    among_real = mean_over_pairs(polynomial_kernel(real, real), _checked(real_strata, real))
-    among_generated = mean_over_pairs(polynomial_kernel(generated, generated), _checked(generated_strata, generated))
-    return 1000 * float(among_real + among_generated - 2 * polynomial_kernel(real, generated).mean())
+    among_real = _mean_over_pairs(_polynomial_kernel(real, real), _checked(real_strata, real))
+    among_generated = _mean_over_pairs(_polynomial_kernel(generated, generated), _checked(generated_strata, generated))
+    return _SCALE * float(among_real + among_generated - 2 * _polynomial_kernel(real, generated).mean())
 
 
 def _checked(strata: Int[Tensor, "n"] | None, features: Float[Tensor, "n d"]) -> Int[Tensor, "n"]:
@@ -67,3 +70,21 @@ def _checked(strata: Int[Tensor, "n"] | None, features: Float[Tensor, "n d"]) ->
     if smallest < 2:
         raise ConfigError("A prompt has a single picture; the kernel distance by prompts needs at least two of each.")
     return strata
+
+
+def mean_discrepancy(real: Features, generated: Features) -> float:
+    """Squared maximum mean discrepancy under a Gaussian kernel of width 10, times 1000.
+
+    The biased estimate of the paper: pairs of a picture with itself count.
+
+    Raises:
+        ConfigError: A set is empty, not finite, or the two have different widths.
+    """
+    real, generated = checked_pair(real, generated, at_least=1)
+    value = _mean_kernel(real, real) + _mean_kernel(generated, generated) - 2 * _mean_kernel(real, generated)
+    return _SCALE * float(value)
+
+
+def _mean_kernel(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Tensor:
+    squared = a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.mT
+    return torch.exp(squared.clamp(min=0) / (-2 * _CMMD_WIDTH**2)).mean()

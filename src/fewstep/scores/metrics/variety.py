@@ -1,9 +1,8 @@
-"""How different the pictures of one prompt are."""
+"""Metrics of how different the pictures of a set are from each other: vendi, diversity."""
 
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -11,12 +10,38 @@ from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import FeatureMetric, FeatureSettings, prompt_numbers
 from fewstep.scores.networks.extractors import DINOV2, ExtractorName
+from fewstep.scores.statistics.diversity import cosine_diversity, vendi_score
 
 
-class DiversitySettings(FeatureSettings):
+class VarietySettings(FeatureSettings):
     """The extractor that is recommended today."""
 
     extractor: ExtractorName = Field(default="dinov2", description="what turns a picture into features")
+
+
+class VendiMetric(FeatureMetric):
+    """Vendi score (Friedman and Dieng 2023) of all pictures, and of the pictures of one prompt on the mean."""
+
+    card = MetricCard(
+        name="vendi",
+        title="Vendi score: effective number of different pictures",
+        formula="exp(-sum_i l_i log l_i) with l the eigenvalues of K / n, K the cosine similarities of the features",
+        scale="1 (all equal) to the number of pictures; vendi_per_prompt to the number of pictures of a prompt",
+        higher_is_better=True,
+        preprocessing=DINOV2.preprocessing,
+        licence=DINOV2.licence,
+        comparable="only with the same features and number of pictures; papers use Inception or AlexNet",
+        source=DINOV2.source,
+    )
+    settings_class = VarietySettings
+
+    def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
+        figures = {self.card.name: vendi_score(features)}
+        prompts = prompt_numbers(pictures)
+        if int(torch.bincount(prompts).min()) >= 2:
+            scores = [vendi_score(features[prompts == number]) for number in torch.unique(prompts)]
+            figures["vendi_per_prompt"] = sum(scores) / len(scores)
+        return figures
 
 
 class PromptDiversityMetric(FeatureMetric):
@@ -33,7 +58,7 @@ class PromptDiversityMetric(FeatureMetric):
         comparable="only with the same features and prompts; it takes the place of intra-LPIPS and has other units",
         source=DINOV2.source,
     )
-    settings_class = DiversitySettings
+    settings_class = VarietySettings
     min_seeds = 2
 
     def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
@@ -44,23 +69,3 @@ class PromptDiversityMetric(FeatureMetric):
                 "Draw every prompt with at least two seeds (--seeds 2)."
             )
         return {self.card.name: cosine_diversity(features, prompts)}
-
-
-def cosine_diversity(features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"]) -> float:
-    """Mean over prompts of the mean cosine distance of two pictures of one prompt.
-
-    Every prompt has at least two pictures.
-
-    Raises:
-        ConfigError: A picture's features are all zero.
-    """
-    norms = features.double().norm(dim=1, keepdim=True)
-    if not bool((norms > 0).all()):
-        raise ConfigError("diversity compares directions of features, and a picture's features are all zero.")
-    directions = features.double() / norms
-    means = []
-    for prompt in torch.unique(prompts):
-        members = directions[prompts == prompt]
-        upper = torch.triu_indices(len(members), len(members), offset=1)
-        means.append(1 - (members @ members.mT)[upper[0], upper[1]].mean())
-    return float(torch.stack(means).mean())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.evaluation.metric_cards import as_markdown
+from fewstep.scores.cards import as_markdown
 from fewstep.scores.registry import BUILT_IN, metric_class
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
