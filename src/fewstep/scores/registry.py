@@ -12,9 +12,9 @@ from fewstep.scores.metric import Metric, PromptItem
 _METRICS = "fewstep.scores.metrics"
 BUILT_IN = {
     "imagereward": f"{_METRICS}.imagereward:ImageReward",
-    "clipscore": f"{_METRICS}.clipscore:ClipScore",
-    "pickscore": f"{_METRICS}.pickscore:PickScore",
-    "hpsv2": f"{_METRICS}.hpsv2:Hpsv2",
+    "clipscore": f"{_METRICS}.clip:ClipScore",
+    "pickscore": f"{_METRICS}.clip:PickScore",
+    "hpsv2": f"{_METRICS}.clip:Hpsv2",
     "hpsv3": f"{_METRICS}.hpsv3:Hpsv3",
     "aesthetic": f"{_METRICS}.aesthetic:Aesthetic",
     "ocr": f"{_METRICS}.ocr:OcrMetric",

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricError, Picture, PromptItem
-from fewstep.scores.metrics.clipscore import ClipScore, ClipScoreSettings
+from fewstep.scores.metrics.clip import ClipScore, ClipScoreSettings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import END, LENGTH, SIZE, START, write_clip
 from tests.scores.tiny_pictures import pattern, scores_of, write_pictures

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.open_clip_names import to_transformers
-from fewstep.scores.metrics.hpsv2 import Hpsv2, Hpsv2Settings
+from fewstep.scores.metrics.clip import Hpsv2, Hpsv2Settings
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import SIZE, TOKENIZER, OpenClip, clip_config
 from tests.scores.tiny_pictures import scores_of, write_pictures

@@ -7,7 +7,7 @@ import torch
 from transformers import CLIPImageProcessorPil
 
 from fewstep.errors import ConfigError
-from fewstep.scores.metrics.pickscore import PickScore, PickScoreSettings
+from fewstep.scores.metrics.clip import PickScore, PickScoreSettings
 from tests.scores.tiny_clip import SIZE, write_clip
 from tests.scores.tiny_pictures import scores_of, write_pictures
 
