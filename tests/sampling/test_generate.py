@@ -39,6 +39,16 @@ def test_same_prompt_and_seed_give_the_same_picture_in_any_company(generator: Te
     torch.testing.assert_close(generator.latents(PROMPTS, [1, 2, 3], steps=2)[2:], alone, rtol=1e-5, atol=1e-5)
 
 
+def test_an_expected_prompt_is_embedded_alike_whoever_is_drawn_beside_it(folder: Path) -> None:
+    drawer = load_generator(folder, "cpu")
+    drawer.expect([f"{number} red cats" for number in range(40)])
+    whole = drawer.conditioning(["3 red cats", "35 red cats", "a dog"])
+    for position, prompt in enumerate(("3 red cats", "35 red cats")):
+        alone = drawer.conditioning([prompt])
+        # one chunk of prompts, embedded again: bits are those of one shape of call
+        assert all(torch.equal(alone.tensors[name][0], whole.tensors[name][position]) for name in whole.tensors)
+
+
 def test_seeds_give_different_pictures(generator: TextToImage) -> None:
     first, _, other = generator.latents(PROMPTS, [1, 2, 3], steps=2)
     assert (first - other).abs().max() > 0.1

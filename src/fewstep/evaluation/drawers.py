@@ -106,14 +106,14 @@ def open_drawer(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pro
     """Load a model's weights.
 
     Args:
-        prompts: All that will be drawn: those that are too long are counted once, not in every batch.
+        prompts: All of the plan, whichever are left to be drawn: each is embedded once, among the same neighbours.
     """
     sampling = entry.sampling
     if sampling.sampler == "own":
         generator = load_generator(spec.model, device, dtype=DTYPES[sampling.dtype])
         size = {"height": sampling.height, "width": sampling.width}
         generator.adapter.config = generator.adapter.config.model_copy(update=size)
-        generator.warn_of_cut(prompts)
+        generator.expect(prompts)
         return OwnDrawer(sampling, generator)
     pipeline = load_stock(
         open_checkpoint(spec.model), dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale

@@ -106,8 +106,7 @@ def _generate_model(
     total, left = sum(map(len, units)), sum(map(len, missing))
     calls = 0.0
     if missing:
-        texts = [request.item.text for unit in missing for request in unit]
-        drawer = open_drawer(spec, entry, device, prompts=texts)
+        drawer = open_drawer(spec, entry, device, prompts=[item.text for item in plan.prompts.items])
         with progress_bar(console, f"Drawing {entry.name}", total, done=total - left) as advance:
             calls = _draw_all(drawer, missing, own_steps=entry.sampling.steps, advance=advance)
         del drawer

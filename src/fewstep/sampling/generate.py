@@ -25,6 +25,9 @@ from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
 from fewstep.sampling.sampler import require_levels, sample_latents, teacher_sigmas, velocity_field
 
+EMBEDDED_AT_ONCE = 32
+"""Prompts per call of the text encoders."""
+
 
 class TextToImage:
     """A backbone with its weights, ready to draw.
@@ -51,6 +54,8 @@ class TextToImage:
         self.facts = facts
         self.device = torch.device(device)
         self._warned: set[str] = set()
+        self._expected: dict[str, tuple[str, ...]] = {}
+        self._embedded: dict[tuple[str, ...], Conditioning] = {}
 
     @property
     def vae(self) -> nn.Module:
@@ -75,6 +80,18 @@ class TextToImage:
 
         return float(inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default)
 
+    def expect(self, prompts: Sequence[str]) -> None:
+        """Prompts that will be drawn: those too long are counted in one warning, and each is embedded once.
+
+        They are embedded ``EMBEDDED_AT_ONCE`` at a time in this order, whichever are drawn, in which batches and how
+        often: encoders round differently for other neighbours.
+        """
+        self.warn_of_cut(prompts)
+        distinct = tuple(dict.fromkeys(require_prompts(prompts)))
+        starts = range(0, len(distinct), EMBEDDED_AT_ONCE)
+        chunks = [distinct[start : start + EMBEDDED_AT_ONCE] for start in starts]
+        self._expected = {prompt: chunk for chunk in chunks for prompt in chunk}
+
     def warn_of_cut(self, prompts: Sequence[str]) -> None:
         """Count the prompts that are too long for the encoders; each prompt is counted in one warning only."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._warned]
@@ -84,15 +101,22 @@ class TextToImage:
                 warn_of_cut_prompts(self.adapter, self.pipeline, new)
 
     @torch.no_grad()
-    def conditioning(self, prompts: Sequence[str], *, batch: int = 32) -> Conditioning:
+    def conditioning(self, prompts: Sequence[str], *, batch: int = EMBEDDED_AT_ONCE) -> Conditioning:
         """Embed prompts, one row each; a repeated prompt is embedded once."""
         unique = list(dict.fromkeys(require_prompts(prompts)))
         self.warn_of_cut(unique)
-        chunks = [unique[start : start + batch] for start in range(0, len(unique), batch)]
-        rows = Conditioning.cat([self.adapter.encode(self.pipeline, chunk) for chunk in chunks])
-        require_finite_encoding(self.adapter, self.pipeline, rows)
-        position = {prompt: index for index, prompt in enumerate(unique)}
+        others = [prompt for prompt in unique if prompt not in self._expected]
+        chunks = dict.fromkeys(self._expected[prompt] for prompt in unique if prompt in self._expected)
+        chunks |= dict.fromkeys(tuple(others[start : start + batch]) for start in range(0, len(others), batch))
+        found = {chunk: self._embedded.get(chunk) or self._embed(chunk) for chunk in chunks}
+        # pictures are drawn in the order of their prompts: no more than the last chunks are asked for again
+        self._embedded = {chunk: rows for chunk, rows in found.items() if chunk[0] in self._expected}
+        rows = Conditioning.cat(list(found.values()))
+        position = {prompt: index for index, prompt in enumerate(prompt for chunk in chunks for prompt in chunk)}
         return rows.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
+
+    def _embed(self, prompts: Sequence[str]) -> Conditioning:
+        return require_finite_encoding(self.adapter, self.pipeline, self.adapter.encode(self.pipeline, list(prompts)))
 
     @torch.no_grad()
     def latents(
