@@ -133,12 +133,13 @@ NAMED: dict[str, NamedSet] = {
         "https://github.com/yifan123/flow_grpo/blob/main/dataset/ocr/test.txt",
     ),
 }
-EMBEDDED = "digits"
+EMBEDDED, EMBEDDED_OPEN = "digits", "digits-open"
+"""The prompts that name a digit and a colour, and those that leave the colour open."""
 
 
 def prompt_set_names() -> tuple[str, ...]:
     """Every name that ``--prompts`` takes."""
-    return (EMBEDDED, *NAMED)
+    return (EMBEDDED, EMBEDDED_OPEN, *NAMED)
 
 
 def load_prompt_set(source: str) -> PromptSet:
@@ -153,8 +154,8 @@ def load_prompt_set(source: str) -> PromptSet:
     name, _, file = source.partition("=")
     if file and name in NAMED:
         return prompt_set(name, _read(Path(file)))
-    if source == EMBEDDED:
-        return _embedded()
+    if source in (EMBEDDED, EMBEDDED_OPEN):
+        return _embedded(source)
     if source in NAMED:
         return prompt_set(source, _fetch(source, NAMED[source]))
     if Path(source).suffix or os.path.exists(source):
@@ -232,11 +233,11 @@ def _grouped(rows: Sequence[Row]) -> list[Row]:
     return list(grouped.values())
 
 
-def _embedded() -> PromptSet:
-    from fewstep.embedded.prompts import full_prompts
+def _embedded(name: str) -> PromptSet:
+    from fewstep.embedded.prompts import full_prompts, open_colour_prompts
 
-    texts = full_prompts()
-    return PromptSet(EMBEDDED, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
+    texts = full_prompts() if name == EMBEDDED else open_colour_prompts()
+    return PromptSet(name, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
 
 
 def _fetch(name: str, found: NamedSet) -> list[Row]:

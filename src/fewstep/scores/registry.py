@@ -22,12 +22,14 @@ BUILT_IN = {
     "geneval": f"{_METRICS}.geneval:GenEvalMetric",
     "judge": f"{_METRICS}.judge:JudgeMetric",
     "digits": f"{_METRICS}.digits:DigitsMetric",
+    "colours": f"{_METRICS}.digits:ColoursMetric",
     "fid": f"{_METRICS}.distances:FidMetric",
     "kid": f"{_METRICS}.distances:KidMetric",
     "cmmd": f"{_METRICS}.distances:CmmdMetric",
     "prdc": f"{_METRICS}.distances:PrdcMetric",
     "vendi": f"{_METRICS}.variety:VendiMetric",
     "diversity": f"{_METRICS}.variety:PromptDiversityMetric",
+    "spread": f"{_METRICS}.variety:SpreadMetric",
 }
 
 

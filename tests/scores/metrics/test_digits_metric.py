@@ -5,7 +5,8 @@ import torch
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricError, MetricSettings, Picture, PromptItem
-from fewstep.scores.metrics.digits import DigitsMetric, named
+from fewstep.scores.metrics.digits import ColoursMetric, DigitsMetric, named
+from fewstep.scores.scoring import measure
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import pattern, scores_of
 
@@ -50,3 +51,24 @@ def test_a_picture_of_another_size_is_named(metric: DigitsMetric, tmp_path: Path
     pattern(20, 32).save(picture.path)
     with pytest.raises(MetricError, match=r"000\.png \(prompt d24, seed 0\): it has 20 x 32 pixels"):
         scores_of(metric, [picture])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"),
+    [(list(range(14)), 0.0), ([4, 11, 18], 6 / 7), ([0, 0, 1, 2, 3, 4, 5], 1 / 7)],
+    ids=["every colour as often", "one colour", "one colour in the place of another"],
+)
+def test_colours_are_measured_by_their_distance_from_equal_shares(
+    kinds: list[int], expected: float, tmp_path: Path
+) -> None:
+    # full prompts stand colour by colour
+    drawn = write_digits(tmp_path, kinds)
+    asked = [Picture(picture.path, PromptItem("o", "a handwritten digit"), seed=0) for picture in drawn]
+    assert measure(ColoursMetric(MetricSettings()), asked, torch.device("cpu")) == {
+        "colours": pytest.approx(expected, abs=1e-12)
+    }
+
+
+def test_colours_of_a_prompt_that_names_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"colours cannot score the prompt 'a red handwritten one'.*digits-open"):
+        ColoursMetric(MetricSettings()).check([PromptItem("a", "a red handwritten one")])

@@ -1,15 +1,18 @@
-"""The demo's own metric: does a picture show the digit, in the colour, that the prompt names."""
+"""The metrics of the embedded digits: does a picture show what was asked, and which colours come where none was."""
 
 from collections.abc import Sequence
 
 import torch
 from PIL import Image
+from torch.nn import functional
 
-from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS
+from fewstep.embedded.classifier import Predictions
+from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS, NUM_COLOURS
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.feature_metric import prepared
 from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor
+from fewstep.scores.statistics.diversity import histogram, total_variation
 
 
 class DigitsMetric(Metric):
@@ -34,7 +37,9 @@ class DigitsMetric(Metric):
 
     def check(self, items: Sequence[PromptItem]) -> None:
         if self.settings.source is not None:
-            raise ConfigError(f"digits.source is {self.settings.source}, but its classifier ships inside the package.")
+            raise ConfigError(
+                f"{self.card.name}.source is {self.settings.source}, but its classifier ships inside the package."
+            )
         super().check(items)
 
     def check_prompt(self, item: PromptItem) -> None:
@@ -45,12 +50,53 @@ class DigitsMetric(Metric):
             )
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
-        pixels = prepared(self, self._classifier, pictures, images)
-        seen = self._classifier.network.predict(torch.stack(pixels).to(self._classifier.device))
+        seen = self.predict(pictures, images)
         return [
             _finding(picture, digit, colour)
             for picture, digit, colour in zip(pictures, seen.digits.tolist(), seen.colours.tolist(), strict=True)
         ]
+
+    def predict(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> Predictions:
+        """What the classifier sees."""
+        pixels = prepared(self, self._classifier, pictures, images)
+        seen: Predictions = self._classifier.network.predict(torch.stack(pixels).to(self._classifier.device))
+        return seen
+
+
+class ColoursMetric(DigitsMetric):
+    """How far the colours of pictures whose prompt names none are from the law of the data, equal shares."""
+
+    card = MetricCard(
+        name="colours",
+        title="Colours where the prompt leaves them open",
+        formula=(
+            "half the summed difference between the shares of the colours that the classifier sees and equal shares: "
+            "the share of pictures that would have to change colour"
+        ),
+        scale="0 to 6/7",
+        higher_is_better=False,
+        preprocessing=DigitsMetric.card.preprocessing,
+        licence=DigitsMetric.card.licence,
+        comparable="with the colour TV of `fewstep demo`; falls with the number of pictures",
+        source=None,
+    )
+    of_sets = True
+
+    def check_prompt(self, item: PromptItem) -> None:
+        if named(item.text)[1] is not None:
+            raise ConfigError(
+                f"colours cannot score the prompt {item.text!r}, which names a colour: it looks at which one a model "
+                "takes when it may choose. Leave the metric out, or give --prompts digits-open."
+            )
+
+    def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
+        seen = self.predict(pictures, images).colours.cpu()
+        return [Finding(features=row.float()) for row in functional.one_hot(seen, NUM_COLOURS)]
+
+    def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
+        rows = [finding.features for finding in findings if finding.features is not None]
+        shares = histogram(torch.stack(rows).argmax(dim=1), num_choices=NUM_COLOURS)
+        return {self.card.name: total_variation(shares, torch.full_like(shares, 1 / NUM_COLOURS))}
 
 
 def named(prompt: str) -> tuple[int | None, int | None]:

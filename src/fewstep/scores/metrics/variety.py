@@ -1,8 +1,9 @@
-"""Metrics of how different the pictures of a set are from each other: vendi, diversity."""
+"""Metrics of how different the pictures of a set are from each other: vendi, diversity, spread."""
 
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricCard, Picture
 from fewstep.scores.metrics.feature_metric import FeatureMetric, FeatureSettings, prompt_numbers
 from fewstep.scores.networks.extractors import DINOV2, ExtractorName
-from fewstep.scores.statistics.diversity import cosine_diversity, vendi_score
+from fewstep.scores.statistics.diversity import cosine_diversity, vendi_score, within_prompt_diversity
 
 
 class VarietySettings(FeatureSettings):
@@ -68,4 +69,27 @@ class PromptDiversityMetric(FeatureMetric):
                 f"{self.card.name} compares pictures of one prompt, and a prompt has a single one. "
                 "Draw every prompt with at least two seeds (--seeds 2)."
             )
-        return {self.card.name: cosine_diversity(features, prompts)}
+        return {self.card.name: self.mean_distance(features, prompts)}
+
+    def mean_distance(self, features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"]) -> float:
+        """Of two pictures of one prompt."""
+        return cosine_diversity(features, prompts)
+
+
+class SpreadMetric(PromptDiversityMetric):
+    """The same with the plain distance, in units of the features."""
+
+    card = MetricCard(
+        name="spread",
+        title="Spread within a prompt",
+        formula="mean over prompts of the mean of |a - b| over all pairs of pictures of the prompt",
+        scale="units of the features; only its ratio to the same figure of real pictures says much",
+        higher_is_better=True,
+        preprocessing=DINOV2.preprocessing,
+        licence=DINOV2.licence,
+        comparable="only with the same features and prompts; over real pictures it is the diversity of `fewstep demo`",
+        source=DINOV2.source,
+    )
+
+    def mean_distance(self, features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"]) -> float:
+        return within_prompt_diversity(features, prompts)

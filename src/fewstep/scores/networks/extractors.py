@@ -206,7 +206,8 @@ class DigitsExtractor(Extractor):
                 f"it has {image.width} x {image.height} pixels, and the classifier of the demo reads only its "
                 f"{IMAGE_SIZE} x {IMAGE_SIZE} digits"
             )
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        # one layout in memory whatever the pictures came from: kernels of another one round differently
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
     def embed(self, batch: Tensor) -> Tensor:
         features: Tensor = self.network.features(batch)
