@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 
 from fewstep.config.recipe import load_recipe
-from fewstep.demo.protocol import draw_with
-from fewstep.demo.rows import load_judge
+from fewstep.demo.protocol import mean_row
+from fewstep.demo.rows import load_protocol
+from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.planning.cost import forward_units
-from fewstep.sampling.generate import load_generator
 from fewstep.training.run import train
 
 # every variant states what it moves; the rest is this, and below it the recipe `digits`
@@ -53,9 +53,8 @@ def measure(variant: str, seed: int, *, runs: Path, results: Path) -> None:
     run = train(recipe, output=runs / result.stem, resume=True)
     seconds = round(time.process_time() - started, 1)
     export(run.path, run.path / "student", dtype="fp32")
-    student = load_generator(str(run.path / "student"), "cpu")
-    draw = draw_with(student, sigmas=student.sigmas(len(recipe.config.sampling.levels)), guidance_scale=1.0)
-    row, _ = load_judge().measure_model(draw, guidance=1.0)
+    student = ModelSpec(model=str(run.path / "student"), guidance_scale=1.0)
+    row = mean_row(load_protocol().measure(student, run.path / "measured"))
     found = {"variant": variant, "seed": seed, "cpu_seconds": seconds, "units": forward_units(recipe.config)}
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps({**found, **row.to_json()}, indent=1) + "\n")

@@ -5,7 +5,7 @@ import contextlib
 import io
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.demo.protocol import METRICS, Judge, Row, draw_with, full_set, open_set
+from fewstep.demo.protocol import METRICS, Protocol, Row
 from fewstep.demo.result import DemoResult, SeedResult
-from fewstep.demo.rows import load_judge, read_rows
+from fewstep.demo.rows import read_rows
 from fewstep.demo.run import run_demo
 from fewstep.errors import ConfigError
-from fewstep.sampling.generate import load_generator, sample
+from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling import sample
+from tests.demo.small import SMALL
 
 SHORT = ("batch=4", "schedule.max_steps=3", "report.sheet_every=null", "checkpoint.every=null")
 
@@ -37,27 +39,22 @@ class Finished:
         return self.output / self.result.students[0].run / "student"
 
 
-def run(output: Path, judge: Judge, *, updates: int = 2, seeds: tuple[int, ...] = (0,)) -> Finished:
+def run(output: Path, *, protocol: Protocol = SMALL, updates: int = 2, seeds: tuple[int, ...] = (0,)) -> Finished:
     printed, told = io.StringIO(), io.StringIO()
     overrides = [*SHORT, f"budget.student_updates={updates}"]
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
-        result = run_demo(output=output, as_json=True, overrides=overrides, judge=judge, seeds=seeds)
+        result = run_demo(output=output, as_json=True, overrides=overrides, protocol=protocol, seeds=seeds)
     return Finished(result, printed.getvalue(), told.getvalue(), output)
 
 
 @pytest.fixture(scope="module")
-def judge() -> Judge:
-    return replace(load_judge(), full=full_set(2), open=open_set(2))
+def first(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return run(tmp_path_factory.mktemp("demo") / "runs" / "demo")
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, judge: Judge) -> Finished:
-    return run(tmp_path_factory.mktemp("demo") / "runs" / "demo", judge)
-
-
-@pytest.fixture(scope="module")
-def second(first: Finished, judge: Judge) -> Finished:
-    return run(first.output, judge)
+def second(first: Finished) -> Finished:
+    return run(first.output)
 
 
 def test_the_last_line_is_one_json_object_with_every_field(first: Finished) -> None:
@@ -85,15 +82,15 @@ def test_times_and_memory_are_those_of_this_process(first: Finished) -> None:
     assert 200 < first.result.peak_mib < 3072
 
 
-def test_the_students_row_is_what_evaluating_the_exported_folder_gives(first: Finished, judge: Judge) -> None:
+def test_the_students_row_is_what_evaluating_the_exported_folder_gives(first: Finished, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(first.result.threads)  # bits are those of one number of threads
     try:
-        student = load_generator(first.student, "cpu")
-        row, _ = judge.measure_model(draw_with(student, sigmas=student.sigmas(4), guidance_scale=1.0), guidance=1.0)
-        assert row == first.result.students[0].row
+        (row,) = SMALL.measure(ModelSpec(model=str(first.student), steps=4, guidance_scale=1.0), tmp_path)
     finally:
         torch.set_num_threads(before)
+    assert row == first.result.students[0].row
+    assert not (first.student.parent / "measured").exists()
 
 
 def test_the_report_shows_the_pictures_that_sample_draws(first: Finished) -> None:
@@ -123,21 +120,21 @@ def test_a_second_demo_is_quick(second: Finished) -> None:
     assert second.result.total_seconds < 2
 
 
-def test_a_demo_shorter_than_the_run_it_finds_is_refused(second: Finished, judge: Judge) -> None:
+def test_a_demo_shorter_than_the_run_it_finds_is_refused(second: Finished) -> None:
     with pytest.raises(ConfigError, match=r"was trained for 4 steps, more than the 2 of this demo.*--output"):
-        run(second.output, judge, updates=1)
+        run(second.output, updates=1)
 
 
-def test_an_output_that_is_a_file_is_refused(tmp_path: Path, judge: Judge) -> None:
+def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "demo").write_text("")
     with pytest.raises(ConfigError, match=r"demo cannot be written"):
-        run(tmp_path / "demo", judge)
+        run(tmp_path / "demo")
 
 
-def test_the_callers_thread_count_is_given_back(first: Finished, judge: Judge) -> None:
+def test_the_callers_thread_count_is_given_back(first: Finished) -> None:
     torch.set_num_threads(2)
     try:
-        assert run(first.output, judge).result.threads == 1
+        assert run(first.output).result.threads == 1
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)

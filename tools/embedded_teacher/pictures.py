@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -72,9 +71,9 @@ def load_base_digits() -> BaseDigits:
     return BaseDigits(images, torch.from_numpy(np.asarray(bunch.target, dtype=np.int64)))
 
 
-def load_held_out(folder: Path | None = None) -> BaseDigits:
+def load_held_out() -> BaseDigits:
     """Check and load the base digits that ship: neither teacher nor classifier has seen them; scaled to [0, 1]."""
-    stored = load_file(check_files(folder, under=HELD_OUT_FILE))
+    stored = load_file(check_files(under=HELD_OUT_FILE))
     return BaseDigits(stored["images"].float() / 16, stored["digits"])
 
 

@@ -143,7 +143,9 @@ def rebuild(
     torch.set_num_threads(threads)
     folder = build_assets(Path(output), settings or RebuildSettings(seed=seed), progress)
     if not (folder / assets.ROWS_FILE).exists():
-        write_rows(measure_rows(folder, notify=progress), folder / assets.ROWS_FILE)
+        with assets.in_place_of_shipped(folder):
+            rows = measure_rows(notify=progress)
+        write_rows(rows, folder / assets.ROWS_FILE)
     assets.write_manifest(folder)
     return folder
 

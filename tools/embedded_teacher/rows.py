@@ -1,32 +1,23 @@
 """Measure the rows that ship: real data, and the teacher at 50 and at 4 steps, each at its best guidance."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor
+import torch
 
-from fewstep.demo.protocol import (
-    NOISE_SEEDS,
-    Draw,
-    Judge,
-    Pixels,
-    PromptSet,
-    Row,
-    draw_with,
-    full_set,
-    mean_row,
-    open_set,
-)
+from fewstep.demo.protocol import FULL, Part, Protocol, Row, figures, mean_row
 from fewstep.demo.rows import TEACHER_STEPS, MeasuredRow, ShippedRows, load_teacher, student_sigmas
-from fewstep.embedded import assets
-from fewstep.embedded.classifier import DigitClassifier
-from fewstep.sampling.generate import TextToImage
+from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.evaluation.models import ModelSpec
+from fewstep.evaluation.prompt_sets import load_prompt_set
+from fewstep.sampling.pictures import to_pil
 from fewstep.sampling.sampler import teacher_sigmas
-from fewstep.scores.statistics.diversity import within_prompt_diversity
-from fewstep.scores.statistics.frechet import frechet_distance
+from fewstep.scores.metric import Finding, Picture
+from fewstep.scores.scoring import loaded
 from tools.embedded_teacher.pictures import BaseDigits, draw_prompted, load_held_out
 
 GUIDANCES = (1.0, 1.5, 2.0, 3.0)
@@ -35,26 +26,18 @@ OPEN_SEED_OFFSET = 500_000
 Notify = Callable[[str], None]
 
 
-def measure_rows(folder: Path | None = None, *, notify: Notify = print) -> ShippedRows:
-    """Measure real data and the teacher at 50 steps and on the student's grid.
-
-    Args:
-        folder: The assets; those of the package when None.
-        notify: Is told each result as a line.
-    """
-    judge = load_judge(folder)
-    teacher = load_teacher(folder)
-    rows = {"real": measure_real(judge, load_held_out(folder))}
+def measure_rows(*, notify: Notify = print) -> ShippedRows:
+    """Measure real data and the teacher at 50 steps and on the student's grid; each result is told as a line."""
+    held_out, plain = load_held_out(), Protocol(1.0)
+    protocol = replace(plain, real_diversity=real_diversity(plain, held_out))
+    rows = {"real": measure_real(protocol, held_out)}
     notify(f"real: FD {rows['real'].row.fd:.3f}, accuracy {rows['real'].row.accuracy:.4f}")
-    for sigmas in (student_sigmas(teacher.adapter), teacher_sigmas(teacher.adapter, TEACHER_STEPS)):
-        name = f"teacher_{len(sigmas)}"
-        draw_at = partial(_draw_at, teacher, sigmas)
-        rows[name] = measure_teacher(judge, draw_at, notify=partial(_named, notify, name))
-    return ShippedRows(judge.real_diversity, rows)
-
-
-def _draw_at(teacher: TextToImage, sigmas: Tensor, scale: float) -> Draw:
-    return draw_with(teacher, sigmas=sigmas, guidance_scale=scale)
+    adapter = load_teacher().adapter
+    with tempfile.TemporaryDirectory() as work:
+        for sigmas in (student_sigmas(adapter), teacher_sigmas(adapter, TEACHER_STEPS)):
+            name, teacher = f"teacher_{len(sigmas)}", ModelSpec(model="fewstep:digits", sigmas=tuple(sigmas.tolist()))
+            rows[name] = measure_teacher(protocol, teacher, Path(work), notify=partial(_named, notify, name))
+    return ShippedRows(protocol.real_diversity, rows)
 
 
 def _named(notify: Notify, name: str, line: str) -> None:
@@ -69,52 +52,52 @@ def write_rows(rows: ShippedRows, path: Path) -> None:
     path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
-def load_judge(folder: Path | None = None) -> Judge:
-    """Load what rows are measured against, with the diversity of real pictures measured anew.
-
-    Args:
-        folder: The assets; those of the package when None.
-    """
-    classifier, free = assets.load_classifier(folder), open_set()
-    diversity = real_diversity(classifier, load_held_out(folder), free)
-    return Judge(classifier, assets.load_reference(folder), diversity, full_set(), free)
-
-
-def measure_real(judge: Judge, held_out: BaseDigits, *, noise_seeds: Sequence[int] = NOISE_SEEDS) -> MeasuredRow:
+def measure_real(protocol: Protocol, held_out: BaseDigits) -> MeasuredRow:
     """The row of real data: the floor, which only the finite number of pictures keeps from being perfect."""
-    rows = tuple(judge.measure(*real_pixels(judge, held_out, seed), guidance=None) for seed in noise_seeds)
-    return MeasuredRow(mean_row(rows), rows, {})
+    rows = []
+    for seed in protocol.noise_seeds:
+        full = real_figures(protocol.full, held_out, seed)
+        free = real_figures(protocol.open, held_out, seed + OPEN_SEED_OFFSET)
+        rows.append(protocol.row({**full, **free}, guidance=None))
+    return MeasuredRow(mean_row(rows), tuple(rows), {})
 
 
-def real_pixels(judge: Judge, held_out: BaseDigits, seed: int) -> tuple[Pixels, Pixels]:
-    """Real pictures of both prompt sets, drawn from held-out digits."""
-    full = draw_prompted(held_out, _choices(judge.full), seed=seed)
-    free = draw_prompted(held_out, _choices(judge.open), seed=seed + OPEN_SEED_OFFSET)
-    return full.pixels, free.pixels
+def real_diversity(protocol: Protocol, held_out: BaseDigits) -> float:
+    """Spread of real pictures of the open prompts, the mean over the protocol's seeds."""
+    part = replace(protocol.open, metrics=("spread",))
+    spreads = [real_figures(part, held_out, seed + OPEN_SEED_OFFSET)["spread"] for seed in protocol.noise_seeds]
+    return sum(spreads) / len(spreads)
 
 
-def real_diversity(classifier: DigitClassifier, held_out: BaseDigits, prompts: PromptSet) -> float:
-    """Within-prompt diversity of real pictures of the open prompts, the mean over the protocol's seeds."""
-    values = []
-    for seed in NOISE_SEEDS:
-        pictures = draw_prompted(held_out, _choices(prompts), seed=seed + OPEN_SEED_OFFSET)
-        values.append(within_prompt_diversity(classifier.predict(pictures.pixels).features, prompts.digits))
-    return sum(values) / len(values)
+def real_figures(part: Part, held_out: BaseDigits, seed: int) -> dict[str, float]:
+    """The figures of real pictures of a part's prompts, drawn from held-out digits; they need no file."""
+    asked = [(item, copy) for item in load_prompt_set(part.prompts).items for copy in range(part.copies)]
+    pictures = [Picture(Path(f"{item.id}.{copy}"), item, copy) for item, copy in asked]
+    images = to_pil(draw_prompted(held_out, _choices(part), seed=seed).pixels)
+    findings: dict[str, list[Finding]] = {}
+    found: dict[str, float] = {}
+    for metric in part.create_metrics():
+        key = metric.findings_key or metric.card.name
+        if key not in findings:
+            with loaded(metric, torch.device("cpu")):
+                batches = (slice(i, i + metric.settings.batch) for i in range(0, len(images), metric.settings.batch))
+                findings[key] = [one for batch in batches for one in metric.look(pictures[batch], images[batch])]
+        found |= metric.conclude(pictures, findings[key])
+    return found
 
 
-def _choices(prompts: PromptSet) -> list[tuple[int, int | None]]:
+def _choices(part: Part) -> list[tuple[int, int | None]]:
     """Digit and colour of each picture, as the real data is asked for them."""
-    digits = prompts.digits.tolist()
-    colours = [None] * len(digits) if prompts.colours is None else prompts.colours.tolist()
-    return list(zip(digits, colours, strict=True))
+    colours: Sequence[int | None] = range(NUM_COLOURS) if part.prompts == FULL.prompts else [None]
+    return [(digit, colour) for digit in range(NUM_DIGITS) for colour in colours for _ in range(part.copies)]
 
 
 def measure_teacher(
-    judge: Judge,
-    draw_at: Callable[[float], Draw],
+    protocol: Protocol,
+    teacher: ModelSpec,
+    work: Path,
     *,
     guidances: Sequence[float] = GUIDANCES,
-    noise_seeds: Sequence[int] = NOISE_SEEDS,
     notify: Notify = lambda line: None,
 ) -> MeasuredRow:
     """Measure the teacher at the guidance scale that suits it best.
@@ -122,32 +105,33 @@ def measure_teacher(
     The scale is chosen by the Frechet distance on the first noise seed; the chosen one is measured on all of them.
 
     Args:
-        judge: What it is measured against.
-        draw_at: The teacher's pictures at a guidance scale.
+        protocol: How a row is measured.
+        teacher: The teacher on one grid.
+        work: Folder for the pictures.
         guidances: The scales to choose from.
-        noise_seeds: The protocol's noise seeds.
         notify: Is told each result as a line.
     """
-    first = noise_seeds[0]
-    pictures: dict[float, Pixels] = {}
-    fds: dict[float, float] = {}
+    fds = {}
     for scale in guidances:
-        pictures[scale] = draw_at(scale)(judge.full.prompts, judge.full.seeds(first))
-        fds[scale] = distance(judge, pictures[scale])
-        notify(f"guidance {scale:g}: FD {fds[scale]:.3f} on noise seed {first}")
+        fds[scale] = distance(protocol, guided(teacher, scale), work)
+        notify(f"guidance {scale:g}: FD {fds[scale]:.3f} on noise seed {protocol.noise_seeds[0]}")
     best = best_guidance(fds)
-    draw = draw_at(best)
     rows: list[Row] = []
-    for seed in noise_seeds:
-        full = pictures[best] if seed == first else draw(judge.full.prompts, judge.full.seeds(seed))
-        rows.append(judge.measure(full, draw(judge.open.prompts, judge.open.seeds(seed)), guidance=best))
+    for seed in protocol.noise_seeds:
+        rows += replace(protocol, noise_seeds=(seed,)).measure(guided(teacher, best), work)
         notify(f"guidance {best:g}, noise seed {seed}: FD {rows[-1].fd:.3f}, accuracy {rows[-1].accuracy:.4f}")
     return MeasuredRow(mean_row(rows), tuple(rows), fds)
 
 
-def distance(judge: Judge, full_pixels: Pixels) -> float:
-    """Frechet distance alone, by which the teacher's guidance is chosen."""
-    return frechet_distance(judge.reference, judge.classifier.predict(full_pixels).features)
+def guided(model: ModelSpec, scale: float) -> ModelSpec:
+    """The model with another guidance scale."""
+    return model.model_copy(update={"guidance_scale": scale})
+
+
+def distance(protocol: Protocol, model: ModelSpec, work: Path) -> float:
+    """Frechet distance alone, on the first noise seed, by which the teacher's guidance is chosen."""
+    part = replace(protocol.full, metrics=("fid",))
+    return figures(model, part, protocol.noise_seeds[0], work)["fid"]
 
 
 def best_guidance(fd_by_guidance: Mapping[float, float]) -> float:

@@ -8,6 +8,7 @@ import torch
 
 from fewstep.demo.protocol import METRICS, Row
 from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
+from fewstep.embedded import assets
 from tools.embedded_teacher.rows import Notify, measure_rows
 
 
@@ -123,7 +124,9 @@ def compare_rebuilt(folder: Path, *, notify: Notify = print) -> list[Difference]
     Returns:
         The figures that differ by more than that.
     """
-    shipped, found = read_rows().rows, read_rows(folder).rows
+    shipped = read_rows().rows
+    with assets.in_place_of_shipped(folder):
+        found = read_rows().rows
     differences: list[Difference] = []
     for name in NAMES:
         old, new = shipped[name].row, found[name].row
@@ -135,13 +138,12 @@ def compare_rebuilt(folder: Path, *, notify: Notify = print) -> list[Difference]
     return differences
 
 
-def verify(*, folder: Path | None = None, threads: int | None = None, notify: Notify = print) -> list[Difference]:
+def verify(*, threads: int | None = None, notify: Notify = print) -> list[Difference]:
     """Recompute the shipped rows from the shipped teacher, classifier, reference and held-out digits.
 
     Takes about a quarter of an hour on one core: 12,600 pictures of the teacher at 50 steps.
 
     Args:
-        folder: The assets; those of the package when None.
         threads: Threads of the arithmetic; None leaves them as they are.
         notify: Is told each result as a line.
 
@@ -150,5 +152,4 @@ def verify(*, folder: Path | None = None, threads: int | None = None, notify: No
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    shipped = read_rows(folder)
-    return compare(shipped, measure_rows(folder, notify=notify))
+    return compare(read_rows(), measure_rows(notify=notify))

@@ -1,102 +1,30 @@
 """The demo's quality protocol: one for real data, for the teacher and for every student, so that rows compare.
 
 A row is measured on 1,400 pictures of the 70 full prompts (20 each) and on 1,400 pictures of the 10 prompts that
-leave the colour open (140 each), and is the mean over three noise seeds. The features, digits and colours are those
-of the embedded classifier; the reference is 1,400 pictures made from digits that neither teacher nor classifier saw,
-and the row of real data is made from yet other ones.
+leave the colour open (140 each), and is the mean over three noise seeds. Pictures and figures are those of evaluation;
+the reference is 1,400 pictures made from digits that neither teacher nor classifier saw, and the row of real data is
+made from yet other ones.
 """
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
-import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from rich.console import Console
 
-from fewstep.embedded.classifier import DigitClassifier
-from fewstep.embedded.prompts import (
-    NUM_COLOURS,
-    NUM_DIGITS,
-    full_prompts,
-    open_colour_prompts,
-)
-from fewstep.sampling.generate import TextToImage
-from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
-from fewstep.scores.statistics.frechet import frechet_distance
-from fewstep.scores.statistics.kernel import kernel_distance
-from fewstep.scores.statistics.prdc import prdc
+from fewstep.evaluation.folder import EvaluationFolder, Extras, Plan
+from fewstep.evaluation.generate import generate
+from fewstep.evaluation.models import ModelSpec, resolve
+from fewstep.evaluation.prompt_sets import EMBEDDED, EMBEDDED_OPEN, load_prompt_set
+from fewstep.evaluation.ranks import Ranks
+from fewstep.evaluation.scoring import score
+from fewstep.scores.metric import Metric
+from fewstep.scores.registry import create_metrics
 
 NOISE_SEEDS = (1000, 1001, 1002)
-PICTURES_PER_FULL_PROMPT = 20
-PICTURES_PER_OPEN_PROMPT = 140
-NEIGHBOURS = 5
-
-Pixels = UInt8[Tensor, "n 3 h w"]
-Draw = Callable[[Sequence[str], Sequence[int]], Pixels]
-"""Draws one picture per prompt and seed, as bytes; a picture depends on its own prompt and seed only."""
 BATCH = 32
 """Pictures per call: on one thread the fastest of 16 to 350 for the embedded network, 0.7 ms per forward."""
-
-
-def draw_with(model: TextToImage, *, sigmas: Float[Tensor, "k"], guidance_scale: float) -> Draw:
-    """Pictures of ``model`` on the grid ``sigmas`` (without the final 0)."""
-
-    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Pixels:
-        latents = model.latents(prompts, seeds, sigmas=sigmas, guidance_scale=guidance_scale, batch=BATCH)
-        return model.pixels(latents, batch=BATCH)
-
-    return draw
-
-
-@dataclass(frozen=True)
-class PromptSet:
-    """The prompts of some pictures, one entry per picture.
-
-    Attributes:
-        prompts: What is drawn.
-        copies: The number of each picture among those of its prompt.
-        digits: The digit that each prompt names.
-        colours: The colour that each prompt names; None where it leaves the colour open.
-    """
-
-    prompts: tuple[str, ...]
-    copies: tuple[int, ...]
-    digits: Int[Tensor, "n"]
-    colours: Int[Tensor, "n"] | None
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    @property
-    def kinds(self) -> Int[Tensor, "n"]:
-        """The number of each picture's prompt among the full prompts; of a prompt that names digit and colour."""
-        assert self.colours is not None
-        return self.digits * NUM_COLOURS + self.colours
-
-    def seeds(self, noise_seed: int) -> list[int]:
-        """The seed of each picture's own noise: ``fewstep sample --seed`` with it draws the same picture."""
-        return [1000 * noise_seed + copy for copy in self.copies]
-
-
-def full_set(copies: int = PICTURES_PER_FULL_PROMPT) -> PromptSet:
-    """The 70 prompts that name digit and colour, ``copies`` pictures each."""
-    kind = torch.arange(NUM_DIGITS * NUM_COLOURS).repeat_interleave(copies)
-    return PromptSet(
-        prompts=tuple(prompt for prompt in full_prompts() for _ in range(copies)),
-        copies=tuple(range(copies)) * (NUM_DIGITS * NUM_COLOURS),
-        digits=kind // NUM_COLOURS,
-        colours=kind % NUM_COLOURS,
-    )
-
-
-def open_set(copies: int = PICTURES_PER_OPEN_PROMPT) -> PromptSet:
-    """The 10 prompts that name a digit and leave the colour open, ``copies`` pictures each."""
-    return PromptSet(
-        prompts=tuple(prompt for prompt in open_colour_prompts() for _ in range(copies)),
-        copies=tuple(range(copies)) * NUM_DIGITS,
-        digits=torch.arange(NUM_DIGITS).repeat_interleave(copies),
-        colours=None,
-    )
 
 
 @dataclass(frozen=True)
@@ -131,6 +59,8 @@ class Row:
 
 
 METRICS = tuple(field.name for field in fields(Row) if field.name not in ("guidance", "n"))
+CALLED_HERE = {"fid": "fd", "kid": "kd", "digits": "accuracy", "spread": "diversity", "colours": "tv"}
+"""Figures of evaluation that have a shorter name in a row."""
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
@@ -140,60 +70,85 @@ def mean_row(rows: Sequence[Row]) -> Row:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """Everything a row is measured against.
+class Part:
+    """Prompts of one kind, and what is measured of their pictures.
 
     Attributes:
-        classifier: The embedded classifier.
-        reference: Features of the reference pictures, the full prompts in turn, as often as there are pictures.
-        real_diversity: Within-prompt diversity of real pictures, in units of the features.
-        full: The prompts that name digit and colour.
-        open: The prompts that leave the colour open.
+        prompts: Name of the prompt set.
+        copies: Pictures of each prompt.
+        metrics: Names.
     """
 
-    classifier: DigitClassifier
-    reference: Float[Tensor, "n d"]
-    real_diversity: float
-    full: PromptSet
-    open: PromptSet
+    prompts: str
+    copies: int
+    metrics: tuple[str, ...]
 
     @property
-    def _reference_kinds(self) -> Int[Tensor, "n"]:
-        return torch.arange(len(self.reference)) % (NUM_DIGITS * NUM_COLOURS)
+    def num_pictures(self) -> int:
+        """With one noise seed."""
+        return self.copies * len(load_prompt_set(self.prompts).items)
 
-    def measure(self, full_pixels: Pixels, open_pixels: Pixels, *, guidance: float | None) -> Row:
-        """Measure pictures of the full and of the open prompts, in the order of the prompt sets."""
-        assert self.full.colours is not None
-        full, free = self.classifier.predict(full_pixels), self.classifier.predict(open_pixels)
-        neighbours = prdc(self.reference, full.features, k=NEIGHBOURS)
-        shares = histogram(free.colours, num_choices=NUM_COLOURS)
-        spread = within_prompt_diversity(free.features, self.open.digits)
-        return Row(
-            fd=frechet_distance(self.reference, full.features),
-            kd=kernel_distance(
-                self.reference, full.features, real_strata=self._reference_kinds, generated_strata=self.full.kinds
-            ),
-            accuracy=float(full.matches(self.full.digits, self.full.colours).double().mean()),
-            precision=neighbours.precision,
-            recall=neighbours.recall,
-            density=neighbours.density,
-            coverage=neighbours.coverage,
-            diversity=spread / self.real_diversity,
-            tv=total_variation(shares, torch.full_like(shares, 1 / NUM_COLOURS)),
-            guidance=guidance,
-            n=len(full_pixels),
-        )
+    def create_metrics(self) -> tuple[Metric, ...]:
+        """The metrics over the embedded classifier, which reads 256 pictures at a time."""
+        over = {name: {"extractor": "digits"} for name in self.metrics if name not in ("digits", "colours")}
+        return create_metrics(self.metrics, {name: {"batch": 256, **over.get(name, {})} for name in self.metrics})
 
-    def measure_model(
-        self, draw: Draw, *, guidance: float, noise_seeds: Sequence[int] = NOISE_SEEDS
-    ) -> tuple[Row, tuple[Row, ...]]:
-        """The row of a model, and the rows of each noise seed that it is the mean of."""
-        rows = tuple(
-            self.measure(
-                draw(self.full.prompts, self.full.seeds(seed)),
-                draw(self.open.prompts, self.open.seeds(seed)),
-                guidance=guidance,
+    def plan(self, noise_seed: int) -> Plan:
+        """The pictures of one noise seed; ``fewstep sample --seed`` with a picture's own seed draws the same one."""
+        seeds = tuple(1000 * noise_seed + copy for copy in range(self.copies))
+        return Plan(load_prompt_set(self.prompts), seeds, Extras(ladder=(), strip_seeds=0, strip_prompts=0))
+
+
+FULL = Part(EMBEDDED, 20, ("fid", "kid", "digits", "prdc"))
+OPEN = Part(EMBEDDED_OPEN, 140, ("spread", "colours"))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a row is measured; the default is what every row is measured with.
+
+    Attributes:
+        real_diversity: Spread of real pictures of an open prompt, in units of the features.
+    """
+
+    real_diversity: float
+    full: Part = FULL
+    open: Part = OPEN
+    noise_seeds: tuple[int, ...] = NOISE_SEEDS
+
+    @property
+    def num_pictures(self) -> int:
+        """Of both parts, with all noise seeds."""
+        return len(self.noise_seeds) * (self.full.num_pictures + self.open.num_pictures)
+
+    def measure(self, model: ModelSpec, work: Path) -> tuple[Row, ...]:
+        """The rows of a model, one for each noise seed.
+
+        Args:
+            model: As evaluation is asked for it, with its guidance scale; drawn on the CPU.
+            work: Folder for the pictures; those that a stopped measurement has left are not drawn again.
+        """
+        return tuple(
+            self.row(
+                {**figures(model, self.full, seed, work), **figures(model, self.open, seed, work)},
+                guidance=model.guidance_scale,
             )
-            for seed in noise_seeds
+            for seed in self.noise_seeds
         )
-        return mean_row(rows), rows
+
+    def row(self, found: Mapping[str, float], *, guidance: float | None) -> Row:
+        """The row of some pictures, from the figures of both parts."""
+        named = {CALLED_HERE.get(name, name): value for name, value in found.items()}
+        named["diversity"] /= self.real_diversity
+        return Row(**named, guidance=guidance, n=self.full.num_pictures)
+
+
+def figures(model: ModelSpec, part: Part, noise_seed: int, work: Path) -> dict[str, float]:
+    """Draw a model's pictures of one part with one noise seed, and measure them."""
+    named = model.model_copy(update={"name": "model"})
+    plan, folder = part.plan(noise_seed), EvaluationFolder(work / f"{part.prompts}-{noise_seed}")
+    models, alone, quiet = [(named, resolve(named, "student"))], Ranks(), Console(quiet=True)
+    generate(folder, plan, models, batch=BATCH, ranks=alone, console=quiet, device="cpu")
+    scored = score(folder, plan, folder.records(), part.create_metrics(), ranks=alone, console=quiet, device="cpu")
+    shutil.rmtree(folder.path)
+    return {name: value for one in scored for name, value in one.figures.items()}

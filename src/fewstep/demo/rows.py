@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.recipe import load_recipe
-from fewstep.demo.protocol import Judge, Row, full_set, open_set
+from fewstep.demo.protocol import Protocol, Row
 from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
@@ -48,13 +47,13 @@ class ShippedRows:
     rows: Mapping[str, MeasuredRow]
 
 
-def read_rows(folder: Path | None = None) -> ShippedRows:
-    """Check and read the rows of the assets; those of the package when ``folder`` is None.
+def read_rows() -> ShippedRows:
+    """Check and read the rows that ship.
 
     Raises:
         CheckpointError: The file is missing or damaged, or lacks a row.
     """
-    path = assets.check_files(folder, under=assets.ROWS_FILE)
+    path = assets.check_files(under=assets.ROWS_FILE)
     stored = load_json(path, ShippedRows, cure=assets.REMEDY)
     absent = [name for name in NAMES if name not in stored.rows]
     if absent:
@@ -62,15 +61,14 @@ def read_rows(folder: Path | None = None) -> ShippedRows:
     return ShippedRows(stored.real_diversity, {name: stored.rows[name] for name in NAMES})
 
 
-def load_judge() -> Judge:
-    """Load what rows are measured against."""
-    diversity = read_rows().real_diversity
-    return Judge(assets.load_classifier(), assets.load_reference(), diversity, full_set(), open_set())
+def load_protocol() -> Protocol:
+    """The protocol, with the diversity of real pictures that ships."""
+    return Protocol(read_rows().real_diversity)
 
 
-def load_teacher(folder: Path | None = None) -> TextToImage:
+def load_teacher() -> TextToImage:
     """Load the embedded teacher; always on the CPU, where the shipped rows were measured."""
-    return load_generator(assets.load_teacher_folder(folder), "cpu")
+    return load_generator(assets.load_teacher_folder(), "cpu")
 
 
 def student_sigmas(adapter: ModelAdapter) -> Float[Tensor, "k"]:

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,17 @@ import fewstep
 from fewstep.config.identity import identity
 from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
-from fewstep.demo.protocol import NOISE_SEEDS, Judge, Row, draw_with, mean_row
+from fewstep.demo.protocol import Protocol, Row, mean_row
 from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
-from fewstep.demo.rows import load_judge, read_rows
+from fewstep.demo.rows import load_protocol, read_rows
 from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError
+from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
 from fewstep.runs.checkpoint import checkpoints, completed_steps
 from fewstep.runs.folder import run_place
-from fewstep.sampling.generate import load_generator
 from fewstep.training.run import train
 
 RECIPE = "digits"
@@ -63,6 +63,11 @@ class Job:
         return self.folder / STUDENT
 
     @property
+    def measured(self) -> Path:
+        """The pictures, for as long as the student is being measured."""
+        return self.folder / "measured"
+
+    @property
     def stored(self) -> Path:
         return self.folder / "demo.json"
 
@@ -74,7 +79,7 @@ def run_demo(
     threads: int | None = None,
     as_json: bool = False,
     overrides: Sequence[str] = (),
-    judge: Judge | None = None,
+    protocol: Protocol | None = None,
 ) -> DemoResult:
     """Distil the embedded teacher, measure the student and write the report; quick when that was done before.
 
@@ -85,7 +90,7 @@ def run_demo(
         as_json: Print the measurements as one JSON object on the last line of standard output, and everything for
             people on standard error.
         overrides: Further settings of the recipe ``digits``.
-        judge: What the student is measured against; the shipped reference with the whole protocol when None.
+        protocol: How the student is measured; as every row is, when None.
 
     Raises:
         ConfigError: The output folder cannot be used.
@@ -96,11 +101,12 @@ def run_demo(
     output, threads = Path(output), threads or THREADS
     with explain_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    jobs = [_job(seed, output, threads, overrides, judge) for seed in dict.fromkeys(seeds)]
+    protocol = protocol or load_protocol()
+    jobs = [_job(seed, output, threads, overrides, protocol) for seed in dict.fromkeys(seeds)]
     cached = _is_done(output, jobs)
     shipped = {name: measured.row for name, measured in read_rows().rows.items()}
     with cpu_threads(threads):
-        students = _stored(jobs) if cached else _make(jobs, judge, console)
+        students = _stored(jobs) if cached else _make(jobs, protocol, console)
         if not cached:
             _show(output, shipped, students, jobs[0], threads, console)
     result = DemoResult(shipped, students, threads, time.perf_counter() - started, peak_mib(), cached)
@@ -112,7 +118,7 @@ def run_demo(
     return result
 
 
-def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], judge: Judge | None) -> Job:
+def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protocol: Protocol) -> Job:
     where = ["parallel.device=cpu", f"parallel.threads={threads}"]
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", *where])
     config = recipe.config
@@ -121,8 +127,7 @@ def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], judge:
         "config": identity(config),
         "student_updates": config.budget.student_updates,
         "assets": assets.sha256_of(assets.assets_folder() / assets.MANIFEST_FILE),
-        "noise_seeds": NOISE_SEEDS,
-        "pictures": "all" if judge is None else [len(judge.full), len(judge.open)],
+        "protocol": asdict(protocol),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
     return Job(seed, recipe, run_place(output, recipe.name, config), key)
@@ -140,30 +145,27 @@ def _stored(jobs: Sequence[Job]) -> list[SeedResult]:
     return [result for result in found if result is not None]
 
 
-def _make(jobs: Sequence[Job], judge: Judge | None, console: Console) -> list[SeedResult]:
+def _make(jobs: Sequence[Job], protocol: Protocol, console: Console) -> list[SeedResult]:
     """Distil and measure what is not there yet."""
-    judge = judge or load_judge()
     students = []
     for job in jobs:
         result = SeedResult.read(job.stored, key=job.key)
         if result is None:
-            result = _distil_and_measure(job, judge, console)
+            result = _distil_and_measure(job, protocol, console)
             result.write(job.stored)
         students.append(result)
     return students
 
 
-def _distil_and_measure(job: Job, judge: Judge, console: Console) -> SeedResult:
+def _distil_and_measure(job: Job, protocol: Protocol, console: Console) -> SeedResult:
     updates = job.recipe.config.budget.student_updates
     console.print(f"Distilling the embedded teacher: recipe {job.recipe.name}, seed {job.seed}, {updates} updates.")
     train_seconds = _distil(job, console)
     _export(job)
-    student = load_generator(job.student, "cpu")
-    sigmas = student.sigmas(len(job.recipe.config.sampling.levels))
-    with console.status(
-        f"Measuring the student on {len(NOISE_SEEDS) * (len(judge.full) + len(judge.open)):,} pictures"
-    ):
-        row, _ = judge.measure_model(draw_with(student, sigmas=sigmas, guidance_scale=1.0), guidance=1.0)
+    student = ModelSpec(model=str(job.student), guidance_scale=1.0)
+    with console.status(f"Measuring the student on {protocol.num_pictures:,} pictures"):
+        row = mean_row(protocol.measure(student, job.measured))
+    job.measured.rmdir()
     return SeedResult(job.key, job.seed, job.folder.name, round(train_seconds, 2), row)
 
 
@@ -207,6 +209,7 @@ def _export(job: Job) -> None:
     if (job.student / "fewstep.json").is_file():
         # of an earlier, shorter or unfinished demo: this run has just been trained further
         shutil.rmtree(job.student)
+        shutil.rmtree(job.measured, ignore_errors=True)
     export(job.folder, job.student, dtype="fp32")
 
 

@@ -3,17 +3,31 @@
 Nothing is picked by hand: every full prompt at seed 0, and every prompt that leaves the colour open at seeds 0 to 6.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from fewstep.demo.protocol import Draw, Pixels
+from fewstep.demo.protocol import BATCH
 from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
+from fewstep.sampling.generate import TextToImage
 
 COLUMNS = NUM_COLOURS
+Pixels = UInt8[Tensor, "n 3 h w"]
+Draw = Callable[[Sequence[str], Sequence[int]], Pixels]
+"""Draws one picture per prompt and seed, as bytes; a picture depends on its own prompt and seed only."""
+
+
+def draw_with(model: TextToImage, *, sigmas: Float[Tensor, "k"], guidance_scale: float) -> Draw:
+    """Pictures of ``model`` on the grid ``sigmas`` (without the final 0)."""
+
+    def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Pixels:
+        latents = model.latents(prompts, seeds, sigmas=sigmas, guidance_scale=guidance_scale, batch=BATCH)
+        return model.pixels(latents, batch=BATCH)
+
+    return draw
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +29,21 @@ REMEDY = "Install fewstep again"
 
 
 def assets_folder() -> Path:
-    """Find the folder of the shipped files inside the installed package."""
-    return Path(str(resources.files("fewstep.embedded"))) / "assets"
+    """The folder of the shipped files inside the installed package, or what stands in its place."""
+    return _in_place.get() or Path(str(resources.files("fewstep.embedded"))) / "assets"
+
+
+_in_place: ContextVar[Path | None] = ContextVar("in_place", default=None)
+
+
+@contextmanager
+def in_place_of_shipped(folder: Path) -> Iterator[None]:
+    """Inside the block ``folder`` is used instead of the shipped files: so a rebuild measures what it has made."""
+    before = _in_place.set(folder)
+    try:
+        yield
+    finally:
+        _in_place.reset(before)
 
 
 def sha256_of(path: Path) -> str:
@@ -42,11 +58,10 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
 
 
-def check_files(folder: Path | None = None, *, under: str = "") -> Path:
+def check_files(*, under: str = "") -> Path:
     """Compare files with the manifest.
 
     Args:
-        folder: The assets; those of the package when ``None``.
         under: Check only this file or the files of this folder.
 
     Returns:
@@ -55,7 +70,7 @@ def check_files(folder: Path | None = None, *, under: str = "") -> Path:
     Raises:
         CheckpointError: A file is missing or its content is not the recorded one; the message names it.
     """
-    root = assets_folder() if folder is None else folder
+    root = assets_folder()
     manifest = load_json(root / MANIFEST_FILE, dict[str, str], cure=REMEDY)
     recorded = {name: value for name, value in manifest.items() if _is_under(name, under)}
     if not recorded:
@@ -76,20 +91,20 @@ def _is_under(name: str, under: str) -> bool:
     return not under or name == under or name.startswith(f"{under}/")
 
 
-def load_teacher_folder(folder: Path | None = None) -> Path:
+def load_teacher_folder() -> Path:
     """Check the teacher's files and return its diffusers folder."""
-    return check_files(folder, under=TEACHER_FOLDER)
+    return check_files(under=TEACHER_FOLDER)
 
 
-def load_classifier(folder: Path | None = None) -> DigitClassifier:
+def load_classifier() -> DigitClassifier:
     """Check and load the classifier, ready for :meth:`~fewstep.embedded.classifier.DigitClassifier.predict`."""
     from fewstep.embedded.classifier import read_classifier
 
-    return read_classifier(check_files(folder, under=CLASSIFIER_FILE))
+    return read_classifier(check_files(under=CLASSIFIER_FILE))
 
 
-def load_reference(folder: Path | None = None) -> Tensor:
+def load_reference() -> Tensor:
     """Check and load the features (float32, ``(1400, 64)``) of the reference pictures, 20 per full prompt."""
     from safetensors.torch import load_file
 
-    return load_file(check_files(folder, under=REFERENCE_FILE))["features"]
+    return load_file(check_files(under=REFERENCE_FILE))["features"]

@@ -1,6 +1,7 @@
 """The rebuild of the demo's files, with every stage cut to a few steps."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,29 +28,30 @@ SHORT = RebuildSettings(
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("rebuild")
     rebuild.build_assets(folder, SHORT, lambda line: None)
-    return folder
+    with assets.in_place_of_shipped(folder / "assets"):
+        yield folder
 
 
 def test_rebuilt_files_match_their_manifest(output: Path) -> None:
-    assert assets.check_files(output / "assets") == output / "assets"
+    assert assets.check_files() == output / "assets"
 
 
 def test_rebuilt_teacher_draws_a_picture(output: Path) -> None:
-    pipeline = load_teacher(assets.load_teacher_folder(output / "assets"))
+    pipeline = load_teacher(assets.load_teacher_folder())
     image = pipeline("a red handwritten three", num_inference_steps=1, max_sequence_length=1).images[0]
     assert image.size == (32, 32)
 
 
 def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -> None:
-    assert assets.load_reference(output / "assets").shape == (1400, 64)
+    assert assets.load_reference().shape == (1400, 64)
 
 
 def test_shipped_digits_are_those_of_the_row_of_real_data(output: Path) -> None:
     real = rebuild.open_workshop(output, SHORT, lambda line: None).real
-    shipped = load_held_out(output / "assets")
+    shipped = load_held_out()
     assert torch.equal(shipped.images, real.images)
     assert torch.equal(shipped.digits, real.digits)
 

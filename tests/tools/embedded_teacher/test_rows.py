@@ -1,29 +1,23 @@
 """How rows are measured, at which guidance, and how shipped rows are compared with recomputed ones."""
 
 import dataclasses
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from safetensors.torch import save_file
 
-from fewstep.demo.protocol import METRICS, Draw, Judge, Row, full_set, open_set
+from fewstep.demo.protocol import METRICS, Row
 from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
-from fewstep.embedded.classifier import DigitClassifier
 from fewstep.embedded.prompts import NUM_DIGITS
 from fewstep.errors import CheckpointError
+from fewstep.evaluation.models import ModelSpec
+from tests.demo.small import SMALL
 from tools.embedded_teacher import verify
-from tools.embedded_teacher.pictures import BaseDigits
-from tools.embedded_teacher.rows import (
-    best_guidance,
-    measure_real,
-    measure_teacher,
-    real_diversity,
-    real_pixels,
-    write_rows,
-)
+from tools.embedded_teacher.pictures import BaseDigits, draw_prompted
+from tools.embedded_teacher.rows import best_guidance, measure_real, measure_teacher, real_diversity, write_rows
 from tools.embedded_teacher.verify import compare
 
 
@@ -51,50 +45,33 @@ def test_of_two_equal_guidances_the_smaller_is_chosen() -> None:
     assert best_guidance({3.0: 1.0, 1.5: 1.0}) == 1.5
 
 
-def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed() -> None:
-    torch.manual_seed(0)
-    classifier = DigitClassifier().eval()
-
-    def noise(seed: int, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randint(256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
-
-    asked: list[tuple[float, int, int]] = []
-
-    def draw_at(scale: float) -> Draw:
-        def draw(prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-            asked.append((scale, min(seeds) // 1000, len(prompts)))
-            pixels = noise(min(seeds), len(prompts))
-            return pixels if scale == 1.5 else pixels // 3  # darker pictures lie far from the reference
-
-        return draw
-
-    reference = classifier.predict(noise(7, 140)).features
-    judge = Judge(classifier, reference, 1.0, full_set(2), open_set(4))
-    measured = measure_teacher(judge, draw_at, guidances=(1.0, 1.5, 2.0))
-    assert measured.row.guidance == 1.5
-    assert set(measured.fd_by_guidance) == {1.0, 1.5, 2.0}
-    assert measured.per_noise_seed[0].fd == measured.fd_by_guidance[1.5]
-    # the pictures by which the guidance was chosen are not drawn a second time
-    assert asked == [
-        *((scale, 1000, 140) for scale in (1.0, 1.5, 2.0)),
-        (1.5, 1000, 40),
-        *((1.5, seed, count) for seed in (1001, 1002) for count in (140, 40)),
-    ]
+def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(SMALL, noise_seeds=(1000, 1001))
+    teacher = ModelSpec(model="fewstep:digits", sigmas=(1.0,))
+    measured = measure_teacher(protocol, teacher, tmp_path, guidances=(1.0, 8.0))
+    assert set(measured.fd_by_guidance) == {1.0, 8.0}
+    best = best_guidance(measured.fd_by_guidance)
+    assert [row.guidance for row in (measured.row, *measured.per_noise_seed)] == [best] * 3
+    assert measured.per_noise_seed[0].fd == measured.fd_by_guidance[best]
+    assert measured.per_noise_seed[1].fd != measured.per_noise_seed[0].fd
 
 
 def test_rows_survive_their_file(shipped: ShippedRows, tmp_path: Path) -> None:
     write_rows(shipped, tmp_path / assets.ROWS_FILE)
     assets.write_manifest(tmp_path)
-    assert read_rows(tmp_path) == shipped
+    with assets.in_place_of_shipped(tmp_path):
+        assert read_rows() == shipped
 
 
 def test_a_rows_file_without_a_row_is_named(shipped: ShippedRows, tmp_path: Path) -> None:
     fewer = {name: measured for name, measured in shipped.rows.items() if name != "teacher_4"}
     write_rows(dataclasses.replace(shipped, rows=fewer), tmp_path / assets.ROWS_FILE)
     assets.write_manifest(tmp_path)
-    with pytest.raises(CheckpointError, match=r"rows\.json lacks the row teacher_4\. Install fewstep again"):
-        read_rows(tmp_path)
+    with (
+        assets.in_place_of_shipped(tmp_path),
+        pytest.raises(CheckpointError, match=r"rows\.json lacks the row teacher_4\. Install fewstep again"),
+    ):
+        read_rows()
 
 
 def test_equal_rows_have_no_difference(shipped: ShippedRows) -> None:
@@ -127,7 +104,7 @@ def test_another_distance_at_a_guidance_that_was_not_chosen_is_a_difference(ship
 
 
 def rebuilt(monkeypatch: pytest.MonkeyPatch, shipped: ShippedRows, found: ShippedRows) -> list[str]:
-    monkeypatch.setattr(verify, "read_rows", lambda folder=None: shipped if folder is None else found)
+    monkeypatch.setattr(verify, "read_rows", lambda: shipped if assets.assets_folder() != Path("rebuilt") else found)
     return [str(difference) for difference in verify.compare_rebuilt(Path("rebuilt"), notify=lambda line: None)]
 
 
@@ -150,7 +127,7 @@ def test_a_rebuilt_teacher_that_is_worse_is_told_by_its_figure(
 def test_every_figure_of_a_rebuilt_teacher_is_shown_beside_the_shipped_one(
     shipped: ShippedRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "read_rows", lambda folder=None: shipped)
+    monkeypatch.setattr(verify, "read_rows", lambda: shipped)
     lines: list[str] = []
     verify.compare_rebuilt(Path("rebuilt"), notify=lines.append)
     assert len(lines) == len(NAMES) * len(METRICS)
@@ -164,24 +141,25 @@ def held_out() -> BaseDigits:
 
 
 def test_real_pictures_have_the_diversity_of_real_pictures(held_out: BaseDigits) -> None:
-    torch.manual_seed(0)
-    classifier = DigitClassifier().eval()
-    free = open_set(4)
-    full = full_set(2)
-    pictures = real_pixels(Judge(classifier, torch.zeros(140, 64), 1.0, full, free), held_out, 0)[0]
-    reference = classifier.predict(pictures).features
-    judge = Judge(classifier, reference, real_diversity(classifier, held_out, free), full, free)
-    measured = measure_real(judge, held_out)
+    protocol = dataclasses.replace(SMALL, noise_seeds=(1000, 1001))
+    protocol = dataclasses.replace(protocol, real_diversity=real_diversity(protocol, held_out))
+    measured = measure_real(protocol, held_out)
     assert measured.row.diversity == pytest.approx(1.0)
-    assert len({row.fd for row in measured.per_noise_seed}) == 3
+    assert len({row.fd for row in measured.per_noise_seed}) == 2
 
 
-def test_the_reference_pictures_measured_as_a_row_are_perfect(held_out: BaseDigits) -> None:
-    torch.manual_seed(0)
-    classifier = DigitClassifier().eval()
-    full, free = full_set(2), open_set(4)
-    pixels = real_pixels(Judge(classifier, torch.zeros(140, 64), 1.0, full, free), held_out, 0)
-    judge = Judge(classifier, classifier.predict(pixels[0]).features, 1.0, full, free)
-    row = judge.measure(*pixels, guidance=None)
+def test_files_in_place_of_the_shipped_ones_are_what_is_measured_against(held_out: BaseDigits, tmp_path: Path) -> None:
+    asked = [(kind // 7, kind % 7) for kind in range(70) for _ in range(SMALL.full.copies)]
+    pixels = draw_prompted(held_out, asked, seed=SMALL.noise_seeds[0]).pixels
+    features = assets.load_classifier().predict(pixels).features
+    made = tmp_path / "assets"
+    made.mkdir()
+    shutil.copy(assets.check_files(under=assets.CLASSIFIER_FILE), made)
+    save_file({"features": features}, made / assets.REFERENCE_FILE)
+    assets.write_manifest(made)
+    with assets.in_place_of_shipped(made):
+        row = measure_real(SMALL, held_out).row
+    # the reference is made of these very pictures
     assert row.fd == pytest.approx(0.0, abs=1e-6)
     assert (row.precision, row.recall, row.coverage) == (1.0, 1.0, 1.0)
+    assert measure_real(SMALL, held_out).row.fd > 1

@@ -1,14 +1,17 @@
 """The rows in the package: they are of this teacher and this reference, and the teacher is worth distilling."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from fewstep.demo.protocol import NOISE_SEEDS, draw_with
+from fewstep.demo.protocol import NOISE_SEEDS, Protocol
 from fewstep.demo.rows import load_teacher, read_rows, student_sigmas
 from fewstep.embedded import assets
+from fewstep.evaluation.models import ModelSpec
 from fewstep.sampling.sampler import teacher_sigmas
 from tools.embedded_teacher.pictures import load_held_out
-from tools.embedded_teacher.rows import GUIDANCES, best_guidance, load_judge, measure_real, measure_teacher
+from tools.embedded_teacher.rows import GUIDANCES, best_guidance, measure_real, real_diversity
 from tools.embedded_teacher.verify import compare_rows
 
 
@@ -42,9 +45,9 @@ def test_the_reference_holds_the_full_prompts_in_turn() -> None:
 
 def test_the_row_of_real_data_is_reproduced_from_the_held_out_digits() -> None:
     shipped = read_rows()
-    judge = load_judge()
-    row = measure_real(judge, load_held_out()).row
-    assert judge.real_diversity == pytest.approx(shipped.real_diversity, rel=0.01)
+    diversity = real_diversity(Protocol(1.0), load_held_out())
+    row = measure_real(Protocol(diversity), load_held_out()).row
+    assert diversity == pytest.approx(shipped.real_diversity, rel=0.01)
     assert list(compare_rows("real", shipped.rows["real"].row, row)) == []
 
 
@@ -61,16 +64,12 @@ def test_teacher_and_student_have_the_same_few_steps() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [50, 4])
-def test_a_shipped_row_of_the_teacher_is_reproduced_on_its_first_noise_seed(steps: int) -> None:
+def test_a_shipped_row_of_the_teacher_is_reproduced_on_its_first_noise_seed(steps: int, tmp_path: Path) -> None:
     """The other noise seeds and guidance scales go the same way; `make verify` draws them too."""
-    name, teacher = f"teacher_{steps}", load_teacher()
-    sigmas = student_sigmas(teacher.adapter) if steps == 4 else teacher_sigmas(teacher.adapter, steps)
-    shipped = read_rows().rows[name]
-    assert shipped.row.guidance is not None
-    found = measure_teacher(
-        load_judge(),
-        lambda scale: draw_with(teacher, sigmas=sigmas, guidance_scale=scale),
-        guidances=[shipped.row.guidance],
-        noise_seeds=NOISE_SEEDS[:1],
-    )
-    assert list(compare_rows(name, shipped.per_noise_seed[0], found.row)) == []
+    name, adapter = f"teacher_{steps}", load_teacher().adapter
+    sigmas = student_sigmas(adapter) if steps == 4 else teacher_sigmas(adapter, steps)
+    shipped = read_rows()
+    known = shipped.rows[name]
+    teacher = ModelSpec(model="fewstep:digits", sigmas=tuple(sigmas.tolist()), guidance_scale=known.row.guidance)
+    (row,) = Protocol(shipped.real_diversity, noise_seeds=NOISE_SEEDS[:1]).measure(teacher, tmp_path)
+    assert list(compare_rows(name, known.per_noise_seed[0], row)) == []
