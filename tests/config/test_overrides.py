@@ -6,8 +6,8 @@ import pytest
 
 from fewstep.config import load_recipe
 from fewstep.config.layers import merge, recipe_text
-from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule
-from fewstep.core.sigmas import LogitNormal, Uniform
+from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule, UniformLevels
+from fewstep.core.sigmas import LogitNormal
 from fewstep.errors import ConfigError
 
 
@@ -57,7 +57,7 @@ def test_another_law_replaces_the_bounds_of_the_old_law() -> None:
 
 def test_an_override_may_be_a_mapping() -> None:
     schedule = load_recipe("digits", ["schedule={max_steps: 8, inner: {low: 0.5}}"]).config.schedule
-    assert schedule == RandomLengthSchedule(min_steps=1, max_steps=8, inner=Uniform(low=0.5, high=0.95))
+    assert schedule == RandomLengthSchedule(min_steps=1, max_steps=8, inner=UniformLevels(low=0.5, high=0.95))
 
 
 def test_merging_changes_neither_mapping() -> None:

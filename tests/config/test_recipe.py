@@ -4,7 +4,7 @@ import pytest
 
 from fewstep.config import load_recipe, recipe_names, recipe_source
 from fewstep.config.recipe_files import recipe_summary
-from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule
+from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule, UniformLevels
 from fewstep.core.sigmas import SigmaRange, Uniform, UniformBelowQuery
 from fewstep.errors import ConfigError
 from fewstep.methods.terms import AtAnchor, OffTrajectory
@@ -35,7 +35,7 @@ def test_sd3_medium_states_the_published_optimisation() -> None:
 
 def test_sd3_medium_states_the_published_method() -> None:
     config = load_recipe("sd3-medium").config
-    assert config.schedule == RandomLengthSchedule(min_steps=1, max_steps=28, inner=Uniform(low=0.25, high=0.95))
+    assert config.schedule == RandomLengthSchedule(min_steps=1, max_steps=28, inner=UniformLevels(low=0.25, high=0.95))
     assert config.sigma_range == SigmaRange(low=0.02, high=0.98)
     terms = config.terms
     assert terms.ca is not None

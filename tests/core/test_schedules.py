@@ -8,10 +8,10 @@ from fewstep.core.schedules import (
     FixedSchedule,
     GeometricLength,
     RandomLengthSchedule,
+    UniformLevels,
     spread_anchors,
     with_final_zero,
 )
-from fewstep.core.sigmas import Uniform
 from tests.golden import arrays, record
 
 
@@ -30,7 +30,9 @@ def test_anchors_start_at_one_and_strictly_descend(length: int, seed: int) -> No
 
 
 def test_inner_anchors_stay_inside_their_law_before_the_shift() -> None:
-    sigmas = RandomLengthSchedule(inner=Uniform(low=0.25, high=0.95)).sigmas(torch.rand(64, 27), lambda level: level)
+    sigmas = RandomLengthSchedule(inner=UniformLevels(low=0.25, high=0.95)).sigmas(
+        torch.rand(64, 27), lambda level: level
+    )
     assert sigmas[:, 1:].min() >= 0.25 and sigmas[:, 1:].max() <= 0.95
 
 
@@ -69,7 +71,7 @@ def test_a_random_schedule_that_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(ValueError, match="min_steps 5 and max_steps 3 must satisfy 1 <= min <= max"):
         RandomLengthSchedule(min_steps=5, max_steps=3)
     with pytest.raises(ValueError, match=r"inner.high is 1.0; it must be below 1"):
-        RandomLengthSchedule(inner=Uniform(low=0.2, high=1.0))
+        RandomLengthSchedule(inner=UniformLevels(low=0.2, high=1.0))
 
 
 @given(st.integers(1, 30), st.integers(1, 100), st.floats(0, 0.999999))

@@ -26,7 +26,7 @@ from fewstep.bounds import (
     Weight,
 )
 from fewstep.config.evaluation_config import EvaluationConfig
-from fewstep.core.schedules import FOUR_STEPS, FixedSchedule, RandomLengthSchedule, check_levels
+from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
 from fewstep.methods.terms import Terms
@@ -70,10 +70,9 @@ class HubPrompts(Section):
 
 
 Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
-Schedule = Annotated[FixedSchedule | RandomLengthSchedule, Field(discriminator="kind")]
 
 
-def _checkpointing(value: Any) -> bool | Literal["selective"]:
+def _recomputation(value: Any) -> bool | Literal["selective"]:
     if isinstance(value, bool):
         return value
     if value == "selective":
@@ -81,9 +80,7 @@ def _checkpointing(value: Any) -> bool | Literal["selective"]:
     raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be true, false or selective")
 
 
-Checkpointing = Annotated[bool | Literal["selective"], PlainValidator(_checkpointing)]
-# the fake score is trained where no query stands, so laws that need one are no choice here
-FakeScoreSigma = Annotated[Uniform | LogitNormal, Field(discriminator="law")]
+_Recomputation = Annotated[bool | Literal["selective"], PlainValidator(_recomputation)]
 
 
 class OptimiserConfig(Section):
@@ -127,7 +124,8 @@ class FakeScoreConfig(OptimiserConfig):
     target: Literal["anchor", "final"] = Field(
         default="anchor", description="what it regresses on: x0 the student predicts at its anchor, or its final sample"
     )
-    sigma: FakeScoreSigma = Uniform()
+    # trained where no query stands, so laws that need one are no choice here
+    sigma: Uniform | LogitNormal = Field(default=Uniform(), discriminator="law")
     align: Align | None = Align()
 
 
@@ -201,7 +199,7 @@ class MemoryConfig(Changeable):
     microbatch: Batch | None = Field(
         default=None, description="samples per process and forward; None is the whole batch over the processes"
     )
-    gradient_checkpointing: Checkpointing = Field(
+    gradient_checkpointing: _Recomputation = Field(
         default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
     )
     keep_anchor_graph: bool = Field(default=True, description="the forward at the anchor is also the gradient forward")
@@ -232,7 +230,7 @@ class RunConfig(Section):
 
     backbone: SerializeAsAny[BackboneConfig]
     prompts: Prompts
-    schedule: Schedule = RandomLengthSchedule()
+    schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
     terms: Terms
     sigma_range: SigmaRange = SigmaRange()
     student: StudentConfig

@@ -4,7 +4,7 @@ A schedule is written before the time shift and mapped by the backbone: one rule
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.bounds import Levels, Share, Steps
-from fewstep.core.sigmas import Uniform
 
 ToSigma = Callable[[Tensor], Tensor]
 """A backbone's map from a pre-shift level in [0, 1] to its sigma; increasing, 1 goes to the largest sigma."""
@@ -36,6 +35,23 @@ class GeometricLength:
         """Of ``count`` lengths from the shortest on."""
         weights = [self.ratio**k for k in range(count)]
         return tuple(weight / sum(weights) for weight in weights)
+
+
+@dataclass(frozen=True)
+class UniformLevels:
+    """level = low + (high - low) u, before the time shift; a law of ``core/sigmas.py`` acts behind it."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    law: Literal["uniform"] = "uniform"
+    low: Share = 0.0
+    high: Share = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.low < self.high <= 1.0:
+            raise ValueError(f"low {self.low} and high {self.high} must satisfy 0 <= low < high <= 1")
+
+    def levels(self, u: Float[Tensor, "b k1"]) -> Float[Tensor, "b k1"]:
+        return self.low + (self.high - self.low) * u
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,7 @@ class RandomLengthSchedule:
     Attributes:
         min_steps: Smallest N.
         max_steps: Largest N.
-        inner: Law of the inner levels, before the time shift.
+        inner: Law of the inner levels.
         length: Law of N; None, as released, draws it evenly.
     """
 
@@ -93,7 +109,7 @@ class RandomLengthSchedule:
     kind: Literal["random_length"] = "random_length"
     min_steps: Steps = 1
     max_steps: Steps = 28
-    inner: Uniform = field(default_factory=lambda: Uniform(low=0.25, high=0.95))
+    inner: UniformLevels = UniformLevels(low=0.25, high=0.95)
     length: GeometricLength | None = None
 
     def __post_init__(self) -> None:
@@ -121,7 +137,7 @@ class RandomLengthSchedule:
 
     def sigmas(self, inner_u: Float[Tensor, "b k1"], to_sigma: ToSigma) -> Float[Tensor, "b k"]:
         """Anchors of each sample: ``inner_u`` holds N - 1 raw uniform draws per sample."""
-        inner = self.inner.sigma(inner_u, query_sigma=torch.ones_like(inner_u))
+        inner = self.inner.levels(inner_u)
         first = torch.ones_like(inner_u[:, :1]) if inner_u.shape[1] else inner_u.new_ones(inner_u.shape[0], 1)
         return to_sigma(torch.cat([first, inner.sort(dim=1, descending=True).values], dim=1))
 

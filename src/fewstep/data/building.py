@@ -26,7 +26,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.data import stored_prompt
 from fewstep.data.shards import find_shard, is_whole, open_shard, without_rows, write_shard
 from fewstep.data.sizes import SizeEstimate, free_bytes, gib
-from fewstep.data.stored_prompt import Row
+from fewstep.data.stored_prompt import StoredPrompt
 from fewstep.errors import ConfigError, FewstepError
 from fewstep.files import explain_write_errors, write_json
 from fewstep.seals import seal
@@ -83,7 +83,7 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Plan:
+class _Agreement:
     """What all processes have to agree on.
 
     Attributes:
@@ -131,27 +131,27 @@ class Build:
             on_estimate: Called once, by process 0, before the first shard.
             on_progress: Called while prompts are embedded.
         """
-        plan, null = self._embed(on_estimate, on_progress)
-        self.processes.from_main(lambda: self._publish(plan, null, positions))
+        agreed, null = self._embed(on_estimate, on_progress)
+        self.processes.from_main(lambda: self._publish(agreed, null, positions))
 
     def _embed(
         self, on_estimate: Callable[[SizeEstimate], None] | None, on_progress: Progress | None
-    ) -> tuple[Plan, dict[str, Tensor]]:
+    ) -> tuple[_Agreement, dict[str, Tensor]]:
         pipeline = self.adapter.load_pipeline(dtype=self.dtype, **{self.adapter.network_component: None, "vae": None})
         pipeline.to(self.device)
-        plan = self.processes.from_main(lambda: self._plan(pipeline, on_estimate))
+        agreed = self.processes.from_main(lambda: self._agree(pipeline, on_estimate))
         with explain_write_errors(self.published):
-            self._folder(plan).mkdir(parents=True, exist_ok=True)
-        count = -(-len(self.prompts) // plan.prompts_per_shard)
+            self._folder(agreed).mkdir(parents=True, exist_ok=True)
+        count = -(-len(self.prompts) // agreed.prompts_per_shard)
         for first in range(0, count, self.processes.size):
             own = first + self.processes.rank
-            report = _Report(on_progress, first * plan.prompts_per_shard, self.processes.size, len(self.prompts))
-            work = partial(self._shard, plan, pipeline, own, report) if own < count else _nothing
+            report = _Report(on_progress, first * agreed.prompts_per_shard, self.processes.size, len(self.prompts))
+            work = partial(self._shard, agreed, pipeline, own, report) if own < count else _nothing
             # in step with the others: an error of one, such as a full disk, is told by all before the next shard
             self.processes.all_or_none(work)
-        return plan, self._stored(pipeline, self.adapter.encode_null(pipeline)) if self.processes.rank == 0 else {}
+        return agreed, self._stored(pipeline, self.adapter.encode_null(pipeline)) if self.processes.rank == 0 else {}
 
-    def _plan(self, pipeline: Any, on_estimate: Callable[[SizeEstimate], None] | None) -> Plan:
+    def _agree(self, pipeline: Any, on_estimate: Callable[[SizeEstimate], None] | None) -> _Agreement:
         """Measure prompts from all over the list, and refuse what the disk cannot hold."""
         with using(self.adapter.config.model, "embed prompts"):
             warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
@@ -160,7 +160,7 @@ class Build:
         rows = stored_prompt.split(stored_prompt.clear_padding(sample))
         shapes = {name: tuple(value.shape[1:]) for name, value in sample.items()}
         padded = sum(value[0].nbytes for value in sample.values())
-        plan = Plan(
+        agreed = _Agreement(
             shapes,
             _prompts_per_shard(padded),
             SizeEstimate(
@@ -169,22 +169,22 @@ class Build:
                 measured_on=len(rows),
             ),
         )
-        folder = self._folder(plan)
+        folder = self._folder(agreed)
         finished = sum(path.stat().st_size for path in folder.glob("prompts-*")) if folder.is_dir() else 0
         free = free_bytes(self.published.parent)
         if on_estimate is not None:
-            on_estimate(plan.estimate)
-        _require_room(plan.estimate, finished=finished, free=free, folder=self.published.parent)
-        return plan
+            on_estimate(agreed.estimate)
+        _require_room(agreed.estimate, finished=finished, free=free, folder=self.published.parent)
+        return agreed
 
     def _encoded(self, pipeline: Any, prompts: Sequence[str]) -> dict[str, Tensor]:
         with using(self.adapter.config.model, "embed prompts"):
             return self._stored(pipeline, self.adapter.encode(pipeline, prompts))
 
-    def _shard(self, plan: Plan, pipeline: Any, number: int, report: "_Report") -> None:
-        folder = self._folder(plan)
-        start = number * plan.prompts_per_shard
-        stop = min(start + plan.prompts_per_shard, len(self.prompts))
+    def _shard(self, agreed: _Agreement, pipeline: Any, number: int, report: "_Report") -> None:
+        folder = self._folder(agreed)
+        start = number * agreed.prompts_per_shard
+        stop = min(start + agreed.prompts_per_shard, len(self.prompts))
         found = find_shard(folder, number)
         if found is not None and is_whole(found):
             report(stop - start)
@@ -192,7 +192,7 @@ class Build:
         if found is not None:
             logger.warning(f"{found} was not written as a whole; its prompts are embedded again.")
             found.unlink(missing_ok=True)
-        rows: dict[bytes, Row] = {}
+        rows: dict[bytes, StoredPrompt] = {}
         digests = []
         for first in range(start, stop, PROMPTS_PER_CALL):
             last = min(first + PROMPTS_PER_CALL, stop)
@@ -203,21 +203,21 @@ class Build:
             report(last - start)
         write_shard(folder, number, rows, prompts=digests)
 
-    def _publish(self, plan: Plan, null: dict[str, Tensor], positions: Sequence[int]) -> None:
-        folder = self._folder(plan)
+    def _publish(self, agreed: _Agreement, null: dict[str, Tensor], positions: Sequence[int]) -> None:
+        folder = self._folder(agreed)
         if self.published.is_dir():  # another run was faster
             shutil.rmtree(folder, ignore_errors=True)
             return
-        shards = _complete(folder, -(-len(self.prompts) // plan.prompts_per_shard))
+        shards = _complete(folder, -(-len(self.prompts) // agreed.prompts_per_shard))
         with explain_write_errors(self.published):
             shards, places = _without_repetitions(shards)
             save_file({"places": places[torch.as_tensor(positions)]}, folder / PLACES)
             save_file(null, folder / NULL)
-            _write_index(folder, shards, plan)
+            _write_index(folder, shards, agreed)
             _rename(folder, self.published)
 
-    def _folder(self, plan: Plan) -> Path:
-        return self.published.with_name(f".building-{self.published.name}-{plan.prompts_per_shard}")
+    def _folder(self, agreed: _Agreement) -> Path:
+        return self.published.with_name(f".building-{self.published.name}-{agreed.prompts_per_shard}")
 
     def _stored(self, pipeline: Any, cond: Conditioning) -> dict[str, Tensor]:
         require_finite_encoding(self.adapter, pipeline, cond)
@@ -294,7 +294,7 @@ def _places(shards: Sequence[Path]) -> Tensor:
     return torch.tensor(list(wanted), dtype=torch.int32)
 
 
-def _write_index(folder: Path, shards: Sequence[Path], plan: Plan) -> None:
+def _write_index(folder: Path, shards: Sequence[Path], agreed: _Agreement) -> None:
     kept = {path.name for path in shards} | {NULL, PLACES}
     for path in folder.iterdir():  # what killed or slower builds left
         if path.name not in kept:
@@ -302,7 +302,7 @@ def _write_index(folder: Path, shards: Sequence[Path], plan: Plan) -> None:
     index = {
         "files": {path.name: seal(path).model_dump() for path in sorted(folder.iterdir())},
         "shards": [path.name for path in shards],
-        "shapes": {name: list(shape) for name, shape in plan.shapes.items()},
+        "shapes": {name: list(shape) for name, shape in agreed.shapes.items()},
     }
     write_json(folder / INDEX, index)
 

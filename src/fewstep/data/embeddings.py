@@ -78,7 +78,7 @@ class EmbeddingCache:
         """Of all files of rows."""
         return sum((self.folder / name).stat().st_size for name in self.shards)
 
-    def _row(self, index: int) -> stored_prompt.Row:
+    def _row(self, index: int) -> stored_prompt.StoredPrompt:
         if not 0 <= index < len(self):
             raise IndexError(f"prompt {index} of {len(self)}")
         shard, row = (int(value) for value in self.places[index].numpy())

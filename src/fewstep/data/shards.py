@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewstep.data.stored_prompt import DIGEST_BYTES, Row
+from fewstep.data.stored_prompt import DIGEST_BYTES, StoredPrompt
 from fewstep.errors import CheckpointError
 from fewstep.files import explain_write_errors, fsync
 from fewstep.seals import BrokenSealError, seal
@@ -54,7 +54,7 @@ class Shard:
             return True
         return bool(ends[0] >= 0) and bool((ends.diff() >= 0).all()) and int(ends[-1]) == len(self.tensors[name])
 
-    def row(self, number: int) -> Row:
+    def row(self, number: int) -> StoredPrompt:
         """One stored row, as views of the file."""
         return {name: self.tensors[name][start:end] for name, (start, end) in self._bounds(number)}
 
@@ -75,7 +75,7 @@ class Shard:
                 yield key.removesuffix(ENDS), (int(places[number - 1]) if number else 0, int(places[number]))
 
 
-def write_shard(folder: Path, number: int, rows: Mapping[bytes, Row], *, prompts: Sequence[bytes]) -> Path:
+def write_shard(folder: Path, number: int, rows: Mapping[bytes, StoredPrompt], *, prompts: Sequence[bytes]) -> Path:
     """Write rows; the file appears under its name when it is on the disk as a whole.
 
     Args:

@@ -14,7 +14,7 @@ MASK, EMBEDS = "_attention_mask", "_embeds"
 """``prompt_attention_mask`` is the mask of ``prompt_embeds``: 0 for tokens that the network must not look at."""
 DIGEST_BYTES = 16
 
-Row = Mapping[str, Tensor]
+StoredPrompt = Mapping[str, Tensor]
 """One prompt's tensors by name, each cut behind its last entry that is not zero."""
 
 
@@ -29,7 +29,7 @@ def clear_padding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return cleared
 
 
-def split(tensors: Mapping[str, Tensor]) -> list[Row]:
+def split(tensors: Mapping[str, Tensor]) -> list[StoredPrompt]:
     """Cut a batch into rows, each a copy without the zeros at its end."""
     rows: list[dict[str, Tensor]] = [{} for _ in range(len(next(iter(tensors.values()))))]
     for name, value in tensors.items():
@@ -38,7 +38,7 @@ def split(tensors: Mapping[str, Tensor]) -> list[Row]:
     return list(rows)
 
 
-def join(rows: Sequence[Row], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def join(rows: Sequence[StoredPrompt], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Put rows together again to the batch that was split.
 
     Args:
@@ -55,12 +55,12 @@ def join(rows: Sequence[Row], shapes: Mapping[str, Sequence[int]]) -> dict[str, 
     return batch
 
 
-def num_bytes(row: Row) -> int:
+def num_bytes(row: StoredPrompt) -> int:
     """What a row takes on disk."""
     return sum(value.nbytes for value in row.values())
 
 
-def digest(row: Row) -> bytes:
+def digest(row: StoredPrompt) -> bytes:
     """Name a row by its content; rows of one name are stored once."""
     content = hashlib.blake2b(digest_size=DIGEST_BYTES)
     for name in sorted(row):

@@ -21,7 +21,7 @@ from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
 from fewstep.methods.draws import Draws, TermDraws
-from fewstep.methods.frozen_answers import View, look
+from fewstep.methods.frozen_answers import FrozenAnswers, ask_frozen
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import (
@@ -134,10 +134,10 @@ def student_losses(
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
     probes = {name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()}
-    views = look(
+    frozen = ask_frozen(
         terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts, batched=method.batch_frozen_calls
     )
-    losses = {name: _pull(term, answers[name].x0, views[name]) for name, term in terms.items()}
+    losses = {name: _pull(term, answers[name].x0, frozen[name]) for name, term in terms.items()}
     if method.terms.isg is not None:
         assert draws.segment is not None
         losses["isg"] = isg_losses(
@@ -213,17 +213,17 @@ def _level(
     return level(law, u, query_sigma=bound, within=method.sigma_range)
 
 
-def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], view: View) -> Float[Tensor, "b"]:
+def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], frozen: FrozenAnswers) -> Float[Tensor, "b"]:
     """Direction and normaliser of one term, then the pull."""
-    reference = view.x0_teacher
+    reference = frozen.x0_teacher
     match term:
         case CfgAugmentation():
-            assert view.guidance is not None
-            direction = objectives.cfg_augmentation(view.guidance, scale=term.scale)
+            assert frozen.guidance is not None
+            direction = objectives.cfg_augmentation(frozen.guidance, scale=term.scale)
         case DistributionMatching():
-            assert view.x0_fake is not None
-            if view.guidance is not None:
-                reference = reference + (term.guidance_scale - 1.0) * view.guidance
-            direction = objectives.distribution_matching(reference, view.x0_fake)
+            assert frozen.x0_fake is not None
+            if frozen.guidance is not None:
+                reference = reference + (term.guidance_scale - 1.0) * frozen.guidance
+            direction = objectives.distribution_matching(reference, frozen.x0_fake)
     scale = objectives.normaliser(reference, x0_student.detach(), floor=term.floor)
     return objectives.pull(x0_student, direction, scale)

@@ -14,7 +14,7 @@ from fewstep.methods.terms import Term
 
 
 @dataclass(frozen=True)
-class View:
+class FrozenAnswers:
     """What the frozen networks predict at one term's probe; None where the term does not ask."""
 
     x0_teacher: Float[Tensor, "b *latent"]
@@ -23,7 +23,7 @@ class View:
 
 
 @torch.no_grad()
-def look(
+def ask_frozen(
     terms: Mapping[str, Term],
     probes: Mapping[str, NoisyLatent],
     *,
@@ -31,7 +31,7 @@ def look(
     fake_score: Velocity,
     prompts: PromptBatch,
     batched: bool,
-) -> dict[str, View]:
+) -> dict[str, FrozenAnswers]:
     """Ask the frozen networks at every term's probe.
 
     Args:
@@ -50,15 +50,15 @@ def look(
     of_teacher.ask(teacher, probes, batched=batched)
     of_fake.ask(fake_score, probes, batched=batched)
 
-    def view(name: str, term: Term) -> View:
+    def answers(name: str, term: Term) -> FrozenAnswers:
         guidance = None
         if term.asks_guidance:
             positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
             guidance = prompts.contrast * (positive - negative)
         x0_fake = of_fake.x0(name, prompts.student) if term.asks_fake_score else None
-        return View(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
+        return FrozenAnswers(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
 
-    return {name: view(name, term) for name, term in terms.items()}
+    return {name: answers(name, term) for name, term in terms.items()}
 
 
 class _Questions:

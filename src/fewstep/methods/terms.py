@@ -7,10 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from fewstep.bounds import Guidance, Levels, Rate, Scale, Share, Weight
 from fewstep.core.objectives import NORMALISER_FLOOR
 from fewstep.core.schedules import FOUR_STEPS, check_levels
-from fewstep.core.sigmas import LogitNormal, SameAsQuery, Uniform, UniformBelowQuery
+from fewstep.core.sigmas import SigmaLaw, Uniform, UniformBelowQuery
 from fewstep.section import Section
-
-SigmaLaw = Annotated[Uniform | UniformBelowQuery | SameAsQuery | LogitNormal, Field(discriminator="law")]
 
 
 class _Query(Section):
@@ -35,7 +33,7 @@ class OffTrajectory(_Query):
     """Ask the student where the anchor's own velocity leads at another noise level (CDM's continuous alignment)."""
 
     at: Literal["off_trajectory"] = "off_trajectory"
-    sigma: SigmaLaw = Uniform()
+    sigma: SigmaLaw = Field(default=Uniform(), discriminator="law")
 
 
 class LastAnchor(_Query):
@@ -49,7 +47,7 @@ class FreshNoise(_Query):
     """Ask the student at its final sample, re-noised (Gaussian perturbation); needs the whole simulation."""
 
     at: Literal["fresh_noise"] = "fresh_noise"
-    sigma: SigmaLaw = Uniform()
+    sigma: SigmaLaw = Field(default=Uniform(), discriminator="law")
     behind_anchor: ClassVar[bool] = True
     needs_noise: ClassVar[bool] = True
 
@@ -67,7 +65,7 @@ class CfgAugmentation(Section):
     weight: Weight = 1.0
     scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
     query: Query = AtAnchor()
-    probe: SigmaLaw = UniformBelowQuery()
+    probe: SigmaLaw = Field(default=UniformBelowQuery(), discriminator="law")
     floor: Rate = NORMALISER_FLOOR
 
     @property
@@ -87,7 +85,7 @@ class DistributionMatching(Section):
     weight: Weight = 1.0
     guidance_scale: Guidance = 1.0
     query: Query = AtAnchor()
-    probe: SigmaLaw = Uniform()
+    probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
     floor: Rate = NORMALISER_FLOOR
 
     @property

@@ -21,7 +21,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.planning.live import LiveStorage
 from fewstep.planning.meta_networks import prompts_without_values
 from fewstep.roles.lora import LoraSwitch, attach
-from fewstep.roles.recomputation import Checkpointing, enable_checkpointing
+from fewstep.roles.recomputation import Recomputation, enable_recomputation
 from fewstep.roles.weights import LoraWeights
 
 # fewer equal blocks in a row than this are all run
@@ -88,12 +88,12 @@ def frozen_network(
     return PlannedNetwork(adapter, network, compute, LoraSwitch(network) if factors else None)
 
 
-def measure(planned: PlannedNetwork, kind: Checkpointing, *, factors: str | None = None) -> Activations:
+def measure(planned: PlannedNetwork, kind: Recomputation, *, factors: str | None = None) -> Activations:
     """Forward, graph and backward of a network of which all weights are trained, or ``factors`` of one role."""
     disable = planned.network.disable_gradient_checkpointing
     assert callable(disable)
     disable()
-    enable_checkpointing(planned.network, kind, planned.switch)
+    enable_recomputation(planned.network, kind, planned.switch)
     one, two = (_extrapolated(planned, factors, samples) for samples in (1, 2))
     forward, kept, backward = (Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True))
     return Activations(forward, kept, backward)

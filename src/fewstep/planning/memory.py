@@ -23,7 +23,7 @@ from fewstep.planning.activations import (
 )
 from fewstep.planning.meta_networks import decoder_parameters, planned_adapter
 from fewstep.planning.sizes import Spread, spread, trained_part
-from fewstep.roles.recomputation import Checkpointing
+from fewstep.roles.recomputation import Recomputation
 from fewstep.roles.weights import LoraWeights
 
 GIB = 2**30
@@ -65,7 +65,7 @@ class PlannedRoles:
         self.weights = {STUDENT: config.student.weights, FAKE_SCORE: config.fake_score.weights}
         self.factors = {role: held for role, held in self.weights.items() if isinstance(held, LoraWeights)}
         self.base_kind = next((held.base for held in self.factors.values()), "compute")
-        self._measured: dict[tuple[str, Checkpointing], Activations] = {}
+        self._measured: dict[tuple[str, Recomputation], Activations] = {}
         self._spreads: dict[tuple[str, int], Spread] = {}
         self._trained: dict[tuple[str, int], float] = {}
 
@@ -93,7 +93,7 @@ class PlannedRoles:
         """The network that a role calls."""
         return self.base if role in self.factors or role not in self.weights else self.whole
 
-    def activations(self, role: str, kind: Checkpointing) -> Activations:
+    def activations(self, role: str, kind: Recomputation) -> Activations:
         """What a role's calls need; roles that train alike need the same."""
         key = (repr(self.weights[role]), kind)
         if key not in self._measured:

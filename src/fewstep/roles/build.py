@@ -20,7 +20,7 @@ from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
-from fewstep.roles.recomputation import Checkpointing, enable_checkpointing
+from fewstep.roles.recomputation import Recomputation, enable_recomputation
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.start import StartWeights, read_start, require_room
 from fewstep.roles.weights import Base, FullWeights, LoraWeights, StartFromLora, StartFromModel
@@ -51,7 +51,7 @@ class RoleSettings:
     student: FullWeights | LoraWeights = field(default_factory=FullWeights)
     fake_score: FullWeights | LoraWeights = field(default_factory=FullWeights)
     compute: torch.dtype = torch.float32
-    checkpointing: Checkpointing = False
+    checkpointing: Recomputation = False
     offload_teacher: bool = False
     offload_trained: bool = False
     prefetch: int | None = None
@@ -132,7 +132,7 @@ class _Source:
         if STUDENT in settings.factors:
             self.world.from_main(lambda: require_room(self.start, network, STUDENT))
         switch = LoraSwitch(network) if settings.factors else None
-        enable_checkpointing(network, settings.checkpointing if settings.factors else False, switch)
+        enable_recomputation(network, settings.checkpointing if settings.factors else False, switch)
         offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
         if settings.base == "compute":
             return self._placed(network, self.mesh, Policy(offload=offload, prefetch=settings.prefetch)), switch
@@ -144,7 +144,7 @@ class _Source:
         """A network of which every weight is trained."""
         settings = self.settings
         network = skeleton(self.skeleton).requires_grad_(True)
-        enable_checkpointing(network, settings.checkpointing, None)
+        enable_recomputation(network, settings.checkpointing, None)
         compute = None if settings.compute == torch.float32 else settings.compute
         policy = Policy(compute, offload=settings.offload_trained, prefetch=settings.prefetch)
         weights = self.weights

@@ -1,4 +1,4 @@
-"""Activation checkpointing: which intermediate results a block keeps for its backward."""
+"""What a block keeps of its forward, and what its backward computes again (``memory.gradient_checkpointing``)."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,7 +11,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from fewstep.roles.lora import LoraSwitch
 
-Checkpointing = bool | Literal["selective"]
+Recomputation = bool | Literal["selective"]
 
 # the expensive results: matrix products and attention
 _KEPT = {
@@ -26,7 +26,7 @@ _KEPT = {
 }
 
 
-def enable_checkpointing(network: nn.Module, kind: Checkpointing, switch: LoraSwitch | None) -> None:
+def enable_recomputation(network: nn.Module, kind: Recomputation, switch: LoraSwitch | None) -> None:
     """Let a diffusers network recompute its blocks in the backward.
 
     Args:
@@ -39,10 +39,10 @@ def enable_checkpointing(network: nn.Module, kind: Checkpointing, switch: LoraSw
         return
     enable = network.enable_gradient_checkpointing
     assert callable(enable)
-    enable(gradient_checkpointing_func=checkpoint_function(kind, switch))
+    enable(gradient_checkpointing_func=_recomputing(kind, switch))
 
 
-def checkpoint_function(kind: Checkpointing, switch: LoraSwitch | None) -> Callable[..., Any]:
+def _recomputing(kind: Recomputation, switch: LoraSwitch | None) -> Callable[..., Any]:
     """The function that runs a block under checkpointing.
 
     The recomputation happens in the backward, when other factors may act or none: it would give another network's
