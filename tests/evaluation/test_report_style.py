@@ -2,19 +2,15 @@
 
 import re
 
-import pytest
-
-from fewstep.demo import report_style as demo
-from fewstep.evaluation import report_style as evaluation
+from fewstep.evaluation.report_style import CSS
 
 
-@pytest.mark.parametrize("css", [demo.CSS, evaluation.CSS], ids=["demo", "evaluation"])
-def test_one_chart_alone_is_no_larger_than_one_of_many(css: str) -> None:
+def test_one_chart_alone_is_no_larger_than_one_of_many() -> None:
     """An SVG that is as wide as its column scales its letters with it: both the column and the SVG are bounded."""
-    columns = re.search(r"\.charts \{[^}]*repeat\(([\w-]+), minmax\((\d+)px, 1fr\)\)", css)
+    columns = re.search(r"\.charts \{[^}]*repeat\(([\w-]+), minmax\((\d+)px, 1fr\)\)", CSS)
     assert columns is not None
     assert columns[1] == "auto-fill"
-    bound = re.search(r"\.chart svg \{[^}]*max-width: (\d+)px", css)
+    bound = re.search(r"\.chart svg \{[^}]*max-width: (\d+)px", CSS)
     assert bound is not None
     # letters are at most half as large again as in the narrowest column
     assert int(bound[1]) <= 1.5 * int(columns[2])

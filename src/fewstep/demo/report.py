@@ -13,8 +13,8 @@ from PIL import Image
 
 from fewstep.demo.chart import line_chart
 from fewstep.demo.protocol import Row
-from fewstep.demo.report_style import CSS
 from fewstep.demo.showcase import Panel, Sheet
+from fewstep.evaluation.report import page
 
 TITLES = {
     "real": "Real data",
@@ -45,6 +45,34 @@ EXPLANATIONS = {
     "colour TV": "Where the prompt leaves the colour open, all seven should be equally frequent: the share of pictures "
     "that would have to change colour.",
 }
+
+CSS = """
+.panels { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 20px; margin: 16px 0 8px; }
+.panel h3 { font-size: 15px; margin: 0 0 2px; }
+.panel .fd { color: var(--soft); font-size: 13px; margin: 0 0 8px; font-variant-numeric: tabular-nums; }
+.panel.student h3 { color: var(--accent); }
+.sheet { position: relative; background: #000; border-radius: 10px; overflow: hidden; line-height: 0; }
+.panel.student .sheet { box-shadow: 0 0 0 2px var(--accent); }
+.sheet img { width: 100%; height: auto; image-rendering: pixelated; }
+.sheet div { position: absolute; inset: 0; display: grid; grid-template-columns: repeat(7, 1fr); grid-auto-rows: 1fr; }
+.sheet i:hover { box-shadow: inset 0 0 0 2px #ffffffb0; }
+tr.student td { color: var(--accent); font-weight: 600; }
+tr.seed td { color: var(--soft); font-size: 13px; padding-top: 4px; padding-bottom: 4px; border-top: 0; }
+.bars { display: grid; grid-template-columns: max-content 1fr; gap: 8px 16px; align-items: center; margin: 22px 0 8px; }
+.bars span { font-size: 14px; }
+.bars div { display: flex; align-items: center; gap: 10px; font-size: 14px; font-variant-numeric: tabular-nums; }
+.bars div::before { content: ""; height: 16px; width: var(--w); background: var(--bar); border-radius: 3px; }
+.bars .student { color: var(--accent); font-weight: 600; }
+.bars .student::before { background: var(--accent); }
+.chart figcaption { display: flex; justify-content: space-between; }
+.chart polyline { fill: none; stroke: var(--accent); vector-effect: non-scaling-stroke; stroke-linejoin: round; }
+.chart .raw { stroke-width: 1; opacity: .25; } .chart .mean { stroke-width: 2; }
+pre { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; overflow-x: auto;
+      font: 13.5px/1.7 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
+pre b { color: var(--soft); font-weight: 400; }
+@media (max-width: 760px) { .panels { grid-template-columns: minmax(0, 1fr); } h1 { font-size: 27px; } }
+"""
+"""What the page has beyond the looks of evaluation's report."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +108,7 @@ def render(contents: ReportContents) -> str:
         _next(contents),
         f"<footer>{'<br>'.join(escape(fact) for fact in contents.facts)}</footer>",
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>fewstep: four steps instead of fifty</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
-    )
+    return page("fewstep: four steps instead of fifty", sections, css=CSS)
 
 
 def _opening(contents: ReportContents) -> str:

@@ -48,12 +48,17 @@ def render(
         _cards(scored),
         _conditions(summary),
     ]
+    footer = f"<footer>Written by fewstep evaluate. Protocol {summary['protocol']}.</footer>"
+    return page(f"fewstep: {names}", [*sections, footer])
+
+
+def page(title: str, sections: Sequence[str], *, css: str = "") -> str:
+    """A whole HTML page of such sections; ``css`` is what it has beyond the looks that all reports share."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>fewstep: {escape(names)}</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(sections)}<footer>Written by fewstep evaluate. Protocol {summary['protocol']}.</footer>"
-        "</main></body></html>\n"
+        f"<title>{escape(title)}</title><style>{CSS}{css}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
     )
 
 
