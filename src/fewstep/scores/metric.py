@@ -77,9 +77,11 @@ class Finding:
     features: Tensor | None = field(default=None, compare=False)
 
     @property
-    def is_finite(self) -> bool:
-        """Whether it is made of finite numbers."""
-        return math.isfinite(self.score) if self.features is None else bool(self.features.isfinite().all())
+    def problem(self) -> str | None:
+        """What is wrong with its numbers, or None."""
+        if self.features is not None:
+            return None if self.features.isfinite().all() else "its features are not finite numbers"
+        return None if math.isfinite(self.score) else f"its score is {self.score}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,7 @@ class Metric(ABC):
     min_seeds: ClassVar[int] = 1
     """Pictures of one prompt that it needs at least."""
     reads_prompts: ClassVar[bool] = True
+    """Whether a picture's prompt has to be known."""
     of_sets: ClassVar[bool] = False
     """Whether only a set has a figure: its findings are features, and no picture has a score."""
 
@@ -201,13 +204,8 @@ class Metric(ABC):
         """
         findings = self.look(pictures, [self._image(picture) for picture in pictures])
         for picture, finding in zip(pictures, findings, strict=True):
-            if not finding.is_finite:
-                what = (
-                    f"its score is {finding.score}"
-                    if finding.features is None
-                    else "its features are not finite numbers"
-                )
-                raise self.cannot_score(picture, what)
+            if finding.problem is not None:
+                raise self.cannot_score(picture, finding.problem)
         return findings
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -10,8 +9,8 @@ from torch.nn import functional
 
 from fewstep.errors import CheckpointError
 from fewstep.scores.checkpoints.reading import build_network
-from fewstep.scores.networks.extractors import IMAGENET_MEAN, IMAGENET_STD
 from fewstep.scores.networks.network import Network
+from fewstep.scores.networks.preprocessing import IMAGENET, normalised, unit_pixels
 
 _MAX_INSTANCES = 100
 _SHORTER_SIDE, _LONGER_SIDE, _MULTIPLE = 800, 1333, 32
@@ -86,8 +85,7 @@ def resized(image: Image.Image) -> Tensor:
     """Shorter side to 800 pixels unless the longer one passed 1333; ImageNet's mean and deviation."""
     scale = min(_SHORTER_SIDE / min(image.size), _LONGER_SIDE / max(image.size))
     width, height = (int(side * scale + 0.5) for side in image.size)
-    pixels = torch.from_numpy(np.array(image.resize((width, height), Image.Resampling.BILINEAR))).float() / 255
-    return ((pixels - torch.tensor(IMAGENET_MEAN)) / torch.tensor(IMAGENET_STD)).permute(2, 0, 1)
+    return normalised(unit_pixels(image.resize((width, height), Image.Resampling.BILINEAR)), IMAGENET)
 
 
 def padded(pixels: Tensor) -> Tensor:

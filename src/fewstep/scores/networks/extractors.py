@@ -16,10 +16,9 @@ from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, rea
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.networks import inception
 from fewstep.scores.networks.network import Network
-from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
+from fewstep.scores.networks.preprocessing import IMAGENET, squashed
 
 ExtractorName = Literal["inception", "inception-torch", "inception-tf1", "clip", "dinov2", "digits"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _DINOV2_SIZE = 224
 # what the names of a CLIP's weights begin with beside its vision tower
 NOT_VISION = ("text_model.", "text_projection.", "logit_scale", "layers.")
@@ -160,7 +159,7 @@ class ClipExtractor(Extractor):
 
     def prepare(self, image: Image.Image) -> Tensor:
         # cut first, then resized: the other order of CLIP's own processor filters across the cut
-        return squashed(_central_square(image), self.network.config.image_size, mean=CLIP_MEAN, std=CLIP_STD)
+        return squashed(_central_square(image), self.network.config.image_size)
 
     def embed(self, batch: Tensor) -> Tensor:
         return nn.functional.normalize(self.network(pixel_values=batch).image_embeds, dim=-1)
@@ -175,7 +174,7 @@ class _Dinov2Extractor(Extractor):
         return build_network(self.checkpoint, Dinov2Model, Dinov2Config.from_dict(self.config()))
 
     def prepare(self, image: Image.Image) -> Tensor:
-        return squashed(image, _DINOV2_SIZE, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        return squashed(image, _DINOV2_SIZE, IMAGENET)
 
     def embed(self, batch: Tensor) -> Tensor:
         features: Tensor = self.network(pixel_values=batch).pooler_output
@@ -282,11 +281,3 @@ def _central_square(image: Image.Image) -> Image.Image:
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     return image.crop((left, top, left + side, top + side))
-
-
-def squashed(
-    image: Image.Image, size: int, *, mean: tuple[float, float, float], std: tuple[float, float, float]
-) -> Tensor:
-    """A picture resized to a square, bicubic with antialiasing and rounded to bytes, then normalised."""
-    resized = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32) / 255
-    return ((torch.from_numpy(resized) - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)

@@ -18,8 +18,11 @@ _FloatFilter = Literal["bilinear", "bicubic"]
 # how half a pixel is settled when a crop cannot be centred: the processors round down, torchvision to even
 _Centring = Literal["down", "even"]
 
+_Channels = tuple[tuple[float, float, float], tuple[float, float, float]]
+"""Mean and standard deviation of red, green and blue."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET: _Channels = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def unit_pixels(image: Image.Image) -> Pixels:
@@ -27,10 +30,15 @@ def unit_pixels(image: Image.Image) -> Pixels:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def normalised(pixels: Pixels) -> Pixels:
-    """Subtract CLIP's mean and divide by its standard deviation, per channel."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+def normalised(pixels: Pixels, channels: _Channels = (CLIP_MEAN, CLIP_STD)) -> Pixels:
+    """Subtract the mean that a network was trained with and divide by the deviation, per channel."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in channels)
     return (pixels - mean) / std
+
+
+def squashed(image: Image.Image, size: int, channels: _Channels = (CLIP_MEAN, CLIP_STD)) -> Pixels:
+    """A picture resized to a square with Pillow's bicubic filter, whatever its shape, and normalised."""
+    return normalised(unit_pixels(image.resize((size, size), Image.Resampling.BICUBIC)), channels)
 
 
 def cropped_square(image: Image.Image, size: int, *, centring: _Centring) -> Pixels:

@@ -12,7 +12,7 @@ from fewstep.errors import CheckpointError
 from fewstep.scores.checkpoints.reading import build_network
 from fewstep.scores.checkpoints.source import fetch_file
 from fewstep.scores.networks.network import CONFIG_FILE, Network
-from fewstep.scores.networks.preprocessing import normalised, unit_pixels
+from fewstep.scores.networks.preprocessing import squashed
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 
 VqaName = Literal["qwen-vl", "blip-vqa"]
@@ -139,7 +139,7 @@ class BlipVqa(Vqa):
     @torch.no_grad()
     def answers(self, image: Image.Image, questions: Sequence[str]) -> list[str]:
         size = self.network.config.vision_config.image_size
-        pixels = normalised(unit_pixels(image.resize((size, size), Image.Resampling.BICUBIC)))[None].to(self.device)
+        pixels = squashed(image, size)[None].to(self.device)
         said = []
         for question in questions:
             ids = torch.tensor([self._tokenizer(question)["input_ids"]], device=self.device)
