@@ -258,9 +258,9 @@ def test_two_bases_for_two_sets_of_factors_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["offload.teacher", "offload.trained"])
 def test_a_quantised_base_is_not_offloaded(tmp_path: Path, other: str) -> None:
-    with pytest.raises(ConfigError, match=rf"student.weights.base is nf4 and parallel.{other} is true, but a"):
-        recipe(tmp_path, *overrides("nf4"), f"parallel.{other}=true")
-    recipe(tmp_path, *overrides("compute"), f"parallel.{other}=true")
+    with pytest.raises(ConfigError, match=rf"student.weights.base is nf4 and memory.{other} is true, but a"):
+        recipe(tmp_path, *overrides("nf4"), f"memory.{other}=true")
+    recipe(tmp_path, *overrides("compute"), f"memory.{other}=true")
 
 
 @pytest.mark.parametrize(
