@@ -81,13 +81,15 @@ def test_the_published_pickle_gives_the_scores_of_the_safetensors(tmp_path: Path
     assert scores_of(loaded(tmp_path / "aesthetic-model.pth", tmp_path / "clip", allow_pickle=True), pictures) == safe
 
 
-def test_a_source_with_its_own_clip_needs_no_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "predictor."])
+def test_a_source_with_its_own_clip_needs_no_other(tmp_path: Path, prefix: str) -> None:
     """As published by shunk031: the vision tower and the head in one file."""
     model, pictures = write_clip(tmp_path / "clip"), write_pictures(tmp_path / "pictures")
     whole = {name: value for name, value in model.state_dict().items() if name.startswith("vis")}
     (tmp_path / "both").mkdir()
     save_file(
-        {**{name: value.clone() for name, value in whole.items()}, **random_head()}, tmp_path / "both" / "a.safetensors"
+        {**{name: value.clone() for name, value in whole.items()}, **random_head(prefix)},
+        tmp_path / "both" / "a.safetensors",
     )
     vision = model.config.vision_config
     vision.projection_dim = model.config.projection_dim

@@ -74,13 +74,14 @@ class _Rater(Network):
             check_source(self._clip, others=[CONFIG_FILE])
 
     def read(self) -> StoredNetwork:
-        tower = read_tensors(self._body, keep=_of_vision)
+        tower = self._own_tower() if self._has_clip() else read_tensors(self._clip, keep=_of_vision)
         return StoredNetwork(self._vision_config().to_dict(), tower | self._head())
 
     def build(self) -> nn.Module:
         from transformers import CLIPVisionModelWithProjection
 
-        body = build_network(self._body, CLIPVisionModelWithProjection, self._vision_config(), others=NOT_VISION)
+        tower = self._own_tower() if self._has_clip() else None
+        body = build_network(self._body, CLIPVisionModelWithProjection, self._vision_config(), tower, others=NOT_VISION)
         return _RatingNetwork(body, linear_stack(self.checkpoint, self._head(), prefix="layers", num_layers=5))
 
     @property
@@ -96,6 +97,9 @@ class _Rater(Network):
 
     def _vision_config(self) -> Any:
         return vision_config(read_json(fetch_file(self._body, CONFIG_FILE)))
+
+    def _own_tower(self) -> dict[str, Tensor]:
+        return read_tensors(self.checkpoint, weights=self.weights, keep=_of_vision)
 
     def _head(self) -> dict[str, Tensor]:
         """The head's layers by their own names; repositories put different names before ``layers``."""

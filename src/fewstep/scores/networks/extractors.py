@@ -21,7 +21,7 @@ from fewstep.scores.networks.preprocessing import IMAGENET, squashed
 ExtractorName = Literal["inception", "inception-torch", "inception-tf1", "clip", "dinov2", "digits"]
 _DINOV2_SIZE = 224
 # what the names of a CLIP's weights begin with beside its vision tower
-NOT_VISION = ("text_model.", "text_projection.", "logit_scale", "layers.")
+NOT_VISION = ("text_model.", "text_projection.", "logit_scale")
 
 
 @dataclass(frozen=True)
