@@ -5,7 +5,7 @@ omits the position, so every process knows it. No state is kept: to resume, a st
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -156,48 +156,23 @@ class Draws:
                 each sample's alone.
         """
         number = step if simulation is None else simulation
+        own = _Rows(streams, step, positions, latent_shape)
+        simulated = replace(own, step=number)
         low, high = schedule.bounds
         # one draw per step, not per sample: unequal call counts would deadlock sharded networks
         num_anchors = streams.integer(
             "num_anchors", number, low=low, high=high, probabilities=schedule.length_probabilities()
         )
-        strata = None if stratified_over is None else _strata(streams, number, stratified_over, num_anchors)
-
-        def anchor(j: int) -> int:
-            if strata is not None:
-                return strata[j]
-            return streams.integer("anchor", number, low=0, high=num_anchors - 1, position=j)
-
-        def segment(count: int) -> SegmentDraws:
-            def index(j: int) -> int:
-                return streams.integer("isg.anchor", step, low=0, high=count - 1, position=j)
-
-            return SegmentDraws(
-                initial_noise=streams.normal("isg.initial_noise", step, positions, latent_shape),
-                anchor=tuple(index(j) for j in positions),
-                num_calls=max(index(j) for j in concurrent),
-                mid_u=streams.uniform("isg.mid", step, positions, 1)[:, 0],
-                guidance_u=streams.scalar("isg.guidance", step),
-            )
-
-        def term(name: str) -> TermDraws:
-            noisy = name in noisy_queries
-            return TermDraws(
-                query_u=streams.uniform(f"{name}.query", step, positions, 1)[:, 0],
-                query_noise=streams.normal(f"{name}.query_noise", step, positions, latent_shape) if noisy else None,
-                probe_u=streams.uniform(f"{name}.probe", step, positions, 1)[:, 0],
-                probe_noise=streams.normal(f"{name}.probe_noise", step, positions, latent_shape),
-            )
-
+        anchor = _anchors(streams, number, num_anchors, stratified_over)
         return Draws(
-            initial_noise=streams.normal("initial_noise", number, positions, latent_shape),
-            inner_u=streams.uniform("inner_sigmas", number, positions, num_anchors - 1),
+            initial_noise=simulated.normal("initial_noise"),
+            inner_u=simulated.uniforms("inner_sigmas", num_anchors - 1),
             anchor=tuple(anchor(j) for j in positions),
             num_simulation_calls=max(anchor(j) for j in concurrent),
-            denoising_u=streams.uniform("denoising", step, positions, 1)[:, 0],
-            denoising_noise=streams.normal("denoising_noise", step, positions, latent_shape),
-            terms={name: term(name) for name in terms},
-            segment=None if num_segments is None else segment(num_segments),
+            denoising_u=own.uniform("denoising"),
+            denoising_noise=own.normal("denoising_noise"),
+            terms={name: own.term(name, noisy=name in noisy_queries) for name in terms},
+            segment=None if num_segments is None else own.segment(num_segments, concurrent),
         )
 
     def to(self, device: torch.device | str) -> "Draws":
@@ -224,6 +199,49 @@ class Draws:
         )
 
 
-def _strata(streams: Streams, number: int, batch: int, num_anchors: int) -> tuple[int, ...]:
-    ranks = streams.permutation("anchor.order", number, batch)
-    return spread_anchors(ranks, offset=streams.scalar("anchor.offset", number), num_anchors=num_anchors)
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of the global batch at one step, which draw by purpose."""
+
+    streams: Streams
+    step: int
+    positions: Sequence[int]
+    latent_shape: tuple[int, ...]
+
+    def uniforms(self, purpose: str, count: int) -> Float[Tensor, "b count"]:
+        return self.streams.uniform(purpose, self.step, self.positions, count)
+
+    def uniform(self, purpose: str) -> Float[Tensor, "b"]:
+        return self.uniforms(purpose, 1)[:, 0]
+
+    def normal(self, purpose: str) -> Float[Tensor, "b *latent"]:
+        return self.streams.normal(purpose, self.step, self.positions, self.latent_shape)
+
+    def term(self, name: str, *, noisy: bool) -> TermDraws:
+        return TermDraws(
+            query_u=self.uniform(f"{name}.query"),
+            query_noise=self.normal(f"{name}.query_noise") if noisy else None,
+            probe_u=self.uniform(f"{name}.probe"),
+            probe_noise=self.normal(f"{name}.probe_noise"),
+        )
+
+    def segment(self, count: int, concurrent: Sequence[int]) -> SegmentDraws:
+        def index(j: int) -> int:
+            return self.streams.integer("isg.anchor", self.step, low=0, high=count - 1, position=j)
+
+        return SegmentDraws(
+            initial_noise=self.normal("isg.initial_noise"),
+            anchor=tuple(index(j) for j in self.positions),
+            num_calls=max(index(j) for j in concurrent),
+            mid_u=self.uniform("isg.mid"),
+            guidance_u=self.streams.scalar("isg.guidance", self.step),
+        )
+
+
+def _anchors(streams: Streams, number: int, num_anchors: int, stratified_over: int | None) -> Callable[[int], int]:
+    """Each row's anchor by its position: drawn alone, or one of a global batch whose anchors are spread evenly."""
+    if stratified_over is None:
+        return lambda j: streams.integer("anchor", number, low=0, high=num_anchors - 1, position=j)
+    ranks = streams.permutation("anchor.order", number, stratified_over)
+    offset = streams.scalar("anchor.offset", number)
+    return spread_anchors(ranks, offset=offset, num_anchors=num_anchors).__getitem__
