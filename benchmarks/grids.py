@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from fewstep.core.flow import time_shift
-from fewstep.demo.rows import load_protocol
+from fewstep.demo.shipped_rows import load_protocol
 from fewstep.evaluation.models import ModelSpec
 from tools.embedded_teacher.rows import measure_teacher
 

@@ -14,7 +14,7 @@ import torch
 
 from fewstep.config.recipe import load_recipe
 from fewstep.demo.protocol import mean_row
-from fewstep.demo.rows import load_protocol
+from fewstep.demo.shipped_rows import load_protocol
 from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.planning.cost import forward_units

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewstep.demo.protocol import FULL, METRICS, NOISE_SEEDS, OPEN, Part, Protocol, Row, mean_row
-from fewstep.demo.rows import load_teacher
+from fewstep.demo.shipped_rows import load_teacher
 from fewstep.demo.showcase import draw_with
 from fewstep.embedded.assets import load_classifier, load_reference
 from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts

@@ -15,8 +15,8 @@ from PIL import Image
 
 from fewstep.demo.protocol import METRICS, Protocol, Row
 from fewstep.demo.result import DemoResult, SeedResult
-from fewstep.demo.rows import read_rows
 from fewstep.demo.run import run_demo
+from fewstep.demo.shipped_rows import read_rows
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelSpec
 from fewstep.sampling import sample

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from benchmarks.tables import RESULTS
 
-from fewstep.demo.rows import read_rows
+from fewstep.demo.shipped_rows import read_rows
 
 
 @pytest.fixture(scope="module")

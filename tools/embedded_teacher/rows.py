@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from fewstep.demo.protocol import FULL, Part, Protocol, Row, figures, mean_row
-from fewstep.demo.rows import TEACHER_STEPS, MeasuredRow, ShippedRows, load_teacher, student_sigmas
+from fewstep.demo.shipped_rows import TEACHER_STEPS, MeasuredRow, ShippedRows, load_teacher, student_sigmas
 from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
 from fewstep.evaluation.models import ModelSpec
 from fewstep.evaluation.prompt_sets import load_prompt_set

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fewstep.demo.protocol import METRICS, Row
-from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
+from fewstep.demo.shipped_rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
 from tools.embedded_teacher.rows import Notify, measure_rows
 

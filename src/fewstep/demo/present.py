@@ -12,7 +12,7 @@ from fewstep.demo.picture import compose
 from fewstep.demo.protocol import Row
 from fewstep.demo.report import ReportContents, render
 from fewstep.demo.result import SeedResult
-from fewstep.demo.rows import TEACHER_STEPS, load_teacher, student_sigmas
+from fewstep.demo.shipped_rows import TEACHER_STEPS, load_teacher, student_sigmas
 from fewstep.demo.showcase import Panel, draw_panel, draw_with
 from fewstep.files import explain_write_errors
 from fewstep.sampling.generate import load_generator

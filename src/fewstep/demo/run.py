@@ -25,7 +25,7 @@ from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import Protocol, Row, mean_row
 from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
-from fewstep.demo.rows import load_protocol, read_rows
+from fewstep.demo.shipped_rows import load_protocol, read_rows
 from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError

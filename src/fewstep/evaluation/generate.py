@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 
 from fewstep.devices import fastest_device
-from fewstep.evaluation.drawers import Drawer, open_drawer
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
 from fewstep.evaluation.models import ModelEntry, ModelSpec
 from fewstep.evaluation.progress import Advance, progress_bar
 from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
+from fewstep.evaluation.samplers import Drawer, open_drawer
 from fewstep.sampling.pictures import require_writable, save_picture
 from fewstep.scores.metric import PromptItem
 from fewstep.scores.pictures import is_whole_png

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewstep.demo.protocol import METRICS, Row
-from fewstep.demo.rows import NAMES, MeasuredRow, ShippedRows, read_rows
+from fewstep.demo.shipped_rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
 from fewstep.embedded.prompts import NUM_DIGITS
 from fewstep.errors import CheckpointError

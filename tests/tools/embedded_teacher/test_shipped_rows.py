@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fewstep.demo.protocol import NOISE_SEEDS, Protocol
-from fewstep.demo.rows import load_teacher, read_rows, student_sigmas
+from fewstep.demo.shipped_rows import load_teacher, read_rows, student_sigmas
 from fewstep.embedded import assets
 from fewstep.evaluation.models import ModelSpec
 from fewstep.sampling.sampler import teacher_sigmas

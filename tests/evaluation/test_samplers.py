@@ -11,8 +11,8 @@ from PIL import Image
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.stock import pipeline_class
 from fewstep.errors import ConfigError
-from fewstep.evaluation.drawers import Drawer, open_drawer
 from fewstep.evaluation.models import parse_spec, resolve
+from fewstep.evaluation.samplers import Drawer, open_drawer
 from fewstep.sampling.noise import generator_for
 from tests.backbones import tiny_vp
 from tests.closeness import assert_same_pictures
