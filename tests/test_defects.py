@@ -26,7 +26,7 @@ from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
 from fewstep.runs.checkpoint import checkpoints
-from fewstep.sampling.generate import load_generator
+from fewstep.sampling.generate import load_model
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny
@@ -251,11 +251,11 @@ def test_a_setting_without_effect_is_no_setting(wrong: str) -> None:
 
 def test_drawing_leaves_the_pipelines_scheduler_and_pictures_as_they_were(tmp_path: Path) -> None:
     folder = tiny.save(tiny.sd3_pipeline(t5=False), tmp_path / "teacher")
-    generator = load_generator(folder, "cpu")
-    before = dict(generator.pipeline.scheduler.config)
-    pictures = [generator.latents(PROMPTS, [0] * 5, steps=3, guidance_scale=2.0) for _ in range(2)]
-    generator.latents(PROMPTS, [0] * 5, sigmas=[1.0, 0.5], guidance_scale=1.0)
-    assert dict(generator.pipeline.scheduler.config) == before
+    model = load_model(folder, "cpu")
+    before = dict(model.pipeline.scheduler.config)
+    pictures = [model.latents(PROMPTS, [0] * 5, steps=3, guidance_scale=2.0) for _ in range(2)]
+    model.latents(PROMPTS, [0] * 5, sigmas=[1.0, 0.5], guidance_scale=1.0)
+    assert dict(model.pipeline.scheduler.config) == before
     assert torch.equal(pictures[0], pictures[1])
 
 

@@ -63,8 +63,8 @@ def test_a_configuration_is_the_one_of_the_loaded_component(adapter: ModelAdapte
 def test_pictures_are_drawn(adapter: ModelAdapter) -> None:
     vae = adapter.load_vae()
     pipeline = adapter.load_pipeline(**{adapter.network_component: None, "vae": vae})
-    drawer = TextToImage(adapter, adapter.load_network(), pipeline)
-    (image,) = drawer.images(["a cat"], [0], steps=2, guidance_scale=2.0)
+    loaded = TextToImage(adapter, adapter.load_network(), pipeline)
+    (image,) = loaded.images(["a cat"], [0], steps=2, guidance_scale=2.0)
     assert image.size == (SIDE, SIDE)
     assert image.getextrema() != ((0, 0),) * 3
 

@@ -19,7 +19,7 @@ from fewstep.backbones.source import open_checkpoint
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError
 from fewstep.export import export_student
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from tests.backbones import tiny_vp
 
 UNET = "diffusion_pytorch_model"
@@ -54,9 +54,7 @@ def names(folder: Path) -> list[str]:
 
 def test_half_precision_alone_is_loaded_shards_too(full: Path, half: Path) -> None:
     assert "model.safetensors.index.fp16.json" in names(half / "text_encoder")
-    drawn = [
-        load_generator(folder, "cpu").latents(["a cat"], [0], steps=1, guidance_scale=1.0) for folder in (full, half)
-    ]
+    drawn = [load_model(folder, "cpu").latents(["a cat"], [0], steps=1, guidance_scale=1.0) for folder in (full, half)]
     # weights of half precision: 11 bits, enlarged by an epsilon network's first step (latents reach 60)
     torch.testing.assert_close(drawn[0], drawn[1], rtol=0, atol=1.0)
     assert not torch.equal(drawn[0], drawn[1])
@@ -111,7 +109,7 @@ def test_a_text_encoder_without_some_of_its_weights_is_refused(spoiled: Path) ->
     with pytest.raises(
         CheckpointError, match=r"1 weights of the text_encoder of .* are missing, first .*mlp\.fc1\.weight"
     ):
-        load_generator(spoiled, "cpu")
+        load_model(spoiled, "cpu")
 
 
 class Trap:
@@ -131,7 +129,7 @@ def test_a_pickle_that_would_run_code_is_refused(spoiled: Path, tmp_path: Path, 
     name = "pytorch_model.bin" if component == "text_encoder" else f"{UNET}.bin"
     (spoiled / component / name).write_bytes(pickle.dumps({"weight": Trap(tmp_path / "ran")}))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        load_generator(spoiled, "cpu")
+        load_model(spoiled, "cpu")
     assert not (tmp_path / "ran").exists()
 
 
@@ -167,7 +165,7 @@ def test_an_index_may_not_name_shards_elsewhere(half: Path, tmp_path: Path) -> N
     index["weight_map"] = dict.fromkeys(index["weight_map"], "../../outside.safetensors")
     file.write_text(json.dumps(index))
     with pytest.raises(CheckpointError, match=r"lists \.\./\.\./outside\.safetensors, which is none of the shards"):
-        load_generator(folder, "cpu")
+        load_model(folder, "cpu")
 
 
 def test_the_same_choice_decides_the_download(full: Path, half: Path, monkeypatch: pytest.MonkeyPatch) -> None:

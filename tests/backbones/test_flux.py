@@ -22,7 +22,7 @@ from fewstep.distributed.world import alone
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.roles.build import RoleSettings, build_roles
-from fewstep.sampling import load_generator, sample, sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling import load_model, sample, sample_latents, teacher_sigmas, velocity_field
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny_packed
 from tests.backbones.families import REAL_CONFIGURATIONS
@@ -303,7 +303,7 @@ def test_exported_student_records_the_scale_it_was_trained_at(folder: Path, tmp_
     facts = json.loads((exported.folder / "fewstep.json").read_text())
     assert facts["guidance_scale"] == facts["backbone"]["guidance"] == 2.5
     assert "    guidance_scale=2.5,\n" in exported.stock_call
-    assert load_generator(exported.folder, "cpu").default_guidance_scale() == 2.5
+    assert load_model(exported.folder, "cpu").default_guidance_scale() == 2.5
 
 
 def test_exported_student_opens_with_the_config_it_was_trained_with(folder: Path, tmp_path: Path) -> None:
@@ -320,11 +320,11 @@ def test_choices_of_guidance_do_not_embed_the_prompts_again(folder: Path) -> Non
 
 
 def test_scale_of_one_is_an_embedded_scale_and_not_the_deployment_value(folder: Path) -> None:
-    generator = load_generator(folder, "cpu")
+    model = load_model(folder, "cpu")
     noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    generator.adapter.config = generator.adapter.config.model_copy(update={"height": 16, "width": 16})
+    model.adapter.config = model.adapter.config.model_copy(update={"height": 16, "width": 16})
     at_one, deployed, stated = (
-        generator.latents(PROMPTS[:1], [0], steps=2, noise=noise, guidance_scale=scale) for scale in (1.0, None, 3.5)
+        model.latents(PROMPTS[:1], [0], steps=2, noise=noise, guidance_scale=scale) for scale in (1.0, None, 3.5)
     )
     assert torch.equal(deployed, stated)
     assert (at_one - deployed).abs().max() > 1e-3

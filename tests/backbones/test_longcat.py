@@ -19,7 +19,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from tests.backbones import tiny_packed
 from tests.backbones.families import REAL_CONFIGURATIONS
 
@@ -208,7 +208,7 @@ def test_student_of_the_released_layout_runs_in_stock_diffusers(released_layout:
     noise = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(4))
     pipeline = names["pipeline"]
     stock = pipeline(PROMPTS, latents=tiny_packed.pack(pipeline, noise), output_type="latent", **names["call"]).images
-    ours = load_generator(exported.folder, "cpu").latents(PROMPTS, [0, 0], noise=noise)
+    ours = load_model(exported.folder, "cpu").latents(PROMPTS, [0, 0], noise=noise)
     # float32 sums in another order, through four network calls
     torch.testing.assert_close(ours, tiny_packed.unpack(pipeline, stock, 16, 16), rtol=1e-5, atol=1e-5)
 

@@ -18,7 +18,7 @@ from fewstep.backbones.refused import other_medium
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.backbones.source import loading
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from tests.backbones import tiny
 
 
@@ -270,9 +270,9 @@ def test_repository_is_read_from_the_download_cache(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    generator = load_generator("somebody/model", "cpu")
-    assert generator.adapter.config == SD3Config(model="somebody/model", height=16, width=16)
-    assert generator.latents(["a cat"], [0], steps=1, guidance_scale=1.0).shape == (1, 4, 8, 8)
+    model = load_model("somebody/model", "cpu")
+    assert model.adapter.config == SD3Config(model="somebody/model", height=16, width=16)
+    assert model.latents(["a cat"], [0], steps=1, guidance_scale=1.0).shape == (1, 4, 8, 8)
 
 
 def test_truncated_weights_are_refused(folder: Path) -> None:

@@ -19,7 +19,7 @@ from tests.demo.small import SMALL
 
 
 def prompts_of(part: Part) -> list[str]:
-    return [item.text for item in part.plan(NOISE_SEEDS[0]).prompts.items]
+    return [item.text for item in part.task(NOISE_SEEDS[0]).prompts.items]
 
 
 def test_the_full_set_is_1400_pictures_20_of_each_of_70_prompts() -> None:
@@ -32,7 +32,7 @@ def test_the_open_set_is_1400_pictures_140_of_each_of_10_prompts() -> None:
 
 @pytest.mark.parametrize("part", [FULL, OPEN], ids=["full", "open"])
 def test_no_two_pictures_share_prompt_and_seed(part: Part) -> None:
-    seeds = [seed for noise_seed in NOISE_SEEDS for seed in part.plan(noise_seed).seeds]
+    seeds = [seed for noise_seed in NOISE_SEEDS for seed in part.task(noise_seed).seeds]
     assert len(set(seeds)) == len(seeds) == len(NOISE_SEEDS) * part.copies
 
 

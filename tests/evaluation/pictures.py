@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan
-from fewstep.evaluation.models import ModelEntry, Role, Sampling
+from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task
+from fewstep.evaluation.models import ModelEntry, Sampling, Side
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.scores.metric import (
     Finding,
@@ -122,33 +122,33 @@ def sampling(**changes: object) -> Sampling:
     return Sampling.model_validate({**plain, **changes})
 
 
-def record(name: str, role: Role = "student", **changes: object) -> ModelRecord:
+def record(name: str, role: Side = "student", **changes: object) -> ModelRecord:
     entry = ModelEntry(
         name=name, role=role, model=f"models/{name}", fingerprint=f"sha256:{name}", sampling=sampling(**changes)
     )
     return ModelRecord(entry=entry, versions=VERSIONS, calls_per_picture=4.0, complete=True)
 
 
-def plan_of(*texts: str, seeds: tuple[int, ...] = (0,), extras: Extras = NO_EXTRAS) -> Plan:
+def task_of(*texts: str, seeds: tuple[int, ...] = (0,), extras: Extras = NO_EXTRAS) -> Task:
     items = tuple(PromptItem(f"{number:05d}", text) for number, text in enumerate(texts))
-    return Plan(PromptSet("painted", items), seeds, extras)
+    return Task(PromptSet("painted", items), seeds, extras)
 
 
 def paint(
-    path: Path, plan: Plan, models: dict[str, Callable[[int, int], int]], *, steps: int = 4
+    path: Path, task: Task, models: dict[str, Callable[[int, int], int]], *, steps: int = 4
 ) -> tuple[EvaluationFolder, list[ModelRecord]]:
     """Write an evaluation's folder: every picture one grey, by the position of its prompt and its seed.
 
     The model called ``teacher`` is the teacher.
     """
     folder = EvaluationFolder(path)
-    folder.write_plan(plan)
+    folder.write_task(task)
     records = []
     for name, grey in models.items():
         made = record(name, "teacher" if name == "teacher" else "student", steps=steps)
         folder.write_record(made)
-        for position, item in enumerate(plan.prompts.items):
-            for seed in plan.seeds:
+        for position, item in enumerate(task.prompts.items):
+            for seed in task.seeds:
                 target = folder.picture_path(name, item, seed, steps)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (8, 8), (grey(position, seed),) * 3).save(target)

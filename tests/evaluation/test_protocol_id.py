@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fewstep.errors import ConfigError
-from fewstep.evaluation.folder import drawn
-from fewstep.evaluation.models import Role
+from fewstep.evaluation.folder import origin_of
+from fewstep.evaluation.models import Side
 from fewstep.evaluation.protocol_id import (
     Measured,
     conditions,
@@ -16,15 +16,15 @@ from fewstep.evaluation.protocol_id import (
     require_comparable,
 )
 from fewstep.scores.metric import MetricSettings
-from tests.evaluation.pictures import Brightness, plan_of, record
+from tests.evaluation.pictures import Brightness, record, task_of
 
 
 def known(*, texts: tuple[str, ...] = ("a", "b"), seeds: tuple[int, ...] = (0,), **sampling: object) -> dict[str, Any]:
-    plan = plan_of(*texts, seeds=seeds)
-    return conditions(drawn(plan, record("x", "student", **sampling)), metric_conditions(Brightness()))
+    task = task_of(*texts, seeds=seeds)
+    return conditions(origin_of(task, record("x", "student", **sampling)), metric_conditions(Brightness()))
 
 
-def measured(name: str, told: dict[str, Any], role: Role = "student") -> Measured:
+def measured(name: str, told: dict[str, Any], role: Side = "student") -> Measured:
     return Measured(name, role, "brightness", protocol_id(told), told)
 
 

@@ -12,7 +12,7 @@ from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.stock import pipeline_class
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import parse_spec, resolve
-from fewstep.evaluation.samplers import Drawer, open_drawer
+from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.sampling.noise import generator_for
 from tests.backbones import tiny_vp
 from tests.closeness import assert_same_pictures
@@ -27,13 +27,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_teacher(tmp_path_factory.mktemp("models") / "stranger")
 
 
-def opened(text: str) -> Drawer:
+def opened(text: str) -> Sampler:
     spec = parse_spec(text)
-    return open_drawer(spec, resolve(spec, "student"), torch.device("cpu"))
+    return open_sampler(spec, resolve(spec, "student"), torch.device("cpu"))
 
 
 def drawn(text: str, *, steps: int = 3, only: slice = slice(None)) -> np.ndarray:
-    images, _ = opened(text).draw(PROMPTS[only], SEEDS[only], steps=steps)
+    images, _ = opened(text).sample(PROMPTS[only], SEEDS[only], steps=steps)
     return as_numbers(images)
 
 
@@ -115,8 +115,8 @@ def test_noise_that_a_scheduler_adds_depends_on_no_neighbour(consistency: Path) 
 
 
 def test_the_calls_of_a_stranger_are_counted(consistency: Path) -> None:
-    _, guided = opened(f"{consistency},height=16,width=16,guidance_scale=3").draw(PROMPTS, SEEDS, steps=4)
-    _, plain = opened(f"{consistency},height=16,width=16,guidance_scale=1").draw(PROMPTS, SEEDS, steps=4)
+    _, guided = opened(f"{consistency},height=16,width=16,guidance_scale=3").sample(PROMPTS, SEEDS, steps=4)
+    _, plain = opened(f"{consistency},height=16,width=16,guidance_scale=1").sample(PROMPTS, SEEDS, steps=4)
     assert (guided, plain) == (8, 4)
 
 

@@ -10,13 +10,13 @@ from PIL import Image
 from rich.console import Console
 
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.scoring import Scored, score
 from fewstep.scores.metric import Finding, Metric, MetricError, MetricSettings
-from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, plan_of
+from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, task_of
 
-PLAN = plan_of("a", "b", "c", seeds=(0, 1))
+TASK = task_of("a", "b", "c", seeds=(0, 1))
 GREYS = {"student": lambda prompt, seed: 10 * prompt + seed, "teacher": lambda prompt, seed: 100 + prompt}
 
 
@@ -24,12 +24,12 @@ GREYS = {"student": lambda prompt, seed: 10 * prompt + seed, "teacher": lambda p
 def painted(tmp_path: Path) -> tuple[EvaluationFolder, list[ModelRecord]]:
     Brightness.loaded_now.clear()
     Brightness.most_loaded = 0
-    return paint(tmp_path / "eval", PLAN, GREYS)
+    return paint(tmp_path / "eval", TASK, GREYS)
 
 
-def run(painted: tuple[EvaluationFolder, list[ModelRecord]], *metrics: Metric, plan: Plan = PLAN) -> list[Scored]:
+def run(painted: tuple[EvaluationFolder, list[ModelRecord]], *metrics: Metric, task: Task = TASK) -> list[Scored]:
     folder, records = painted
-    return score(folder, plan, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    return score(folder, task, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
 
 
 def test_every_picture_gets_its_own_score(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
@@ -84,7 +84,7 @@ def test_a_score_that_is_no_number_is_refused(painted: tuple[EvaluationFolder, l
 def test_a_picture_that_changed_is_scored_again(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     folder, records = painted
     run(painted, Brightness())
-    changed = folder.pictures(PLAN, records[0])[0].path
+    changed = folder.pictures(TASK, records[0])[0].path
     Image.effect_noise((8, 8), 50).convert("RGB").save(changed)
     again = Brightness()
     run(painted, again)
@@ -139,7 +139,7 @@ def test_a_picture_of_the_same_size_with_other_pixels_is_scored_again(
 ) -> None:
     folder, records = painted
     scored = run(painted, metric())
-    _, _, path, *others = [picture.path for picture in folder.pictures(PLAN, records[0])]
+    _, _, path, *others = [picture.path for picture in folder.pictures(TASK, records[0])]
     before = path.stat()
     others = [other for other in others if other.stat().st_size == before.st_size]
     path.write_bytes(next(other.read_bytes() for other in others if other.read_bytes() != path.read_bytes()))
@@ -151,7 +151,7 @@ def test_a_picture_of_the_same_size_with_other_pixels_is_scored_again(
 
 def test_a_link_in_place_of_a_picture_is_refused(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     folder, records = painted
-    path = folder.pictures(PLAN, records[0])[0].path
+    path = folder.pictures(TASK, records[0])[0].path
     path.symlink_to(path.rename(folder.path / "elsewhere.png"))
     with pytest.raises(CheckpointError, match=rf"The picture .*{path.name} is a symbolic link.*put the picture itself"):
         run(painted, Brightness())
@@ -170,7 +170,7 @@ def test_a_missing_picture_is_told_before_any_is_scored(
     painted: tuple[EvaluationFolder, list[ModelRecord]],
 ) -> None:
     folder, records = painted
-    folder.pictures(PLAN, records[1])[2].path.unlink()
+    folder.pictures(TASK, records[1])[2].path.unlink()
     metric = Brightness()
     with pytest.raises(ConfigError, match=r"1 of 6 pictures of teacher are missing, the first is .*00001.seed0"):
         run(painted, metric)

@@ -14,9 +14,9 @@ from fewstep.evaluation.report import write_report
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import Scored, score
 from fewstep.evaluation.table import Table, make_table
-from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, plan_of
+from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, task_of
 
-PLAN = plan_of(*(f"prompt <{number}>" for number in range(30)), seeds=(0, 1))
+TASK = task_of(*(f"prompt <{number}>" for number in range(30)), seeds=(0, 1))
 # the student is brighter by 5 on the mean, with a scatter over prompts that both share
 GREYS = {
     "student": lambda prompt, seed: 60 + 4 * prompt + 5 + seed + prompt % 3 - 1,
@@ -25,12 +25,12 @@ GREYS = {
 
 
 def scored_in(path: Path) -> tuple[Table, list[Scored]]:
-    folder, records = paint(path, PLAN, GREYS)
+    folder, records = paint(path, TASK, GREYS)
     metrics = (Brightness(), Darkness(), Spread())
-    found = score(folder, PLAN, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    found = score(folder, TASK, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
     table = make_table(found, num_prompts=30)
-    summary = write_results(folder, PLAN, table, found)
-    write_report(folder, PLAN, table, found, summary)
+    summary = write_results(folder, TASK, table, found)
+    write_report(folder, TASK, table, found, summary)
     return table, found
 
 
@@ -127,12 +127,12 @@ def test_the_report_shows_the_prompts_with_the_largest_gains_and_losses(folder: 
 
 
 def test_one_prompt_gives_no_interval(tmp_path: Path) -> None:
-    plan = plan_of("alone")
-    folder, records = paint(tmp_path, plan, GREYS)
-    found = score(folder, plan, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    task = task_of("alone")
+    folder, records = paint(tmp_path, task, GREYS)
+    found = score(folder, task, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
     table = make_table(found, num_prompts=1)
     assert [one.interval for one in table.cells] == [None, None]
-    assert "| student | 4 | 4 | 64.00 |" in as_markdown(plan, table)
+    assert "| student | 4 | 4 | 64.00 |" in as_markdown(task, table)
 
 
 def test_two_evaluations_measured_alike_share_a_table(folder: Path) -> None:
@@ -143,10 +143,10 @@ def test_two_evaluations_measured_alike_share_a_table(folder: Path) -> None:
 
 
 def test_two_evaluations_of_other_prompts_are_refused(folder: Path, tmp_path: Path) -> None:
-    plan = plan_of("x", "y")
-    other, records = paint(tmp_path / "other", plan, GREYS)
-    found = score(other, plan, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
-    write_results(other, plan, make_table(found, num_prompts=2), found)
+    task = task_of("x", "y")
+    other, records = paint(tmp_path / "other", task, GREYS)
+    found = score(other, task, records, [Brightness()], ranks=Ranks(), console=Console(quiet=True), device="cpu")
+    write_results(other, task, make_table(found, num_prompts=2), found)
     with pytest.raises(ConfigError, match=r"first: student and of other: student were .*--allow-different-protocols"):
         compare_folders([folder, other.path])
     assert "Not comparable: brightness of first: student" in compare_folders([folder, other.path], allow_different=True)

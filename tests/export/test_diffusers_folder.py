@@ -16,7 +16,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export import Exported, export_student
 from fewstep.export.card import plain_floats
 from fewstep.export.weights import put_weights
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from fewstep.sampling.pictures import to_pil
 from tests.backbones import tiny
 from tests.backbones.families import FAMILIES, Family
@@ -83,7 +83,7 @@ def noise(count: int, shape: tuple[int, ...]) -> Tensor:
 def test_stock_call_of_the_readme_draws_our_samplers_latents(
     family: Family, exported: Exported, readme: dict[str, Any]
 ) -> None:
-    ours = load_generator(exported.folder, "cpu")
+    ours = load_model(exported.folder, "cpu")
     start = noise(2, ours.latent_shape)
     drawn = ours.latents(PROMPTS, [0, 0], noise=start)
     pipeline, size = readme["pipeline"], family.other_size
@@ -96,7 +96,7 @@ def test_stock_call_of_the_readme_draws_our_samplers_latents(
 
 
 def test_picture_of_the_readme_is_ours(exported: Exported, readme: dict[str, Any]) -> None:
-    ours = load_generator(exported.folder, "cpu")
+    ours = load_model(exported.folder, "cpu")
     start = torch.randn(1, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
     prompt = "a lighthouse on a cliff at dusk"
     picture = to_pil(ours.pixels(ours.latents([prompt], [0], noise=start)))[0]
@@ -127,13 +127,13 @@ def test_grid_of_the_student_is_the_shifted_one_of_its_teacher(exported: Exporte
 
 def test_another_number_of_steps_still_uses_the_teachers_clock(exported: Exported) -> None:
     """The student's scheduler no longer shifts, so its own grid must come from the facts, never from its files."""
-    ours = load_generator(exported.folder, "cpu")
+    ours = load_model(exported.folder, "cpu")
     origin = create_model_adapter(exported.folder.parent / "teacher", ours.adapter.config)
     torch.testing.assert_close(ours.sigmas(2), origin.to_sigma(torch.tensor([1.0, 0.5])), rtol=1e-6, atol=1e-6)
 
 
 def test_number_of_steps_of_the_student_uses_its_own_grid(exported: Exported) -> None:
-    ours = load_generator(exported.folder, "cpu")
+    ours = load_model(exported.folder, "cpu")
     facts = json.loads((exported.folder / "fewstep.json").read_text())
     assert ours.sigmas(4).tolist() == torch.tensor(facts["sigmas"]).tolist()
 

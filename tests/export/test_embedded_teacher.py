@@ -10,7 +10,7 @@ from fewstep.backbones import create_model_adapter
 from fewstep.backbones.sd3 import SD3Config
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 
 PROMPTS = ["a red handwritten three", "a handwritten digit"]
 
@@ -32,7 +32,7 @@ def test_exported_embedded_network_draws_the_same_in_stock_diffusers(
 ) -> None:
     adapter = create_model_adapter("fewstep:digits")
     done = export_student(adapter, adapter.load_network(), tmp_path / "student", levels=(1.0, 0.75, 0.5, 0.25))
-    ours = load_generator(done.folder, "cpu")
+    ours = load_model(done.folder, "cpu")
     noise = torch.randn(2, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
     names: dict[str, Any] = {}
     monkeypatch.chdir(tmp_path)

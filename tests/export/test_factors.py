@@ -7,7 +7,7 @@ import torch
 
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from tests.training.tiny_run import recipe, run
 
 LORA = "{kind: lora, rank: 2, alpha: 3.0}"
@@ -32,13 +32,13 @@ def test_the_printed_call_draws_what_the_merged_student_draws(
     assert (tmp_path / "picture.png").is_file()
     call, pipeline = scope["call"], scope["pipeline"]
     assert isinstance(call, dict)
-    drawer = load_generator(merged.folder, "cpu")
-    noise = torch.randn(1, *drawer.latent_shape, generator=torch.Generator().manual_seed(5))
+    loaded = load_model(merged.folder, "cpu")
+    noise = torch.randn(1, *loaded.latent_shape, generator=torch.Generator().manual_seed(5))
     theirs = pipeline("a red cat", latents=noise, output_type="latent", **call).images  # type: ignore[operator]
-    ours = drawer.latents(["a red cat"], [0], noise=noise)
+    ours = loaded.latents(["a red cat"], [0], noise=noise)
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
-    teacher = load_generator(trained / "teacher", "cpu").latents(
-        ["a red cat"], [0], noise=noise, sigmas=drawer.sigmas(4), guidance_scale=1.0
+    teacher = load_model(trained / "teacher", "cpu").latents(
+        ["a red cat"], [0], noise=noise, sigmas=loaded.sigmas(4), guidance_scale=1.0
     )
     assert (teacher - ours).abs().max() > 1e-3
 

@@ -9,7 +9,7 @@ from fewstep.cli.main import execute
 from fewstep.errors import ConfigError
 from fewstep.evaluation.prompt_sets import prompt_set
 from fewstep.prompts.text import MAX_CHARACTERS, require_prompt
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 
 BROKEN = {
     "a byte that is not UTF-8": ("a \udcff cat", "has the byte 0xff in its prompt"),
@@ -58,7 +58,7 @@ def test_a_call_from_python_is_checked(tmp_path: Path) -> None:
 
 def test_an_opened_model_checks_its_prompts() -> None:
     with pytest.raises(ConfigError, match=r"^Prompt 1 of 1 has a NUL character"):
-        load_generator("fewstep:digits", "cpu").latents(["a\0cat"], [0])
+        load_model("fewstep:digits", "cpu").latents(["a\0cat"], [0])
 
 
 def test_a_row_of_an_evaluation_is_checked() -> None:

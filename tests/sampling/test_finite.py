@@ -16,7 +16,7 @@ from fewstep.backbones.finite import require_finite
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.models import parse_spec
-from fewstep.sampling import load_generator
+from fewstep.sampling import load_model
 from tests.backbones import damage
 from tests.training.tiny_run import write_inputs
 
@@ -144,9 +144,9 @@ def test_noise_levels_that_are_none_are_refused(sigmas: list[float]) -> None:
     if sigmas:
         with pytest.raises(ConfigError, match=r"sigmas"):
             parse_spec(f"a/b,sigmas={'/'.join(map(str, sigmas))}")
-    generator = load_generator("fewstep:digits", "cpu")
+    model = load_model("fewstep:digits", "cpu")
     with pytest.raises(ConfigError, match=r"^The sigmas are .*; they must descend from at most 1 and stay above 0"):
-        generator.latents(["a red handwritten three"], [0], sigmas=sigmas)
+        model.latents(["a red handwritten three"], [0], sigmas=sigmas)
 
 
 def test_overflow_of_sound_weights_is_told_as_such() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.sampling import load_generator, sample
+from fewstep.sampling import load_model, sample
 from fewstep.sampling.generate import TextToImage
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
 from tests.backbones import tiny
@@ -23,24 +23,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def generator(folder: Path) -> TextToImage:
-    return load_generator(folder, "cpu")
+def model(folder: Path) -> TextToImage:
+    return load_model(folder, "cpu")
 
 
-def test_batch_size_does_not_change_the_pictures(generator: TextToImage) -> None:
-    together = generator.latents(PROMPTS, [1, 2, 3], steps=2)
-    one_by_one = generator.latents(PROMPTS, [1, 2, 3], steps=2, batch=1)
+def test_batch_size_does_not_change_the_pictures(model: TextToImage) -> None:
+    together = model.latents(PROMPTS, [1, 2, 3], steps=2)
+    one_by_one = model.latents(PROMPTS, [1, 2, 3], steps=2, batch=1)
     # float32 sums in another order
     torch.testing.assert_close(together, one_by_one, rtol=1e-5, atol=1e-5)
 
 
-def test_same_prompt_and_seed_give_the_same_picture_in_any_company(generator: TextToImage) -> None:
-    alone = generator.latents(["a red cat"], [3], steps=2)
-    torch.testing.assert_close(generator.latents(PROMPTS, [1, 2, 3], steps=2)[2:], alone, rtol=1e-5, atol=1e-5)
+def test_same_prompt_and_seed_give_the_same_picture_in_any_company(model: TextToImage) -> None:
+    alone = model.latents(["a red cat"], [3], steps=2)
+    torch.testing.assert_close(model.latents(PROMPTS, [1, 2, 3], steps=2)[2:], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_an_expected_prompt_is_embedded_alike_whoever_is_drawn_beside_it(folder: Path) -> None:
-    drawer = load_generator(folder, "cpu")
+    drawer = load_model(folder, "cpu")
     drawer.expect([f"{number} red cats" for number in range(40)])
     whole = drawer.conditioning(["3 red cats", "35 red cats", "a dog"])
     for position, prompt in enumerate(("3 red cats", "35 red cats")):
@@ -49,21 +49,21 @@ def test_an_expected_prompt_is_embedded_alike_whoever_is_drawn_beside_it(folder:
         assert all(torch.equal(alone.tensors[name][0], whole.tensors[name][position]) for name in whole.tensors)
 
 
-def test_seeds_give_different_pictures(generator: TextToImage) -> None:
-    first, _, other = generator.latents(PROMPTS, [1, 2, 3], steps=2)
+def test_seeds_give_different_pictures(model: TextToImage) -> None:
+    first, _, other = model.latents(PROMPTS, [1, 2, 3], steps=2)
     assert (first - other).abs().max() > 0.1
 
 
-def test_plain_folder_is_drawn_with_its_pipelines_own_guidance(generator: TextToImage) -> None:
-    assert generator.default_guidance_scale() == 7.0
-    own = generator.latents(PROMPTS, [1, 2, 3], steps=2)
-    stated = generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=7.0)
+def test_plain_folder_is_drawn_with_its_pipelines_own_guidance(model: TextToImage) -> None:
+    assert model.default_guidance_scale() == 7.0
+    own = model.latents(PROMPTS, [1, 2, 3], steps=2)
+    stated = model.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=7.0)
     assert torch.equal(own, stated)
 
 
-def test_negative_prompt_takes_the_place_of_the_empty_one(generator: TextToImage) -> None:
+def test_negative_prompt_takes_the_place_of_the_empty_one(model: TextToImage) -> None:
     empty, plain, negative = (
-        generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=4.5, negative_prompt=text)
+        model.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=4.5, negative_prompt=text)
         for text in ("", None, "blurred")
     )
     assert torch.equal(empty, plain)
@@ -79,7 +79,7 @@ def test_negative_prompt_reaches_the_picture(folder: Path) -> None:
 def test_negative_prompt_without_guidance_is_refused_before_weights_are_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.sampling.generate.load_generator", None)
+    monkeypatch.setattr("fewstep.sampling.generate.load_model", None)
     with pytest.raises(ConfigError) as refused:
         sample(folder, "a red cat", guidance_scale=1.0, negative_prompt="blurred", device="cpu")
     assert str(refused.value) == (
@@ -96,10 +96,10 @@ def test_negative_prompt_of_a_model_whose_own_guidance_is_off_is_refused(tmp_pat
         sample(tmp_path / "student", "a red cat", negative_prompt="blurred", device="cpu")
 
 
-def test_prompts_that_are_cut_are_counted(generator: TextToImage, caplog: pytest.LogCaptureFixture) -> None:
+def test_prompts_that_are_cut_are_counted(model: TextToImage, caplog: pytest.LogCaptureFixture) -> None:
     long = "a very long story of a cat that went to the sea and came home again"
     with caplog.at_level("WARNING", logger="fewstep"):
-        generator.latents(["a cat", long], [0, 0], steps=1, guidance_scale=4.5, negative_prompt=long)
+        model.latents(["a cat", long], [0, 0], steps=1, guidance_scale=4.5, negative_prompt=long)
     said = [record.getMessage().partition(" (")[0] for record in caplog.records]
     assert "1 of 2 prompts is longer than 40 tokens and is cut" in said
     assert "1 of 1 prompts is longer than 40 tokens and is cut" in said
@@ -109,26 +109,26 @@ def test_facts_of_a_teacher_state_its_guidance(folder: Path, tmp_path: Path) -> 
     tiny.save(tiny.sd3_pipeline(), tmp_path / "teacher")
     facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "steps": 50, "guidance_scale": 2.0}
     (tmp_path / "teacher" / "fewstep.json").write_text(json.dumps(facts))
-    generator = load_generator(tmp_path / "teacher", "cpu")
-    assert generator.default_guidance_scale() == 2.0
-    assert generator.latent_shape == (4, 12, 6)
+    model = load_model(tmp_path / "teacher", "cpu")
+    assert model.default_guidance_scale() == 2.0
+    assert model.latent_shape == (4, 12, 6)
 
 
-def test_given_sigmas_are_used_as_they_are(generator: TextToImage) -> None:
-    shifted = generator.latents(PROMPTS, [1, 2, 3], steps=4)
-    given = generator.latents(PROMPTS, [1, 2, 3], sigmas=[1.0, 0.9, 0.75, 0.5])
+def test_given_sigmas_are_used_as_they_are(model: TextToImage) -> None:
+    shifted = model.latents(PROMPTS, [1, 2, 3], steps=4)
+    given = model.latents(PROMPTS, [1, 2, 3], sigmas=[1.0, 0.9, 0.75, 0.5])
     torch.testing.assert_close(shifted, given, rtol=1e-5, atol=1e-5)
 
 
-def test_pictures_have_the_size_of_the_config(generator: TextToImage) -> None:
-    images = generator.images(PROMPTS, [1, 2, 3], steps=1)
+def test_pictures_have_the_size_of_the_config(model: TextToImage) -> None:
+    images = model.images(PROMPTS, [1, 2, 3], steps=1)
     assert [image.size for image in images] == [(16, 16)] * 3
 
 
-def test_pixels_are_the_rounded_decoding(generator: TextToImage) -> None:
-    latents = generator.latents(["a red cat"], [1], steps=1)
-    pixels = generator.pixels(latents)
-    decoded = generator.adapter.decode(generator.vae, latents)
+def test_pixels_are_the_rounded_decoding(model: TextToImage) -> None:
+    latents = model.latents(["a red cat"], [1], steps=1)
+    pixels = model.pixels(latents)
+    decoded = model.adapter.decode(model.vae, latents)
     assert pixels.dtype == torch.uint8
     assert (pixels / 255 - decoded).abs().max() <= 0.5 / 255 + 1e-6
 
@@ -151,9 +151,9 @@ def test_sample_repeats_itself(folder: Path) -> None:
     assert first == second
 
 
-def test_bfloat16_draws_nearly_the_same(folder: Path, generator: TextToImage) -> None:
-    low = load_generator(folder, "cpu", dtype=torch.bfloat16).latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
-    full = generator.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
+def test_bfloat16_draws_nearly_the_same(folder: Path, model: TextToImage) -> None:
+    low = load_model(folder, "cpu", dtype=torch.bfloat16).latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
+    full = model.latents(PROMPTS, [1, 2, 3], steps=2, guidance_scale=1.0)
     # eight bits in each of two network calls
     assert (low - full).abs().mean() < 0.03 * full.abs().mean()
 
@@ -204,4 +204,4 @@ def test_damaged_vae_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "teacher" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(CheckpointError, match=r"weights of the vae of .* cannot be read"):
-        load_generator(tmp_path / "teacher", "cpu")
+        load_model(tmp_path / "teacher", "cpu")

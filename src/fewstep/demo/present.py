@@ -15,7 +15,7 @@ from fewstep.demo.result import SeedResult
 from fewstep.demo.shipped_rows import TEACHER_STEPS, load_teacher, student_sigmas
 from fewstep.demo.showcase import Panel, draw_panel, draw_with
 from fewstep.files import explain_write_errors
-from fewstep.sampling.generate import load_generator
+from fewstep.sampling.generate import load_model
 from fewstep.sampling.pictures import save_picture
 from fewstep.sampling.sampler import teacher_sigmas
 
@@ -53,7 +53,7 @@ def write_report(
 
 
 def _panels(folder: Path, rows: Mapping[str, Row]) -> list[Panel]:
-    teacher, student = load_teacher(), load_generator(folder, "cpu")
+    teacher, student = load_teacher(), load_model(folder, "cpu")
     many, few = teacher_sigmas(teacher.adapter, TEACHER_STEPS), student_sigmas(teacher.adapter)
     plan = [
         ("teacher_50", f"Teacher, {len(many)} steps", teacher, many),

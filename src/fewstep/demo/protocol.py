@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fewstep.evaluation.folder import EvaluationFolder, Extras, Plan
+from fewstep.evaluation.folder import EvaluationFolder, Extras, Task
 from fewstep.evaluation.generate import generate
 from fewstep.evaluation.models import ModelSpec, resolve
 from fewstep.evaluation.prompt_sets import EMBEDDED, EMBEDDED_OPEN, load_prompt_set
@@ -93,10 +93,10 @@ class Part:
         over = {name: {"extractor": "digits"} for name in self.metrics if name not in ("digits", "colours")}
         return create_metrics(self.metrics, {name: {"batch": 256, **over.get(name, {})} for name in self.metrics})
 
-    def plan(self, noise_seed: int) -> Plan:
+    def task(self, noise_seed: int) -> Task:
         """The pictures of one noise seed; ``fewstep sample --seed`` with a picture's own seed draws the same one."""
         seeds = tuple(1000 * noise_seed + copy for copy in range(self.copies))
-        return Plan(load_prompt_set(self.prompts), seeds, Extras(ladder=(), strip_seeds=0, strip_prompts=0))
+        return Task(load_prompt_set(self.prompts), seeds, Extras(ladder=(), strip_seeds=0, strip_prompts=0))
 
 
 FULL = Part(EMBEDDED, 20, ("fid", "kid", "digits", "prdc"))
@@ -146,9 +146,9 @@ class Protocol:
 def figures(model: ModelSpec, part: Part, noise_seed: int, work: Path) -> dict[str, float]:
     """Draw a model's pictures of one part with one noise seed, and measure them."""
     named = model.model_copy(update={"name": "model"})
-    plan, folder = part.plan(noise_seed), EvaluationFolder(work / f"{part.prompts}-{noise_seed}")
+    task, folder = part.task(noise_seed), EvaluationFolder(work / f"{part.prompts}-{noise_seed}")
     models, alone, quiet = [(named, resolve(named, "student"))], Ranks(), Console(quiet=True)
-    generate(folder, plan, models, batch=BATCH, ranks=alone, console=quiet, device="cpu")
-    scored = score(folder, plan, folder.records(), part.create_metrics(), ranks=alone, console=quiet, device="cpu")
+    generate(folder, task, models, batch=BATCH, ranks=alone, console=quiet, device="cpu")
+    scored = score(folder, task, folder.records(), part.create_metrics(), ranks=alone, console=quiet, device="cpu")
     shutil.rmtree(folder.path)
     return {name: value for one in scored for name, value in one.figures.items()}

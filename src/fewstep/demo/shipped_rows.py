@@ -13,7 +13,7 @@ from fewstep.demo.protocol import Protocol, Row
 from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
-from fewstep.sampling.generate import TextToImage, load_generator
+from fewstep.sampling.generate import TextToImage, load_model
 
 TEACHER_STEPS = 50
 NAMES = ("real", "teacher_50", "teacher_4")
@@ -68,7 +68,7 @@ def load_protocol() -> Protocol:
 
 def load_teacher() -> TextToImage:
     """Load the embedded teacher; always on the CPU, where the shipped rows were measured."""
-    return load_generator(assets.load_teacher_folder(), "cpu")
+    return load_model(assets.load_teacher_folder(), "cpu")
 
 
 def student_sigmas(adapter: ModelAdapter) -> Float[Tensor, "k"]:

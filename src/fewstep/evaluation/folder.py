@@ -11,7 +11,7 @@ from fewstep.bounds import CountOrNone, Steps
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
-from fewstep.evaluation.protocol_id import Drawn
+from fewstep.evaluation.protocol_id import PictureOrigin
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
 from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.pictures import SUFFIXES
@@ -19,7 +19,7 @@ from fewstep.section import Section
 
 T = TypeVar("T")
 
-PLAN_FILE = "evaluation.json"
+_FILE = "evaluation.json"
 MODEL_FILE = "model.json"
 
 
@@ -40,7 +40,7 @@ class Extras(Section):
 
 
 @dataclass(frozen=True)
-class Plan:
+class Task:
     """What is drawn for every model.
 
     Attributes:
@@ -70,8 +70,8 @@ class EvaluationFolder:
     path: Path
 
     @property
-    def plan_file(self) -> Path:
-        return self.path / PLAN_FILE
+    def file(self) -> Path:
+        return self.path / _FILE
 
     def model_folder(self, name: str) -> Path:
         return self.path / "models" / name
@@ -82,35 +82,35 @@ class EvaluationFolder:
     def scores_folder(self, model: str, key: str) -> Path:
         return self.model_folder(model) / "scores" / key
 
-    def pictures(self, plan: Plan, record: ModelRecord) -> list[Picture]:
+    def pictures(self, task: Task, record: ModelRecord) -> list[Picture]:
         """The pictures that are scored, prompt by prompt."""
         entry = record.entry
         return [
             Picture(self.picture_path(entry.name, item, seed, entry.sampling.steps), item, seed)
-            for item in plan.prompts.items
-            for seed in plan.seeds
+            for item in task.prompts.items
+            for seed in task.seeds
         ]
 
-    def write_plan(self, plan: Plan) -> None:
+    def write_task(self, task: Task) -> None:
         """Record what is drawn; refuse a folder that holds something else."""
-        new = _plain_plan(plan)
-        if self.plan_file.exists():
-            old = _read(self.plan_file, _PlanFile, cure="choose another --output")
+        new = _plain(task)
+        if self.file.exists():
+            old = _read(self.file, _TaskFile, cure="choose another --output")
             for key, found in (("digest", old.digest), ("seeds", old.seeds)):
                 if found != new[key]:
                     what = "prompts" if key == "digest" else f"seeds {shown(found)} instead of {shown(new[key])}"
                     raise ConfigError(f"{self.path} holds an evaluation of other {what}; choose another --output.")
         with explain_write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.plan_file, new)
+        write_json(self.file, new)
 
-    def read_plan(self) -> Plan:
+    def read_task(self) -> Task:
         """Read back what is drawn, prompts included: the score phase needs nothing else."""
-        if not self.plan_file.is_file():
+        if not self.file.is_file():
             found = next((path for path in self.path.glob("*") if path.suffix.lower() in SUFFIXES), None)
             if found is not None:
                 raise ConfigError(
-                    f"{self.path} holds pictures such as {shown(found.name)} and no {PLAN_FILE}: pictures that another "
+                    f"{self.path} holds pictures such as {shown(found.name)} and no {_FILE}: pictures that another "
                     f"tool drew are scored from Python, by fewstep.scores.score_folder. Or let fewstep draw them: "
                     f"fewstep evaluate --model MODEL --prompts FILE --output ANOTHER_FOLDER."
                 )
@@ -118,14 +118,14 @@ class EvaluationFolder:
                 f"{self.path} holds no evaluation; draw its pictures first: "
                 f"fewstep evaluate --phase generate --model MODEL --prompts FILE --output {self.path}"
             )
-        plain = _read(self.plan_file, _PlanFile, cure="draw into another --output")
+        plain = _read(self.file, _TaskFile, cure="draw into another --output")
         items = tuple(PromptItem(row.id, row.text, row.facts) for row in plain.items)
         prompts = PromptSet(plain.prompts, items)
         if prompts.digest != plain.digest:
             raise CheckpointError(
-                f"{self.plan_file} is damaged: its prompts are not those that were drawn; draw into another --output."
+                f"{self.file} is damaged: its prompts are not those that were drawn; draw into another --output."
             )
-        return Plan(prompts, tuple(plain.seeds), plain.extras)
+        return Task(prompts, tuple(plain.seeds), plain.extras)
 
     def write_record(self, record: ModelRecord) -> None:
         with explain_write_errors(self.path):
@@ -175,9 +175,9 @@ class EvaluationFolder:
         return record
 
 
-def drawn(plan: Plan, record: ModelRecord) -> Drawn:
+def origin_of(task: Task, record: ModelRecord) -> PictureOrigin:
     """How a model's pictures came about, for its protocol ids."""
-    return Drawn(plan.prompts.name, plan.prompts.digest, plan.seeds, record.entry.sampling, record.versions)
+    return PictureOrigin(task.prompts.name, task.prompts.digest, task.seeds, record.entry.sampling, record.versions)
 
 
 def _told(old: Any, new: Any) -> str:
@@ -188,13 +188,13 @@ def _told(old: Any, new: Any) -> str:
     return f"{old} instead of {new}"
 
 
-def _plain_plan(plan: Plan) -> dict[str, Any]:
+def _plain(task: Task) -> dict[str, Any]:
     return {
-        "prompts": plan.prompts.name,
-        "digest": plan.prompts.digest,
-        "seeds": list(plan.seeds),
-        "extras": plan.extras.model_dump(mode="json"),
-        "items": [_plain_item(item) for item in plan.prompts.items],
+        "prompts": task.prompts.name,
+        "digest": task.prompts.digest,
+        "seeds": list(task.seeds),
+        "extras": task.extras.model_dump(mode="json"),
+        "items": [_plain_item(item) for item in task.prompts.items],
     }
 
 
@@ -208,7 +208,7 @@ class _ItemRow(BaseModel):
     facts: dict[str, Any]
 
 
-class _PlanFile(BaseModel):
+class _TaskFile(BaseModel):
     """``evaluation.json``."""
 
     prompts: str

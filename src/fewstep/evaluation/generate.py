@@ -9,12 +9,12 @@ import torch
 from rich.console import Console
 
 from fewstep.devices import fastest_device
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.models import ModelEntry, ModelSpec
 from fewstep.evaluation.progress import Advance, progress_bar
 from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
-from fewstep.evaluation.samplers import Drawer, open_drawer
+from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.sampling.pictures import require_writable, save_picture
 from fewstep.scores.metric import PromptItem
 from fewstep.scores.pictures import is_whole_png
@@ -32,7 +32,7 @@ class Request:
 
 def generate(
     folder: EvaluationFolder,
-    plan: Plan,
+    task: Task,
     models: Sequence[tuple[ModelSpec, ModelEntry]],
     *,
     batch: int,
@@ -51,32 +51,32 @@ def generate(
     """
     started = [folder.require_same(entry, versions()) for _, entry in models]
     if ranks.leads:
-        folder.write_plan(plan)
+        folder.write_task(task)
         for (_, entry), record in zip(models, started, strict=True):
             if record is None:
                 folder.write_record(ModelRecord(entry=entry, versions=versions()))
     ranks.wait()
     place = ranks.device(fastest_device() if device == "auto" else device)
     for spec, entry in models:
-        _generate_model(folder, plan, spec, entry, batch=batch, ranks=ranks, console=console, device=place)
+        _generate_model(folder, task, spec, entry, batch=batch, ranks=ranks, console=console, device=place)
 
 
-def requests(folder: EvaluationFolder, plan: Plan, entry: ModelEntry) -> list[Request]:
+def requests(folder: EvaluationFolder, task: Task, entry: ModelEntry) -> list[Request]:
     """Every picture of one model: those that are scored, then the report's own; none twice."""
-    items, own = plan.prompts.items, entry.sampling.steps
-    extras = plan.extras
-    wanted = [(item, seed, own) for item in items for seed in plan.seeds]
-    wanted += [(item, plan.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
-    wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(plan)]
+    items, own = task.prompts.items, entry.sampling.steps
+    extras = task.extras
+    wanted = [(item, seed, own) for item in items for seed in task.seeds]
+    wanted += [(item, task.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
+    wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(task)]
     found = (Request(i, seed, steps, folder.picture_path(entry.name, i, seed, steps)) for i, seed, steps in wanted)
     return list({request.path: request for request in found}.values())
 
 
-def strip_seeds(plan: Plan) -> tuple[int, ...]:
-    """The seeds of the pictures that show how one prompt varies: the plan's own first."""
-    more = range(plan.seeds[0], plan.seeds[0] + 10_000)
-    distinct = dict.fromkeys((*plan.seeds, *more))
-    return tuple(distinct)[: plan.extras.strip_seeds]
+def strip_seeds(task: Task) -> tuple[int, ...]:
+    """The seeds of the pictures that show how one prompt varies: the task's own first."""
+    more = range(task.seeds[0], task.seeds[0] + 10_000)
+    distinct = dict.fromkeys((*task.seeds, *more))
+    return tuple(distinct)[: task.extras.strip_seeds]
 
 
 def in_batches(pictures: Sequence[Request], size: int) -> list[list[Request]]:
@@ -89,7 +89,7 @@ def in_batches(pictures: Sequence[Request], size: int) -> list[list[Request]]:
 
 def _generate_model(
     folder: EvaluationFolder,
-    plan: Plan,
+    task: Task,
     spec: ModelSpec,
     entry: ModelEntry,
     *,
@@ -98,7 +98,7 @@ def _generate_model(
     console: Console,
     device: torch.device,
 ) -> None:
-    wanted = requests(folder, plan, entry)
+    wanted = requests(folder, task, entry)
     require_writable([wanted[0].path])
     units = ranks.share(in_batches(wanted, batch))
     # a batch that lacks one picture is drawn again as a whole: rounding may depend on who shares a network call
@@ -106,10 +106,10 @@ def _generate_model(
     total, left = sum(map(len, units)), sum(map(len, missing))
     calls = 0.0
     if missing:
-        drawer = open_drawer(spec, entry, device, prompts=[item.text for item in plan.prompts.items])
-        with progress_bar(console, f"Drawing {entry.name}", total, done=total - left) as advance:
-            calls = _draw_all(drawer, missing, own_steps=entry.sampling.steps, advance=advance)
-        del drawer
+        sampler = open_sampler(spec, entry, device, prompts=[item.text for item in task.prompts.items])
+        with progress_bar(console, f"PictureOrigin {entry.name}", total, done=total - left) as advance:
+            calls = _draw_all(sampler, missing, own_steps=entry.sampling.steps, advance=advance)
+        del sampler
         gc.collect()
     ranks.wait()
     if ranks.leads:
@@ -119,13 +119,13 @@ def _generate_model(
         folder.write_record(record)
 
 
-def _draw_all(drawer: Drawer, units: Sequence[Sequence[Request]], *, own_steps: int, advance: Advance) -> float:
+def _draw_all(sampler: Sampler, units: Sequence[Sequence[Request]], *, own_steps: int, advance: Advance) -> float:
     """Draw every unit; returns the network calls per picture at the model's own number of steps, 0 if none was."""
     calls = 0.0
     for unit in units:
         steps = unit[0].steps
         prompts, seeds = [request.item.text for request in unit], [request.seed for request in unit]
-        images, cost = drawer.draw(prompts, seeds, steps=steps)
+        images, cost = sampler.sample(prompts, seeds, steps=steps)
         for request, image in zip(unit, images, strict=True):
             save_picture(image, request.path)
         calls = cost if steps == own_steps else calls

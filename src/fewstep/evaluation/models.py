@@ -17,7 +17,7 @@ from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.sampling.sampler import require_levels
 from fewstep.section import Section
 
-Role = Literal["student", "teacher"]
+Side = Literal["student", "teacher"]
 Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
 """A stock scheduler may count noise beyond 1."""
 
@@ -59,7 +59,7 @@ class ModelEntry(Section):
     """One model of an evaluation, with everything that its pictures depend on besides prompts and seeds."""
 
     name: str
-    role: Role
+    role: Side
     model: str
     fingerprint: str = Field(description="of a local folder's content; the id itself for a repository")
     sampling: Sampling
@@ -101,7 +101,7 @@ def parse_spec(text: str) -> ModelSpec:
     return spec
 
 
-def resolve(spec: ModelSpec, role: Role) -> ModelEntry:
+def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
     """Complete a spec from the model's JSON files; no weight is loaded.
 
     Raises:

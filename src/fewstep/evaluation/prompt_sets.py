@@ -19,7 +19,7 @@ from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
 from fewstep.prompts.text import require_prompt
 from fewstep.scores.metric import PromptItem
 
-Row = Mapping[str, Any]
+_Columns = Mapping[str, Any]
 ID_COLUMNS = ("id", "item_id", "image_id")
 DPG_COLUMNS = {"item_id", "text", "proposition_id", "dependency", "question_natural_language"}
 
@@ -163,13 +163,13 @@ def load_prompt_set(source: str) -> PromptSet:
     raise ConfigError(f"--prompts is {source!r}, which is no file and none of {', '.join(prompt_set_names())}.")
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[_Columns]:
     """All rows of a file of prompts, with the columns beside them."""
     tables = (open_table(file) for file in files_of(path))
     return [row.columns for table in tables for row in table.rows(table.names)]
 
 
-def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
+def prompt_set(name: str, rows: Sequence[_Columns]) -> PromptSet:
     """Make a set of a table's rows: one item per distinct prompt, its other columns as facts.
 
     A table of DPG-Bench, with a row per question, becomes one item per prompt with its questions.
@@ -198,7 +198,7 @@ def prompt_set(name: str, rows: Sequence[Row]) -> PromptSet:
     return PromptSet(name, tuple(items.values()), note)
 
 
-def _text(name: str, row: Row, number: int) -> tuple[str, str]:
+def _text(name: str, row: _Columns, number: int) -> tuple[str, str]:
     """A row's prompt and the column it stands in; of a list of captions the first."""
     column = next((column for name in PROMPT_NAMES for column in row if column.casefold() == name), None)
     value = row[column] if column is not None else None
@@ -212,7 +212,7 @@ def _text(name: str, row: Row, number: int) -> tuple[str, str]:
     return require_prompt(value, place=f"Row {number + 1} of {name}").strip(), column
 
 
-def _id(row: Row, number: int) -> str:
+def _id(row: _Columns, number: int) -> str:
     stated = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
     return f"{number:05d}" if stated is None else re.sub(r"[^A-Za-z0-9_-]", "_", str(stated))
 
@@ -225,7 +225,7 @@ def _require_distinct_ids(name: str, items: Sequence[PromptItem]) -> None:
         seen.add(item.id)
 
 
-def _grouped(rows: Sequence[Row]) -> list[Row]:
+def _grouped(rows: Sequence[_Columns]) -> list[_Columns]:
     grouped: dict[str, dict[str, Any]] = {}
     for row in rows:
         item = grouped.setdefault(row["item_id"], {"id": row["item_id"], "prompt": row["text"], "questions": []})
@@ -240,7 +240,7 @@ def _embedded(name: str) -> PromptSet:
     return PromptSet(name, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
 
 
-def _fetch(name: str, found: NamedSet) -> list[Row]:
+def _fetch(name: str, found: NamedSet) -> list[_Columns]:
     instead = f"fetch it from {found.address} and give --prompts {name}=FILE"
     match found.hub:
         case None:
@@ -251,17 +251,17 @@ def _fetch(name: str, found: NamedSet) -> list[Row]:
             return _fetch_table(name, found.hub, instead)
 
 
-def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[Row]:
+def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[_Columns]:
     from huggingface_hub import hf_hub_download
 
-    rows: list[Row] = []
+    rows: list[_Columns] = []
     for file in hub.files:
         path = Path(_fetched(name, instead, partial(hf_hub_download, hub.dataset, file, repo_type="dataset")))
         rows.extend({**row, "file": Path(file).stem} for row in _read(path))
     return rows
 
 
-def _fetch_table(name: str, hub: HubTable, instead: str) -> list[Row]:
+def _fetch_table(name: str, hub: HubTable, instead: str) -> list[_Columns]:
     try:
         from datasets import load_dataset
     except ImportError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import fewstep
 from fewstep.errors import ConfigError
 from fewstep.evaluation.fingerprint import fingerprint
-from fewstep.evaluation.models import Role, Sampling
+from fewstep.evaluation.models import Sampling, Side
 from fewstep.scores.metric import Metric
 
 PACKAGES = ("torch", "diffusers", "transformers")
@@ -24,14 +24,14 @@ ID_LENGTH = 12
 
 
 @dataclass(frozen=True)
-class Drawn:
+class PictureOrigin:
     """How a model's pictures came about.
 
     Attributes:
         prompts: Name of the prompt set.
         prompts_digest: Of its ids, texts and facts.
         seeds: One picture per prompt and seed.
-        sampling: How the model was drawn.
+        sampling: How the model was origin.
         versions: Of the software that drew.
     """
 
@@ -61,7 +61,7 @@ class Measured:
     """Whose score it is, and under which id: what a comparison looks at."""
 
     model: str
-    role: Role
+    role: Side
     metric: str
     id: ProtocolId
     conditions: Mapping[str, Any]
@@ -98,15 +98,15 @@ def metric_conditions(metric: Metric) -> dict[str, Any]:
     }
 
 
-def conditions(drawn: Drawn, measured: Mapping[str, Any]) -> dict[str, Any]:
+def conditions(origin: PictureOrigin, measured: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that goes into an id, as plain data."""
-    sampling = drawn.sampling
+    sampling = origin.sampling
     return {
-        "prompts": drawn.prompts_digest,
-        "seeds": list(drawn.seeds),
+        "prompts": origin.prompts_digest,
+        "seeds": list(origin.seeds),
         "resolution": [sampling.height, sampling.width],
         "dtype": sampling.dtype,
-        "versions": dict(drawn.versions),
+        "versions": dict(origin.versions),
         "metric": dict(measured),
         "steps": sampling.steps,
         "sigmas": None if sampling.sigmas is None else list(sampling.sigmas),

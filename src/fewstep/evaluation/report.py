@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.report_pictures import best_and_worst, diversity_strip, side_by_side, step_ladder
 from fewstep.evaluation.report_style import CSS
 from fewstep.evaluation.results import arrow, format_value
@@ -22,29 +22,29 @@ METHODS = (
 
 
 def write_report(
-    folder: EvaluationFolder, plan: Plan, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
+    folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
 ) -> None:
     """Write report.html into the folder."""
     path = folder.path / "report.html"
-    text = render(folder, plan, table, scored, summary)
+    text = render(folder, task, table, scored, summary)
     with explain_write_errors(path), whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def render(
-    folder: EvaluationFolder, plan: Plan, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
+    folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
 ) -> str:
     """The page."""
     records = table.records
     names = ", ".join(record.entry.name for record in records)
     sections = [
-        _opening(plan, table, summary),
+        _opening(task, table, summary),
         _scores(table),
         _charts(table),
-        side_by_side(folder, plan, records),
-        best_and_worst(folder, plan, scored),
-        diversity_strip(folder, plan, records),
-        step_ladder(folder, plan, records),
+        side_by_side(folder, task, records),
+        best_and_worst(folder, task, scored),
+        diversity_strip(folder, task, records),
+        step_ladder(folder, task, records),
         _cards(scored),
         _conditions(summary),
     ]
@@ -62,14 +62,14 @@ def page(title: str, sections: Sequence[str], *, css: str = "") -> str:
     )
 
 
-def _opening(plan: Plan, table: Table, summary: Mapping[str, Any]) -> str:
+def _opening(task: Task, table: Table, summary: Mapping[str, Any]) -> str:
     students = [record for record in table.records if record.entry.role == "student"]
     names = ", ".join(escape(record.entry.name) for record in students)
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in table.warnings)
     return (
         f"<h1>{names} against the teacher</h1>"
-        f'<p class="lead">{len(plan.prompts.items)} prompts ({escape(plan.prompts.name)}), {len(plan.seeds)} '
-        f"{'picture' if len(plan.seeds) == 1 else 'pictures'} each, protocol {summary['protocol']}.</p>{warnings}"
+        f'<p class="lead">{len(task.prompts.items)} prompts ({escape(task.prompts.name)}), {len(task.seeds)} '
+        f"{'picture' if len(task.seeds) == 1 else 'pictures'} each, protocol {summary['protocol']}.</p>{warnings}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from fewstep.errors import CheckpointError
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.generate import strip_seeds
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
@@ -46,20 +46,20 @@ def tile(path: Path, caption: str) -> str:
     )
 
 
-def side_by_side(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+def side_by_side(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """The first prompts, every model's picture of the first seed."""
     rows = []
-    for item in plan.prompts.items[:SHOWN_PROMPTS]:
-        tiles = [_model_tile(folder, record, item.id, plan) for record in records]
+    for item in task.prompts.items[:SHOWN_PROMPTS]:
+        tiles = [_model_tile(folder, record, item.id, task) for record in records]
         rows.append(f'<div class="prompt"><b>{escape(item.text)}</b></div>{"".join(tiles)}')
     return (
         f"<h2>Side by side</h2>"
-        f'<p class="note">The first prompts of the set, seed {plan.seeds[0]}, nothing picked. All models start from '
+        f'<p class="note">The first prompts of the set, seed {task.seeds[0]}, nothing picked. All models start from '
         f"the noise that prompt and seed name.</p>{_grid(len(records), rows)}"
     )
 
 
-def best_and_worst(folder: EvaluationFolder, plan: Plan, scored: Sequence[Scored]) -> str:
+def best_and_worst(folder: EvaluationFolder, task: Task, scored: Sequence[Scored]) -> str:
     """For every student and image metric, the prompts where it gains and loses most against the teacher."""
     parts: list[str] = []
     for one in scored:
@@ -74,7 +74,7 @@ def best_and_worst(folder: EvaluationFolder, plan: Plan, scored: Sequence[Scored
             None,
         )
         if teacher is not None:
-            parts.append(_extremes(folder, plan, one, teacher, opened=not parts))
+            parts.append(_extremes(folder, task, one, teacher, opened=not parts))
     if not parts:
         return ""
     return (
@@ -84,8 +84,8 @@ def best_and_worst(folder: EvaluationFolder, plan: Plan, scored: Sequence[Scored
     )
 
 
-def _extremes(folder: EvaluationFolder, plan: Plan, student: Scored, teacher: Scored, *, opened: bool) -> str:
-    count = len(plan.prompts.items)
+def _extremes(folder: EvaluationFolder, task: Task, student: Scored, teacher: Scored, *, opened: bool) -> str:
+    count = len(task.prompts.items)
     own, other = per_prompt(student, count), per_prompt(teacher, count)
     gain = (own - other) if student.metric.card.higher_is_better else (other - own)
     order = gain.argsort(descending=True, stable=True).tolist()
@@ -94,10 +94,10 @@ def _extremes(folder: EvaluationFolder, plan: Plan, student: Scored, teacher: Sc
     rows = []
     for label, positions in (("best", best), ("worst", worst)):
         for position in positions:
-            item = plan.prompts.items[position]
+            item = task.prompts.items[position]
             pictures = [
                 tile(
-                    folder.picture_path(one.record.entry.name, item, plan.seeds[0], one.record.entry.sampling.steps),
+                    folder.picture_path(one.record.entry.name, item, task.seeds[0], one.record.entry.sampling.steps),
                     f"{one.record.entry.name}: {float(values[position]):.4g}",
                 )
                 for one, values in ((student, own), (teacher, other))
@@ -107,13 +107,13 @@ def _extremes(folder: EvaluationFolder, plan: Plan, student: Scored, teacher: Sc
     return f"<details{' open' if opened else ''}><summary>{escape(name)}</summary>{_grid(2, rows)}</details>"
 
 
-def diversity_strip(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+def diversity_strip(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """One prompt, many seeds, a line per model."""
-    seeds = strip_seeds(plan)
-    if len(seeds) < 2 or plan.extras.strip_prompts < 1:
+    seeds = strip_seeds(task)
+    if len(seeds) < 2 or task.extras.strip_prompts < 1:
         return ""
     rows = []
-    for item in plan.prompts.items[: plan.extras.strip_prompts]:
+    for item in task.prompts.items[: task.extras.strip_prompts]:
         for record in records:
             entry = record.entry
             tiles = [
@@ -131,16 +131,16 @@ def diversity_strip(folder: EvaluationFolder, plan: Plan, records: Sequence[Mode
     )
 
 
-def step_ladder(folder: EvaluationFolder, plan: Plan, records: Sequence[ModelRecord]) -> str:
+def step_ladder(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """The same prompts at several numbers of steps, a line per model."""
-    ladder = plan.extras.ladder
-    if not ladder or plan.extras.ladder_prompts < 1:
+    ladder = task.extras.ladder
+    if not ladder or task.extras.ladder_prompts < 1:
         return ""
     rows = []
-    for item in plan.prompts.items[: plan.extras.ladder_prompts]:
+    for item in task.prompts.items[: task.extras.ladder_prompts]:
         for record in records:
             tiles = [
-                tile(folder.picture_path(record.entry.name, item, plan.seeds[0], steps), _rung(record, steps))
+                tile(folder.picture_path(record.entry.name, item, task.seeds[0], steps), _rung(record, steps))
                 for steps in ladder
             ]
             rows.append(
@@ -164,11 +164,11 @@ def _rung(record: ModelRecord, steps: int) -> str:
     return f"{label}, {calls:g} {'call' if calls == 1 else 'calls'}"
 
 
-def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, plan: Plan) -> str:
-    item = next(item for item in plan.prompts.items if item.id == item_id)
+def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, task: Task) -> str:
+    item = next(item for item in task.prompts.items if item.id == item_id)
     entry = record.entry
     return tile(
-        folder.picture_path(entry.name, item, plan.seeds[0], entry.sampling.steps),
+        folder.picture_path(entry.name, item, task.seeds[0], entry.sampling.steps),
         f"{entry.name}, {entry.sampling.steps} steps",
     )
 

@@ -7,30 +7,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.protocol_id import short_hash
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
 from fewstep.files import explain_write_errors, write_json
 
 
-def write_results(folder: EvaluationFolder, plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
+def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Write the four files; returns what scores.json holds."""
-    summary = as_json(plan, table, scored)
+    summary = as_json(task, table, scored)
     write_json(folder.path / "scores.json", summary)
     _write(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
     _write(folder.path / "pictures.csv", _csv(picture_rows(scored)))
-    _write(folder.path / "scores.md", as_markdown(plan, table))
+    _write(folder.path / "scores.md", as_markdown(task, table))
     return summary
 
 
-def as_json(plan: Plan, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
+def as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Everything about the scores, as plain data."""
     conditions = {one.id.whole: dict(one.conditions) for one in scored}
     return {
         "protocol": short_hash(sorted(conditions)),
-        "prompts": {"name": plan.prompts.name, "digest": plan.prompts.digest, "count": len(plan.prompts.items)},
-        "seeds": list(plan.seeds),
+        "prompts": {
+            "name": task.prompts.name,
+            "digest": task.prompts.digest,
+            "count": len(task.prompts.items),
+        },
+        "seeds": list(task.seeds),
         "models": [_model(record) for record in table.records],
         "scores": [{**asdict(cell), "verdict": cell.verdict} for cell in table.cells],
         "protocols": conditions,
@@ -56,7 +60,7 @@ def picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
     ]
 
 
-def as_markdown(plan: Plan, table: Table) -> str:
+def as_markdown(task: Task, table: Table) -> str:
     """The table for a model card: a row per model, a column per figure, with half the width of its interval."""
     columns = table.columns()
     heads = [f"{figure} {arrow(table, (metric, figure))}" for metric, figure in columns]
@@ -72,7 +76,7 @@ def as_markdown(plan: Plan, table: Table) -> str:
     ids = sorted({cell.protocol for cell in table.cells})
     lines += [
         "",
-        f"{len(plan.prompts.items)} prompts ({plan.prompts.name}), {len(plan.seeds)} pictures each; brackets: 95 % "
+        f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} pictures each; brackets: 95 % "
         f"interval over prompts; bold: the interval of the paired difference to the teacher leaves out zero. "
         f"Protocol {short_hash(ids)}, fewstep evaluate.",
         "",

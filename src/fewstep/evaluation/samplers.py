@@ -15,12 +15,12 @@ from fewstep.backbones.stock import load_stock
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
-from fewstep.sampling.generate import TextToImage, load_generator
+from fewstep.sampling.generate import TextToImage, load_model
 from fewstep.sampling.noise import generator_for
 from fewstep.sampling.pictures import to_pil
 
 
-class CallCount:
+class _CallCount:
     """Counts the samples that go through a network; guidance shows as it is, twice as many."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -35,14 +35,14 @@ class CallCount:
         self._handle.remove()
 
 
-class Drawer(ABC):
+class Sampler(ABC):
     """A model that is ready to draw."""
 
     def __init__(self, sampling: Sampling, network: nn.Module) -> None:
         self.sampling = sampling
         self._network = network
 
-    def draw(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int) -> tuple[list[Image.Image], float]:
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int) -> tuple[list[Image.Image], float]:
         """Draw one picture per prompt and seed.
 
         Args:
@@ -51,27 +51,27 @@ class Drawer(ABC):
         Returns:
             The pictures, and the network calls that each of them cost.
         """
-        count = CallCount(self._network)
+        count = _CallCount(self._network)
         try:
-            images = self._draw(prompts, seeds, steps)
+            images = self._sample(prompts, seeds, steps)
         finally:
             count.stop()
         return images, count.samples / len(images)
 
     @abstractmethod
-    def _draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]: ...
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]: ...
 
 
-class OwnDrawer(Drawer):
+class _OwnSampler(Sampler):
     """Draws with our Euler loop, on the grid the model was made for."""
 
-    def __init__(self, sampling: Sampling, generator: TextToImage) -> None:
-        super().__init__(sampling, generator.network)
-        self._generator = generator
+    def __init__(self, sampling: Sampling, model: TextToImage) -> None:
+        super().__init__(sampling, model.network)
+        self._model = model
 
-    def _draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
         stated = self.sampling.sigmas if steps == self.sampling.steps else None
-        return self._generator.images(
+        return self._model.images(
             prompts,
             seeds,
             steps=steps,
@@ -81,7 +81,7 @@ class OwnDrawer(Drawer):
         )
 
 
-class StockDrawer(Drawer):
+class _StockSampler(Sampler):
     """Draws with the pipeline that the folder names, and its scheduler."""
 
     def __init__(self, sampling: Sampling, pipeline: Any, model: str) -> None:
@@ -91,9 +91,9 @@ class StockDrawer(Drawer):
         self._model = model
 
     @torch.no_grad()
-    def _draw(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
         chosen = self.sampling
-        return _draw_stock(
+        return _sample_stock(
             self._pipeline,
             self._model,
             prompts,
@@ -106,26 +106,26 @@ class StockDrawer(Drawer):
         )
 
 
-def open_drawer(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, prompts: Sequence[str] = ()) -> Drawer:
+def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, prompts: Sequence[str] = ()) -> Sampler:
     """Load a model's weights.
 
     Args:
-        prompts: All of the plan, whichever are left to be drawn: each is embedded once, among the same neighbours.
+        prompts: All of the task, whichever are left to be drawn: each is embedded once, among the same neighbours.
     """
     sampling = entry.sampling
     if sampling.sampler == "own":
-        generator = load_generator(spec.model, device, dtype=DTYPES[sampling.dtype])
+        model = load_model(spec.model, device, dtype=DTYPES[sampling.dtype])
         size = {"height": sampling.height, "width": sampling.width}
-        generator.adapter.config = generator.adapter.config.model_copy(update=size)
-        generator.expect(prompts)
-        return OwnDrawer(sampling, generator)
+        model.adapter.config = model.adapter.config.model_copy(update=size)
+        model.expect(prompts)
+        return _OwnSampler(sampling, model)
     pipeline = load_stock(
         open_checkpoint(spec.model), dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale
     )
-    return StockDrawer(sampling, pipeline.to(device), spec.model)
+    return _StockSampler(sampling, pipeline.to(device), spec.model)
 
 
-def _draw_stock(
+def _sample_stock(
     pipeline: Any,
     model: str,
     prompts: Sequence[str],

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
-from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Plan, drawn
+from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task, origin_of
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.protocol_id import ProtocolId, conditions, metric_conditions, protocol_id, short_hash
 from fewstep.evaluation.ranks import Ranks
@@ -27,7 +27,7 @@ class Scored:
         metric: Holds no weights.
         id: Under which the numbers were measured.
         conditions: What the id stands for.
-        pictures: In the plan's order, prompt by prompt.
+        pictures: In the task's order, prompt by prompt.
         findings: One per picture.
         figures: What the metric concludes; the first is its own.
     """
@@ -43,7 +43,7 @@ class Scored:
 
 def score(
     folder: EvaluationFolder,
-    plan: Plan,
+    task: Task,
     records: Sequence[ModelRecord],
     metrics: Sequence[Metric],
     *,
@@ -60,7 +60,7 @@ def score(
         ConfigError: Pictures are missing.
         MetricError: A picture cannot be scored; scores made before it are kept.
     """
-    pictures = {record.entry.name: folder.pictures(plan, record) for record in records}
+    pictures = {record.entry.name: folder.pictures(task, record) for record in records}
     for record in records:
         _require_pictures(record, pictures[record.entry.name])
     place = ranks.device(fastest_device() if device == "auto" else device)
@@ -71,7 +71,7 @@ def score(
         if ranks.leads:
             known = metric_conditions(metric)
             results += [
-                _summarise(folder, plan, record, pictures[record.entry.name], metric, known) for record in records
+                _summarise(folder, task, record, pictures[record.entry.name], metric, known) for record in records
             ]
     return results
 
@@ -129,13 +129,13 @@ def _fill(
 
 def _summarise(
     folder: EvaluationFolder,
-    plan: Plan,
+    task: Task,
     record: ModelRecord,
     pictures: Sequence[Picture],
     metric: Metric,
     known: Mapping[str, Any],
 ) -> Scored:
-    told = conditions(drawn(plan, record), known)
+    told = conditions(origin_of(task, record), known)
     read = _store(folder, record, metric).read(pictures)
     findings = tuple(read[key_of(picture)] for picture in pictures)
     figures = metric.conclude(pictures, findings)

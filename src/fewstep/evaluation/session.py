@@ -11,7 +11,7 @@ from rich.console import Console
 from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
 from fewstep.errors import ConfigError
-from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Plan, drawn
+from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task, origin_of
 from fewstep.evaluation.generate import generate
 from fewstep.evaluation.models import (
     ModelEntry,
@@ -144,21 +144,21 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
     with join_ranks() as ranks:
         told = console if ranks.leads else Console(quiet=True)
         if order.phase == "score":
-            plan = folder.read_plan()
-            metrics = _metrics(order, plan)
+            task = folder.read_task()
+            metrics = _metrics(order, task)
         else:
             models = _models(order)
-            plan = _plan(order, [entry for _, entry in models])
-            if plan.prompts.note is not None:
-                told.print(plan.prompts.note, markup=False)
-            metrics = _metrics(order, plan) if order.metrics or order.phase == "both" else ()
-            _require_alike(folder, plan, [entry for _, entry in models], order)
-        check_metrics(metrics, plan.prompts.items, num_seeds=len(plan.seeds))
+            task = _task(order, [entry for _, entry in models])
+            if task.prompts.note is not None:
+                told.print(task.prompts.note, markup=False)
+            metrics = _metrics(order, task) if order.metrics or order.phase == "both" else ()
+            _require_alike(folder, task, [entry for _, entry in models], order)
+        check_metrics(metrics, task.prompts.items, num_seeds=len(task.seeds))
         if order.phase != "score":
-            generate(folder, plan, models, batch=order.batch, ranks=ranks, console=told, device=order.device)
+            generate(folder, task, models, batch=order.batch, ranks=ranks, console=told, device=order.device)
         if order.phase == "generate":
             return None
-        return _score(folder, plan, metrics, order, ranks=ranks, console=told)
+        return _score(folder, task, metrics, order, ranks=ranks, console=told)
 
 
 def _require_sense(order: Order) -> None:
@@ -198,36 +198,36 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
     return spec.model_copy(update=given)
 
 
-def _plan(order: Order, entries: Sequence[ModelEntry]) -> Plan:
+def _task(order: Order, entries: Sequence[ModelEntry]) -> Task:
     *_, teacher = entries
     prompts = load_prompt_set(order.prompts or (EMBEDDED if teacher.model == EMBEDDED_TEACHER else DEFAULT_PROMPTS))
-    return Plan(prompts.first(order.num_prompts), order.seeds, order.extras)
+    return Task(prompts.first(order.num_prompts), order.seeds, order.extras)
 
 
-def _metrics(order: Order, plan: Plan) -> tuple[Metric, ...]:
+def _metrics(order: Order, task: Task) -> tuple[Metric, ...]:
     if order.metrics:
         return create_metrics(order.metrics, order.settings)
-    if plan.prompts.name == EMBEDDED:
-        names = tuple(name for name in EMBEDDED_METRICS if _fits(name, plan))
+    if task.prompts.name == EMBEDDED:
+        names = tuple(name for name in EMBEDDED_METRICS if _fits(name, task))
         own = {name: settings for name, settings in EMBEDDED_SETTINGS.items() if name in names}
         return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
     return create_metrics(DEFAULT_METRICS, order.settings)
 
 
-def _fits(name: str, plan: Plan) -> bool:
+def _fits(name: str, task: Task) -> bool:
     """Whether one of the default metrics has the pictures that it needs."""
     (metric,) = create_metrics((name,))
-    return metric.min_seeds <= len(plan.seeds) and metric.min_pictures <= len(plan.prompts.items) * len(plan.seeds)
+    return metric.min_seeds <= len(task.seeds) and metric.min_pictures <= len(task.prompts.items) * len(task.seeds)
 
 
-def _require_alike(folder: EvaluationFolder, plan: Plan, entries: Sequence[ModelEntry], order: Order) -> None:
+def _require_alike(folder: EvaluationFolder, task: Task, entries: Sequence[ModelEntry], order: Order) -> None:
     """Refuse models that could not be compared afterwards, together with those that the folder holds already."""
     new = [ModelRecord(entry=entry, versions=versions()) for entry in entries]
     names = {entry.name for entry in entries}
     old = [record for record in folder.records() if record.entry.name not in names]
     seen = []
     for record in (*old, *new):
-        known = conditions(drawn(plan, record), {})
+        known = conditions(origin_of(task, record), {})
         entry = record.entry
         seen.append(Measured(entry.name, entry.role, "The pictures", protocol_id(known), known))
     require_comparable(seen, allow_different=order.allow_different)
@@ -235,7 +235,7 @@ def _require_alike(folder: EvaluationFolder, plan: Plan, entries: Sequence[Model
 
 def _score(
     folder: EvaluationFolder,
-    plan: Plan,
+    task: Task,
     metrics: Sequence[Metric],
     order: Order,
     *,
@@ -245,15 +245,15 @@ def _score(
     records = folder.records()
     if not records:
         raise ConfigError(f"{folder.path} holds no pictures of any model; draw them with --phase generate.")
-    scored = score(folder, plan, records, metrics, ranks=ranks, console=console, device=order.device)
+    scored = score(folder, task, records, metrics, ranks=ranks, console=console, device=order.device)
     summary = None
     if ranks.leads:
         warnings = require_comparable(measured(scored), allow_different=order.allow_different)
         with console.status("Intervals: every figure on prompts drawn again and again"):
-            table = make_table(scored, num_prompts=len(plan.prompts.items), warnings=warnings)
-        summary = write_results(folder, plan, table, scored)
-        write_report(folder, plan, table, scored, summary)
-        console.print(as_markdown(plan, table), markup=False, soft_wrap=True)
+            table = make_table(scored, num_prompts=len(task.prompts.items), warnings=warnings)
+        summary = write_results(folder, task, table, scored)
+        write_report(folder, task, table, scored, summary)
+        console.print(as_markdown(task, table), markup=False, soft_wrap=True)
         console.print(f"The report is {folder.path / 'report.html'}.")
         if not order.save_images:
             for record in records:

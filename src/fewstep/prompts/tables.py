@@ -21,7 +21,7 @@ PROMPT_NAMES = (PROMPT, TEXT, "prompts", "caption", "captions", "text")
 """What people call the column of the prompts, in small or capital letters: a header of one such name is no prompt."""
 
 
-class Row(NamedTuple):
+class _Row(NamedTuple):
     """Where a row stands, as the beginning of a sentence, and its columns."""
 
     place: str
@@ -40,7 +40,7 @@ class Table:
 
     path: Path
     names: tuple[str, ...]
-    rows: Callable[[Sequence[str]], Iterator[Row]]
+    rows: Callable[[Sequence[str]], Iterator[_Row]]
 
     def prompt_column(self, column: str | None) -> str:
         """The named column; without a name the one that a format or the word prompt means, or the only one.
@@ -99,7 +99,7 @@ def open_table(path: Path, column: str | None = None) -> Table:
                     f"prompts.column is {shown(column)}, but {path} is a txt file, which has no columns; remove it."
                 )
             filled = ((number, text) for number, text in lines(path) if text.strip())
-            return _stream(path, (Row(f"Line {number} of {path}", {PROMPT: text}) for number, text in filled))
+            return _stream(path, (_Row(f"Line {number} of {path}", {PROMPT: text}) for number, text in filled))
         case ".jsonl":
             return _stream(path, _jsonl(path))
         case ".json":
@@ -109,13 +109,13 @@ def open_table(path: Path, column: str | None = None) -> Table:
         case ".tsv":
             return _delimited(path, "\t", column)
         case ".tar":
-            return _stream(path, itertools.starmap(Row, samples(path)))
+            return _stream(path, itertools.starmap(_Row, samples(path)))
         case ".parquet":
             return Table(path, parquet.column_names(path), partial(_parquet, path))
     raise ConfigError(f"The prompt file {path} ends in none of {', '.join(SUFFIXES)}; convert it.")
 
 
-def _stream(path: Path, found: Iterator[Row]) -> Table:
+def _stream(path: Path, found: Iterator[_Row]) -> Table:
     """A table whose first row tells the names."""
     first = next(found, None)
     if first is None:
@@ -132,15 +132,15 @@ def _delimited(path: Path, delimiter: str, column: str | None) -> Table:
             f"The first line of {path} is {shown(names[0])}, which does not look like the name of a column. If it is a "
             "prompt, write a line prompt above it; if it is the name, call it prompt (a recipe may say prompts.column)."
         )
-    rows = (Row(f"Line {record.line} of {path}", dict(zip(names, record.fields, strict=True))) for record in found)
+    rows = (_Row(f"Line {record.line} of {path}", dict(zip(names, record.fields, strict=True))) for record in found)
     return Table(path, names, lambda asked: rows)
 
 
-def _parquet(path: Path, names: Sequence[str]) -> Iterator[Row]:
-    return (Row(f"Row {number} of {path}", row) for number, row in enumerate(parquet.rows(path, names), start=1))
+def _parquet(path: Path, names: Sequence[str]) -> Iterator[_Row]:
+    return (_Row(f"Row {number} of {path}", row) for number, row in enumerate(parquet.rows(path, names), start=1))
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _jsonl(path: Path) -> Iterator[_Row]:
     for number, line in lines(path):
         if line.strip():
             place = f"Line {number} of {path}"
@@ -148,10 +148,10 @@ def _jsonl(path: Path) -> Iterator[Row]:
                 value: Any = parse_json(line, object)
             except UnreadableError as error:
                 raise ConfigError(f"{place} cannot be used: {error}.") from error
-            yield Row(place, _columns(value))
+            yield _Row(place, _columns(value))
 
 
-def _json(path: Path) -> Iterator[Row]:
+def _json(path: Path) -> Iterator[_Row]:
     try:
         values = read_json(path, list[Any])
     except UnreadableError as error:
@@ -159,7 +159,7 @@ def _json(path: Path) -> Iterator[Row]:
             f"The prompt file {path} cannot be used: {error}. It must be a JSON list of prompts or of objects."
         ) from error
     for number, value in enumerate(values, start=1):
-        yield Row(f"Row {number} of {path}", _columns(value))
+        yield _Row(f"Row {number} of {path}", _columns(value))
 
 
 def _columns(value: Any) -> Mapping[str, Any]:

@@ -1,12 +1,12 @@
 """Sampling: noise by name, an Euler loop, and pictures."""
 
-from fewstep.sampling.generate import TextToImage, load_generator, sample
+from fewstep.sampling.generate import TextToImage, load_model, sample
 from fewstep.sampling.noise import noise_batch, noise_for
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
 
 __all__ = [
     "TextToImage",
-    "load_generator",
+    "load_model",
     "noise_batch",
     "noise_for",
     "sample",

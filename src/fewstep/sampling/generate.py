@@ -212,7 +212,7 @@ class TextToImage:
             return to_pil(self.pixels(latents, batch=batch))
 
 
-def load_generator(
+def load_model(
     model: str | Path, device: torch.device | str = "auto", *, dtype: torch.dtype = torch.float32
 ) -> TextToImage:
     """Open a pipeline folder, a repository id or ``fewstep:digits`` for drawing.
@@ -300,8 +300,8 @@ def sample(
     require_writable(paths)
     if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards
         require_use_of_negative_prompt(create_model_adapter(model, as_teacher=False), guidance_scale)
-    drawer = load_generator(model, device)
-    images = drawer.images(
+    loaded = load_model(model, device)
+    images = loaded.images(
         texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
     )
     for path, image in zip(paths, images, strict=bool(paths)):

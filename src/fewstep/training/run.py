@@ -36,7 +36,7 @@ from fewstep.runs.saving import save_checkpoint
 from fewstep.training.evaluation import StudentEvaluation
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
-from fewstep.training.sheets import Drawer, SheetPainter
+from fewstep.training.sheets import RoleSampler, SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trainer import Trainer
 
@@ -223,15 +223,15 @@ def _watchers(
         if config.report.sheet_every is None and evaluation is None:
             return _Watchers(None, None)
         vae = adapter.load_vae(dtype=torch.float32).to(world.device) if world.is_main else None
-        drawer = Drawer(adapter, vae, embeddings.null, world.device)
+        sampler = RoleSampler(adapter, vae, embeddings.null, world.device)
         painter = None
         if config.report.sheet_every is not None:
             count = min(config.report.sheet_prompts, len(prompts))
             chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
-            painter = SheetPainter(config, drawer, [prompts[i] for i in chosen], embeddings.batch(list(chosen)))
+            painter = SheetPainter(config, sampler, [prompts[i] for i in chosen], embeddings.batch(list(chosen)))
         if evaluation is None:
             return _Watchers(painter, None)
-        return _Watchers(painter, StudentEvaluation(config, drawer, evaluation, prompts, embeddings))
+        return _Watchers(painter, StudentEvaluation(config, sampler, evaluation, prompts, embeddings))
 
     return with_decoder
 

@@ -15,7 +15,7 @@ from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
 
 
-class Drawer:
+class RoleSampler:
     """Draws with a role's network as it is, spread or not; every process of the run has to draw along.
 
     Args:
@@ -39,7 +39,7 @@ class Drawer:
         return noise_batch(prompts, seeds, self.adapter.latent_shape(size.height, size.width))
 
     @torch.no_grad()
-    def draw(
+    def sample(
         self, role: Role, cond: Conditioning, noise: Tensor, sigmas: Tensor, guidance_scale: float | None = None
     ) -> Tensor:
         """Draw pictures in [0, 1], ``(b, 3, h, w)`` on the CPU; empty where there is no decoder."""
@@ -60,26 +60,26 @@ class SheetPainter:
 
     Args:
         config: The resolved recipe.
-        drawer: Draws the pictures.
+        sampler: Draws the pictures.
         prompts: Prompts of the columns.
         cond: Their embeddings.
     """
 
-    def __init__(self, config: RunConfig, drawer: Drawer, prompts: Sequence[str], cond: Conditioning) -> None:
+    def __init__(self, config: RunConfig, sampler: RoleSampler, prompts: Sequence[str], cond: Conditioning) -> None:
         self.config = config
-        self.drawer = drawer
+        self.sampler = sampler
         self.cond = cond
-        self.noise = drawer.noise(prompts, [config.report.sheet_seed] * len(prompts))
+        self.noise = sampler.noise(prompts, [config.report.sheet_seed] * len(prompts))
         self._teacher_row: Tensor | None = None
 
     def paint(self, path: Path, *, student: Role, teacher: Role) -> None:
         """Draw a sheet; the teacher's row is drawn once. Every process of the run has to call it; one writes."""
-        sampling, adapter = self.config.sampling, self.drawer.adapter
+        sampling, adapter = self.config.sampling, self.sampler.adapter
         if self._teacher_row is None:
             sigmas = teacher_sigmas(adapter, sampling.teacher_steps)
             guidance_scale = sampling.teacher_guidance_scale
-            self._teacher_row = self.drawer.draw(teacher, self.cond, self.noise, sigmas, guidance_scale)
-        drawn = self.drawer.draw(student, self.cond, self.noise, adapter.to_sigma(torch.tensor(sampling.levels)))
+            self._teacher_row = self.sampler.sample(teacher, self.cond, self.noise, sigmas, guidance_scale)
+        drawn = self.sampler.sample(student, self.cond, self.noise, adapter.to_sigma(torch.tensor(sampling.levels)))
         if len(drawn):
             write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
 
