@@ -56,13 +56,13 @@ class ImageReward(Metric):
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
         tokenizer = Source(self.card.name, self.settings.tokenizer, setting="tokenizer")
-        self.judge = _Blip(self.checkpoint, tokenizer)
-        self.networks = (self.judge,)
+        self.blip = _Blip(self.checkpoint, tokenizer)
+        self.networks = (self.blip,)
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
-        network, device = self.judge.network, self.judge.device
+        network, device = self.blip.network, self.blip.device
         squares = [normalised(cropped_square(image, network.image_size, centring="even")) for image in images]
-        ids, mask = self.judge.prompts.rows([picture.item.text for picture in pictures])
+        ids, mask = self.blip.prompts.rows([picture.item.text for picture in pictures])
         raw = network(torch.stack(squares).to(device), ids.to(device), mask.to(device))
         return as_findings((raw - REWARD_MEAN) / REWARD_STD)
 
