@@ -17,18 +17,18 @@ MAX_BATCH = 2**20
 MAX_STEPS = 1000
 MAX_PIXELS = 2**14
 MAX_TOKENS = 2**13
-MAX_RANK = 2**12
+_MAX_RANK = 2**12
 MAX_THREADS = 2**10
 MAX_PROCESSES = 2**16
 MAX_PICTURES = 2**16
-MAX_MINUTES = 7 * 24 * 60.0
+_MAX_MINUTES = 7 * 24 * 60.0
 MAX_SCALE = 1000.0
-MAX_WEIGHT = 1e6
-MAX_NAME = 300
-MAX_TEXT = 4096
+_MAX_WEIGHT = 1e6
+_MAX_NAME = 300
+_MAX_TEXT = 4096
 
 
-def has_no_control_characters(text: str) -> bool:
+def _has_no_control_characters(text: str) -> bool:
     """Whether a text is one line that a terminal shows as it is."""
     return text.isprintable()
 
@@ -44,19 +44,19 @@ Steps = Annotated[int, Interval(ge=1, le=MAX_STEPS)]
 """Noise levels of one picture, each of which costs a call of the network."""
 Pixels = Annotated[int, Interval(ge=1, le=MAX_PIXELS)]
 Tokens = Annotated[int, Interval(ge=0, le=MAX_TOKENS)]
-Rank = Annotated[int, Interval(ge=1, le=MAX_RANK)]
+Rank = Annotated[int, Interval(ge=1, le=_MAX_RANK)]
 Threads = Annotated[int, Interval(ge=1, le=MAX_THREADS)]
 Processes = Annotated[int, Interval(ge=1, le=MAX_PROCESSES)]
 Pictures = Annotated[int, Interval(ge=1, le=MAX_PICTURES)]
 """Pictures of one prompt, or on one sheet."""
 
-Minutes = Annotated[float, Interval(gt=0, le=MAX_MINUTES)]
+Minutes = Annotated[float, Interval(gt=0, le=_MAX_MINUTES)]
 Rate = Annotated[float, Interval(gt=0, le=MAX_SCALE)]
 """A learning rate, or another small positive number that scales an update."""
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 """A noise level, or a part of a whole."""
-Weight = Annotated[float, Interval(gt=0, le=MAX_WEIGHT)]
+Weight = Annotated[float, Interval(gt=0, le=_MAX_WEIGHT)]
 Scale = Annotated[float, Interval(ge=-MAX_SCALE, le=MAX_SCALE)]
 """A coefficient that may turn the sign."""
 Guidance = Annotated[float, Interval(ge=0, le=MAX_SCALE)]
@@ -64,9 +64,9 @@ Levels = Annotated[tuple[Share, ...], MaxLen(MAX_STEPS)]
 
 DtypeName = Literal["fp32", "bf16"]
 """What networks compute in, or weights are written as."""
-Name = Annotated[str, MaxLen(MAX_NAME), Predicate(has_no_control_characters)]
+Name = Annotated[str, MaxLen(_MAX_NAME), Predicate(_has_no_control_characters)]
 """What something is called: a column, a metric, a revision."""
-Place = Annotated[str, MaxLen(MAX_TEXT), Predicate(has_no_control_characters)]
+Place = Annotated[str, MaxLen(_MAX_TEXT), Predicate(_has_no_control_characters)]
 """A path, or the id of a repository."""
 
 

@@ -9,7 +9,7 @@ EXIT_USER = 2
 EXIT_INTERRUPTED = 130
 
 MAX_LINES = 20
-MAX_LINE = 2000
+_MAX_LINE = 2000
 
 
 class FewstepError(Exception):
@@ -73,8 +73,8 @@ def printable(text: str) -> str:
 
 
 def told_lines(message: str) -> list[str]:
-    """A message as a terminal gets it: :func:`printable`, at most ``MAX_LINES`` lines of ``MAX_LINE`` characters."""
-    lines = [printable(line) for line in message[: MAX_LINES * MAX_LINE].split("\n")]
+    """A message as a terminal gets it: :func:`printable`, at most ``MAX_LINES`` lines of ``_MAX_LINE`` characters."""
+    lines = [printable(line) for line in message[: MAX_LINES * _MAX_LINE].split("\n")]
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"... and {len(lines) - MAX_LINES + 1} lines more"]
-    return [line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..." for line in lines]
+    return [line if len(line) <= _MAX_LINE else f"{line[: _MAX_LINE - 3]}..." for line in lines]

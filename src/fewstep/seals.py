@@ -41,7 +41,7 @@ class BrokenSealError(ValueError):
         self.path = path
 
 
-def is_plain_name(name: object) -> bool:
+def _is_plain_name(name: object) -> bool:
     """Whether a name stays in its folder, on every system."""
     return (
         isinstance(name, str)
@@ -53,7 +53,7 @@ def is_plain_name(name: object) -> bool:
 
 
 def _require_plain(name: str) -> str:
-    if not is_plain_name(name):
+    if not _is_plain_name(name):
         raise ValueError("it is not the name of a file in this folder")
     return name
 

@@ -24,7 +24,7 @@ _WITHOUT_WEIGHTS = re.compile("Tokenizer|Process|Extractor|Scheduler")
 
 
 @dataclass(frozen=True)
-class Listing:
+class _Listing:
     """Names of a checkpoint's files, relative to its folder.
 
     Attributes:
@@ -70,11 +70,11 @@ class Listing:
         return [*(name for name in names if not is_weights(name)), *(weights.names if weights is not None else ())]
 
 
-def list_files(model: str, revision: str | None) -> Listing:
+def list_files(model: str, revision: str | None) -> _Listing:
     """List a checkpoint's files; nothing is fetched."""
     source = locate(model)
     if os.path.isdir(source):
-        return Listing(model, frozenset(_local(Path(source))))
+        return _Listing(model, frozenset(_local(Path(source))))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import DryRunError
 
@@ -82,8 +82,8 @@ def list_files(model: str, revision: str | None) -> Listing:
         found = snapshot_download(source, revision=revision, dry_run=True)
     except DryRunError:  # the hub cannot be reached: what the cache has is what there is
         index = find_file(source, MODEL_INDEX, revision=revision)
-        return Listing(model, frozenset(_local(index.parent)) if index is not None else frozenset(), whole=False)
-    return Listing(model, frozenset(file.filename for file in found))
+        return _Listing(model, frozenset(_local(index.parent)) if index is not None else frozenset(), whole=False)
+    return _Listing(model, frozenset(file.filename for file in found))
 
 
 def _local(folder: Path) -> Iterable[str]:
@@ -91,7 +91,7 @@ def _local(folder: Path) -> Iterable[str]:
         yield from (path.relative_to(folder).as_posix() for path in place.iterdir() if path.is_file())
 
 
-def fetch_parts(listing: Listing, revision: str | None, parts: Mapping[str, Part]) -> Path:
+def fetch_parts(listing: _Listing, revision: str | None, parts: Mapping[str, Part]) -> Path:
     """A local folder with the wanted files of some components, fetching what is missing.
 
     Raises:
@@ -124,7 +124,7 @@ def missing_parts(checkpoint: Checkpoint) -> list[str]:
     return told
 
 
-def copy_part(source: Path, target: Path, listing: Listing, part: Part) -> None:
+def copy_part(source: Path, target: Path, listing: _Listing, part: Part) -> None:
     """Copy a component's wanted files; weights of a variant get plain names, so that any loader finds them."""
     name = source.name
     weights = listing.weights(name, part)

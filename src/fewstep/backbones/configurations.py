@@ -18,19 +18,19 @@ Config = Mapping[str, Any]
 Components = Mapping[str, Config]
 
 MODEL_INDEX = "model_index"
-SPLIT_CLASSES = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
+_SPLIT_CLASSES = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
 """Classes that have been split since, by their old name and the ``norm_type`` of the file."""
 
-MAX_NUMBER = 1e8
-MAX_LENGTH = 256
+_MAX_NUMBER = 1e8
+_MAX_LENGTH = 256
 MAX_DEPTH = 4
-LARGEST = {"sample_size": 8192, "pos_embed_max_size": 4096, "num_train_timesteps": 100_000}
+_LARGEST = {"sample_size": 8192, "pos_embed_max_size": 4096, "num_train_timesteps": 100_000}
 """Above what any model has, and below what makes a machine work before anybody sees that the file is wrong."""
-MAX_LAYERS = 1000
-LONG_LISTS = {"trained_betas": 100_000, "latents_mean": 4096, "latents_std": 4096}
-ANY_SIGN = {"base_shift", "max_shift", "num_single_layers", "downsample_padding", "freq_shift"}
+_MAX_LAYERS = 1000
+_LONG_LISTS = {"trained_betas": 100_000, "latents_mean": 4096, "latents_std": 4096}
+_ANY_SIGN = {"base_shift", "max_shift", "num_single_layers", "downsample_padding", "freq_shift"}
 """Numbers that may be 0 or below though their default is above."""
-NO_LIMIT = {"lambda_min_clipped": -math.inf}
+_NO_LIMIT = {"lambda_min_clipped": -math.inf}
 """Keys that are written with an infinity that means no limit; it is their default."""
 
 CURE = "Get the model again, or correct the file"
@@ -78,7 +78,7 @@ def complete(config: Config, class_name: str = "", *, place: str) -> Config:
         place: Begins the message, such as "The vae configuration of MODEL".
     """
     stated = config.get("_class_name", class_name)
-    name = SPLIT_CLASSES.get((str(stated), str(config.get("norm_type"))), stated)
+    name = _SPLIT_CLASSES.get((str(stated), str(config.get("norm_type"))), stated)
     _require_plain(config, place=place)
     found = _diffusers_class(name)
     parameters = _parameters(found or _text_config_class(config.get("model_type")))
@@ -144,19 +144,19 @@ def _as_json(default: Any) -> Any:
 def _require_plain(config: Config, *, place: str) -> None:
     """Refuse numbers that no configuration has, at any depth and under any key."""
     for key, value in config.items():
-        _require_bounded(key, value, NO_LIMIT.get(key), MAX_DEPTH, place=place)
+        _require_bounded(key, value, _NO_LIMIT.get(key), MAX_DEPTH, place=place)
 
 
 def _require_bounded(key: str, value: Any, no_limit: float | None, depth: int, *, place: str) -> None:
     if isinstance(value, dict | list):
         if depth == 0:
             raise _misfit(place, key, value, f"it is nested more than {MAX_DEPTH} deep")
-        longest = LONG_LISTS.get(key, MAX_LENGTH if isinstance(value, list) else 100 * MAX_LENGTH)
+        longest = _LONG_LISTS.get(key, _MAX_LENGTH if isinstance(value, list) else 100 * _MAX_LENGTH)
         if len(value) > longest:
             raise _misfit(place, key, value, f"it has {len(value)} entries, and at most {longest} make sense")
         items = value.items() if isinstance(value, dict) else ((key, item) for item in value)
         for name, item in items:
-            _require_bounded(name, item, NO_LIMIT.get(name), depth - 1, place=place)
+            _require_bounded(name, item, _NO_LIMIT.get(name), depth - 1, place=place)
     elif isinstance(value, float) and not math.isfinite(value) and value != no_limit:
         raise _misfit(place, key, value, "it must be a finite number")
     elif isinstance(value, int | float) and value != no_limit:
@@ -167,8 +167,8 @@ def _require_bounded(key: str, value: Any, no_limit: float | None, depth: int, *
 
 def _largest(key: str) -> float:
     if re.search(r"(num|n)_(\w+_)?(layers|blocks)$|^layers_per_block$|transformer_layers_per_block", key):
-        return MAX_LAYERS
-    return LARGEST.get(key, MAX_NUMBER)
+        return _MAX_LAYERS
+    return _LARGEST.get(key, _MAX_NUMBER)
 
 
 # What a value must satisfy as an argument of its class.
@@ -180,7 +180,7 @@ def _require_fit(key: str, value: Any, parameter: inspect.Parameter, *, place: s
         raise _misfit(place, key, value, f"it must be {_said(parameter, default)}")
     if isinstance(value, list) and not value and isinstance(default, tuple | list) and len(default):
         raise _misfit(place, key, value, "it must not be empty")
-    if key in ANY_SIGN:
+    if key in _ANY_SIGN:
         return
     least, said = _least(default, whole="float" not in _kinds(parameter))
     for number in _numbers(value):
@@ -210,9 +210,9 @@ def _leaves(value: Any) -> list[Any]:
     return [leaf for item in value for leaf in _leaves(item)] if isinstance(value, tuple | list) else [value]
 
 
-SEQUENCES = {"list", "List", "tuple", "Tuple", "Sequence", "Iterable", "ndarray"}
-PLAIN_WORDS = {"typing", "numpy", "np", "collections", "abc", "Optional", "Union", "None", "NoneType"}
-LEAF_WORDS = {"int", "float", "str", "bool"}
+_SEQUENCES = {"list", "List", "tuple", "Tuple", "Sequence", "Iterable", "ndarray"}
+_PLAIN_WORDS = {"typing", "numpy", "np", "collections", "abc", "Optional", "Union", "None", "NoneType"}
+_LEAF_WORDS = {"int", "float", "str", "bool"}
 
 
 def _kinds(parameter: inspect.Parameter) -> set[str]:
@@ -220,9 +220,9 @@ def _kinds(parameter: inspect.Parameter) -> set[str]:
     annotation = parameter.annotation
     text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else annotation
     words = set(re.findall(r"[A-Za-z_]+", re.sub(r"Literal\[.*?\]", "str", str(text))))
-    if annotation is inspect.Parameter.empty or words - SEQUENCES - PLAIN_WORDS - LEAF_WORDS:
+    if annotation is inspect.Parameter.empty or words - _SEQUENCES - _PLAIN_WORDS - _LEAF_WORDS:
         return {"any"}
-    kinds = words & LEAF_WORDS | ({"list"} if words & SEQUENCES else set())
+    kinds = words & _LEAF_WORDS | ({"list"} if words & _SEQUENCES else set())
     # SDXL is published with upcast_attention: null, and null is as false as false
     kinds |= {"null"} if words & {"Optional", "None", "NoneType"} or parameter.default is False else set()
     return kinds | {_kind(leaf) for leaf in (parameter.default, *_leaves(parameter.default)) if leaf is not ...}

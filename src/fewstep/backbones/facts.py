@@ -10,12 +10,12 @@ from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.section import Section
 
 FACTS_FILE = "fewstep.json"
-MAX_FACTS_BYTES = 2**20
+_MAX_FACTS_BYTES = 2**20
 MAX_STEPS = 1000
-ROUNDED_UP = 1 + 1e-6
+_ROUNDED_UP = 1 + 1e-6
 """What a time shift makes of level 1 at most: s / (1 + (s - 1)) rounds to the neighbour of 1 in float32."""
-Grid = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=ROUNDED_UP, allow_inf_nan=False)], ...],
+_Grid = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=_ROUNDED_UP, allow_inf_nan=False)], ...],
     Field(min_length=1, max_length=MAX_STEPS),
 ]
 
@@ -29,8 +29,8 @@ class ModelFacts(Section):
 
     role: Literal["teacher", "student"]
     backbone: dict[str, Any] = Field(description="fields of the BackboneConfig, without the model's own place")
-    levels: Grid | None = Field(default=None, description="the grid before the backbone's time shift")
-    sigmas: Grid | None = Field(default=None, description="the same grid as the network sees it")
+    levels: _Grid | None = Field(default=None, description="the grid before the backbone's time shift")
+    sigmas: _Grid | None = Field(default=None, description="the same grid as the network sees it")
     steps: int | None = Field(
         default=None, ge=1, le=MAX_STEPS, description="network calls of its usual sampling, for a teacher"
     )
@@ -53,7 +53,7 @@ class ModelFacts(Section):
 def read_facts(path: Path) -> ModelFacts:
     """Read one ``fewstep.json``."""
     try:
-        return ModelFacts.model_validate(read_json(path, dict[str, Any], max_bytes=MAX_FACTS_BYTES))
+        return ModelFacts.model_validate(read_json(path, dict[str, Any], max_bytes=_MAX_FACTS_BYTES))
     except (UnreadableError, ValidationError) as error:
         detail = error if isinstance(error, UnreadableError) else _first(error)
         raise CheckpointError(

@@ -32,7 +32,7 @@ def require_finite(tensors: Iterable[Tensor], *, model: str, parts: Mapping[str,
     if not looks or bool(torch.stack(looks).all()):
         return
     for part, module in parts.items():
-        weight = broken_weight(module) if module is not None else None
+        weight = _broken_weight(module) if module is not None else None
         if weight is not None:
             raise CheckpointError(
                 f"The {part} of {model} gives numbers that are not finite: its weight {weight} holds such ones. "
@@ -44,7 +44,7 @@ def require_finite(tensors: Iterable[Tensor], *, model: str, parts: Mapping[str,
     )
 
 
-def broken_weight(module: nn.Module) -> str | None:
+def _broken_weight(module: nn.Module) -> str | None:
     """The name of the first weight that holds NaN or infinity."""
     tensors = (*module.named_parameters(), *module.named_buffers())
     floating = ((name, tensor) for name, tensor in tensors if tensor.is_floating_point() and not tensor.is_meta)

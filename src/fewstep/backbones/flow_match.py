@@ -14,7 +14,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.flow import time_shift
 from fewstep.errors import ConfigError, shown
 
-BENDS_THE_GRID = (
+_BENDS_THE_GRID = (
     "shift_terminal",
     "use_karras_sigmas",
     "use_exponential_sigmas",
@@ -24,7 +24,7 @@ BENDS_THE_GRID = (
 )
 """Options under which a level's sigma depends on the rest of the grid, or the step is no Euler step."""
 
-MAX_MU = 10
+_MAX_MU = 10
 """exp(10) moves half noise to sigma .99995; published checkpoints stay near 1."""
 
 
@@ -59,11 +59,11 @@ def shift_level(level: Tensor, scheduler: Mapping[str, Any], *, num_tokens: int)
     """
     if not scheduler["use_dynamic_shifting"]:
         return time_shift(level, float(scheduler["shift"]))
-    mu = dynamic_mu(scheduler, num_tokens)
+    mu = _dynamic_mu(scheduler, num_tokens)
     return time_shift(level, mu if scheduler["time_shift_type"] == "linear" else math.exp(mu))
 
 
-def dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
+def _dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
     """The pipelines' linear rule from the number of image tokens to mu."""
     low_tokens, high_tokens = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
     low, high = scheduler["base_shift"], scheduler["max_shift"]
@@ -75,7 +75,7 @@ def dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
         )
     slope = (high - low) / (high_tokens - low_tokens)
     mu = float(num_tokens * slope + (low - slope * low_tokens))
-    if abs(mu) > MAX_MU or (mu <= 0 and scheduler["time_shift_type"] == "linear"):
+    if abs(mu) > _MAX_MU or (mu <= 0 and scheduler["time_shift_type"] == "linear"):
         raise ConfigError(
             f"The scheduler shifts noise levels by mu = {mu:.4g} at {num_tokens} image tokens, with which no level is "
             "left between data and noise. Use the original checkpoint's scheduler_config.json, or a smaller picture "
@@ -91,7 +91,7 @@ def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
             f"{model} ships with the scheduler {shown(scheduler.get('_class_name'), quoted=False)}; "
             "this backbone knows the clock of FlowMatchEulerDiscreteScheduler only."
         )
-    active = [name for name in BENDS_THE_GRID if scheduler[name]]
+    active = [name for name in _BENDS_THE_GRID if scheduler[name]]
     if active:
         raise ConfigError(
             f"The scheduler of {model} sets {active[0]}={scheduler[active[0]]!r}, which moves noise levels in a way "

@@ -23,7 +23,7 @@ from fewstep.errors import ConfigError
 from fewstep.section import Section
 
 logger = logging.getLogger(__name__)
-UNGUIDED = 1.0
+_UNGUIDED = 1.0
 """The embedded scale that stands for no guidance."""
 
 
@@ -38,7 +38,7 @@ class GuidanceEmbedding(Section):
 
     mode: Literal["guidance_embedding"] = "guidance_embedding"
     high: Guidance = 3.5
-    low: Guidance = UNGUIDED
+    low: Guidance = _UNGUIDED
 
     @model_validator(mode="after")
     def _high_is_above_low(self) -> "GuidanceEmbedding":
@@ -132,8 +132,8 @@ class FluxAdapter(PackedFlowAdapter):
                 positive, unguided = self._at(cond, high), self._at(cond, low)
                 return PromptBatch(deployed, unguided, positive, negative=unguided, contrast=1.0 / (high - low))
             case NullPrompt():
-                unguided = self._at(cond, UNGUIDED)
-                return PromptBatch(deployed, unguided, unguided, negative=self._at(null_cond, UNGUIDED))
+                unguided = self._at(cond, _UNGUIDED)
+                return PromptBatch(deployed, unguided, unguided, negative=self._at(null_cond, _UNGUIDED))
             case NoDirection():
                 return PromptBatch(deployed, deployed, deployed, negative=deployed)
 

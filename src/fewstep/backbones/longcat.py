@@ -21,9 +21,9 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.section import Section
 
-TEXT_TOKENS = 512
+_TEXT_TOKENS = 512
 """Every prompt is padded to as many; the image's positions begin after them."""
-IMAGE_MODALITY = 1
+_IMAGE_MODALITY = 1
 
 
 class TokenRenormalisation(Section):
@@ -60,7 +60,9 @@ class LongCatAdapter(PackedFlowAdapter):
         index = torch.arange(cond.tensors["prompt_embeds"].shape[1], dtype=torch.float32, device=device)
         return {
             "txt_ids": torch.stack([torch.zeros_like(index), index, index], dim=1),
-            "img_ids": packed.image_positions(height, width, modality=IMAGE_MODALITY, start=TEXT_TOKENS, device=device),
+            "img_ids": packed.image_positions(
+                height, width, modality=_IMAGE_MODALITY, start=_TEXT_TOKENS, device=device
+            ),
         }
 
     def guided_velocity(
@@ -98,10 +100,10 @@ class LongCatAdapter(PackedFlowAdapter):
 
     @property
     def num_prompt_tokens(self) -> int:
-        return TEXT_TOKENS
+        return _TEXT_TOKENS
 
     def token_limits(self, pipeline: Any) -> list[int]:
-        return [TEXT_TOKENS]
+        return [_TEXT_TOKENS]
 
     def count_tokens(self, tokenizer: Any, prompts: Sequence[str]) -> list[int]:
         # text in quotation marks takes its tokens letter by letter

@@ -20,8 +20,8 @@ from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, load_json, parse_json
 from fewstep.hub import hub_errors
 
-USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
-PEFT_CONFIG = "adapter_config.json"
+_USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_PEFT_CONFIG = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # how trainers call the two factors and the scale of a layer
 _DOWN = re.compile(r"^(?P<layer>.+?)[._]?(?:lora_down|lora_A|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$")
@@ -65,7 +65,7 @@ def find_lora(source: LoraSource) -> Path:
 
 
 def _choose(source: LoraSource, names: Collection[str]) -> str:
-    wanted = [source.file] if source.file is not None else [name for name in USUAL_NAMES if name in names]
+    wanted = [source.file] if source.file is not None else [name for name in _USUAL_NAMES if name in names]
     found = [name for name in wanted if name in names] or (list(names) if source.file is None else [])
     if len(found) == 1:
         return found[0]
@@ -81,17 +81,17 @@ def _fetch(source: LoraSource) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with hub_errors(source.path, None):
-        for name in [source.file] if source.file is not None else USUAL_NAMES:
+        for name in [source.file] if source.file is not None else _USUAL_NAMES:
             try:
                 found = Path(hf_hub_download(source.path, name))
             except LocalEntryNotFoundError:
-                if name == USUAL_NAMES[-1] or source.file is not None:
+                if name == _USUAL_NAMES[-1] or source.file is not None:
                     raise
             except EntryNotFoundError:
                 continue
             else:
                 if name == "adapter_model.safetensors":  # its scale stands beside it
-                    hf_hub_download(source.path, PEFT_CONFIG)
+                    hf_hub_download(source.path, _PEFT_CONFIG)
                 return found
         names = sorted(name for name in list_repo_files(source.path) if name.endswith(".safetensors"))
         return Path(hf_hub_download(source.path, _choose(source, names)))
@@ -147,7 +147,7 @@ def _read(path: Path, component: str) -> tuple[dict[str, Tensor], dict[str, Mapp
             settings = parse_json(noted, dict[str, Any])
         except UnreadableError as error:
             raise CheckpointError(f"What the LoRA {path} notes of its scale cannot be used: {error}.") from error
-    beside = path.with_name(PEFT_CONFIG)
+    beside = path.with_name(_PEFT_CONFIG)
     if beside.is_file():
         peft = load_json(beside, dict[str, Any], cure="Get the LoRA again")
         settings.update({f"{component}.{key}": value for key, value in peft.items()})

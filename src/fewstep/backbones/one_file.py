@@ -19,7 +19,7 @@ from fewstep.backbones.source import fetch_folder
 from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, ConfigError, shown
 
-NETWORK = "model.diffusion_model."
+_NETWORK = "model.diffusion_model."
 VAE = ("first_stage_model.", "vae.")
 _OTHERS = (*VAE, "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -65,7 +65,7 @@ class OneFile:
         self, path: str, *, folder: str, revision: str | None, encoders: Mapping[str, Sequence[str]], network: str
     ) -> None:
         self.path, self._folder, self._revision, self._network = Path(path), folder, revision, network
-        self._prefixes: dict[str, Sequence[str]] = {network: (NETWORK,), "vae": VAE, **encoders}
+        self._prefixes: dict[str, Sequence[str]] = {network: (_NETWORK,), "vae": VAE, **encoders}
 
     @cached_property
     def held(self) -> dict[str, list[str]]:
@@ -147,8 +147,8 @@ class OneFile:
             else:
                 config = kind.load_config(str(folder), subfolder=component, local_files_only=True)
                 # of a UNet alone, too, the converter reads names as whole files have them
-                bare = component == "unet" and not any(name.startswith(NETWORK) for name in tensors)
-                named = {f"{NETWORK}{name}" if bare else name: value for name, value in tensors.items()}
+                bare = component == "unet" and not any(name.startswith(_NETWORK) for name in tensors)
+                named = {f"{_NETWORK}{name}" if bare else name: value for name, value in tensors.items()}
                 converted = convert(checkpoint=named, config={**_defaults(kind), **config})
         wrong = [name for name in wanted if name not in converted or converted[name].shape != wanted[name]]
         left = count - sum(value.numel() for value in converted.values())
@@ -222,18 +222,18 @@ def _defaults(kind: type[Any]) -> dict[str, Any]:
     return {value.name: value.default for value in parameters if value.default is not inspect.Parameter.empty}
 
 
-FLUX_WIDTH = 3072
+_FLUX_WIDTH = 3072
 
 
 def _converted_flux(tensors: Mapping[str, Tensor], convert: Any) -> dict[str, Tensor]:
     """FLUX in any width: diffusers' converter cuts the fused rows of single blocks as the released width asks."""
-    plain = {name.removeprefix(NETWORK): value for name, value in tensors.items()}
+    plain = {name.removeprefix(_NETWORK): value for name, value in tensors.items()}
     width = len(plain["img_in.weight"])
-    if width == FLUX_WIDTH:
+    if width == _FLUX_WIDTH:
         converted: dict[str, Tensor] = convert(checkpoint=plain)
         return converted
     fused = {name: value for name, value in plain.items() if name.startswith("single_blocks.") and ".linear1." in name}
-    stand_ins = {name: value.new_empty(1).expand(7 * FLUX_WIDTH, *value.shape[1:]) for name, value in fused.items()}
+    stand_ins = {name: value.new_empty(1).expand(7 * _FLUX_WIDTH, *value.shape[1:]) for name, value in fused.items()}
     converted = convert(checkpoint={**plain, **stand_ins})
     for name, value in fused.items():
         _, number, _, kind = name.split(".")

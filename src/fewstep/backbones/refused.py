@@ -43,9 +43,9 @@ HYPER = Distilled("a Hyper-SD model, already distilled to 1 to 8 steps", "the ch
 LIGHTNING = Distilled("a Lightning model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
 KLEIN = Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
 OTHER = Distilled("a step-distilled model by its name", "the checkpoint it was distilled from")
-OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
+_OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
 
-BY_NAME: tuple[tuple[str, Distilled], ...] = (
+_BY_NAME: tuple[tuple[str, Distilled], ...] = (
     (r"schnell", SCHNELL),
     (r"sana[-_]?sprint", SPRINT),
     (r"(stable-diffusion-|sd-?)3\.?5-large-turbo", SD35_TURBO),
@@ -57,19 +57,19 @@ BY_NAME: tuple[tuple[str, Distilled], ...] = (
     (r"(?<![a-z])lightning(?![a-z])", LIGHTNING),
     (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", OTHER),
 )
-BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
+_BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
 
 
-VIDEO = (
+_VIDEO = (
     r"Video|^(AnimateDiff|Wan|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate|ConsisID"
     r"|I2VGenXL|PIA|Lucy|Helios|AnyFlow|ChronoEdit|SanaWM)|^Kandinsky\d(I2V|T2V|TI2VA)|^Cosmos(?!2TextToImage)"
 )
-THREE_D = r"3D|^ShapE|Trellis"
+_THREE_D = r"3D|^ShapE|Trellis"
 
 
 def other_medium(pipeline_class: str) -> str | None:
     """Why a pipeline that draws no still pictures is not served, or None for those that do."""
-    for pattern, medium in ((VIDEO, "videos"), (THREE_D, "3-D objects")):
+    for pattern, medium in ((_VIDEO, "videos"), (_THREE_D, "3-D objects")):
         if re.search(pattern, pipeline_class):
             return (
                 f"it makes {medium}, and fewstep distils text-to-image models only: its latents, losses and "
@@ -99,7 +99,7 @@ def _refuse(model: str, found: Distilled | None) -> None:
 def recognise(checkpoint: Checkpoint) -> Distilled | None:
     """What kind of distilled checkpoint this is, or None."""
     if checkpoint.facts is not None and checkpoint.facts.role == "student":
-        return OUR_STUDENT
+        return _OUR_STUDENT
     return _by_configuration(checkpoint) or _by_name(checkpoint)
 
 
@@ -114,7 +114,7 @@ def _by_name(checkpoint: Checkpoint) -> Distilled | None:
 
 
 def _named(name: str) -> Distilled | None:
-    matches = (distilled for pattern, distilled in BY_NAME if re.search(pattern, name.lower()))
+    matches = (distilled for pattern, distilled in _BY_NAME if re.search(pattern, name.lower()))
     return next(matches, None)
 
 
@@ -144,8 +144,8 @@ def _by_configuration(checkpoint: Checkpoint) -> Distilled | None:
     if index.get("is_distilled") is True:
         return KLEIN
     scheduler_class = pipeline_parts(index).get("scheduler", ("", ""))[1]
-    if scheduler_class in BY_SCHEDULER:
-        return BY_SCHEDULER[scheduler_class]
+    if scheduler_class in _BY_SCHEDULER:
+        return _BY_SCHEDULER[scheduler_class]
     networks = [checkpoint.components[name] for name in ("transformer", "unet") if name in checkpoint.components]
     if any(network.get("time_cond_proj_dim") is not None for network in networks):
         return LCM

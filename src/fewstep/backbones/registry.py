@@ -28,12 +28,12 @@ BUILT_IN = {
     "sd15": "fewstep.backbones.sd15:SD15Adapter",
     "sdxl": "fewstep.backbones.sdxl:SDXLAdapter",
 }
-ENTRY_POINT_GROUP = "fewstep.backbones"
+_ENTRY_POINT_GROUP = "fewstep.backbones"
 
 
 def backbone_kinds() -> tuple[str, ...]:
     """Every kind that a recipe may name, built in or from an installed package."""
-    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=ENTRY_POINT_GROUP))}))
+    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=_ENTRY_POINT_GROUP))}))
 
 
 def adapter_class(kind: str) -> type[ModelAdapter]:
@@ -46,7 +46,7 @@ def adapter_class(kind: str) -> type[ModelAdapter]:
         module, name = BUILT_IN[kind].split(":")
         built_in: type[ModelAdapter] = getattr(import_module(module), name)
         return built_in
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=kind):
+    for entry in entry_points(group=_ENTRY_POINT_GROUP, name=kind):
         return _load_entry_point(entry)
     known = backbone_kinds()
     nearest = difflib.get_close_matches(kind, known, n=3) or known

@@ -11,7 +11,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.core.conditioning import Conditioning
 
-NOT_LOADED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+_NOT_LOADED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 """The exported folder keeps its copies; our own drawing looks at latents and pixels only."""
 
 
@@ -49,4 +49,4 @@ class SD15Adapter(VariancePreservingAdapter):
         return Conditioning({"prompt_embeds": embeds})
 
     def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
-        return super().load_pipeline(dtype=dtype, **{**NOT_LOADED, **components})
+        return super().load_pipeline(dtype=dtype, **{**_NOT_LOADED, **components})

@@ -20,7 +20,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+_TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 FEED_FORWARD = ("net.0.proj", "net.2")
 
 
@@ -123,7 +123,7 @@ class SD3Adapter(FlowMatchAdapter):
 
 
 def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:
-    image_text = tuple(f"attn.{name}" for name in (*ATTENTION, *TEXT_ATTENTION))
+    image_text = tuple(f"attn.{name}" for name in (*ATTENTION, *_TEXT_ATTENTION))
     second = tuple(f"attn2.{name}" for name in ATTENTION) if dual_attention else ()
     return image_text + second + tuple(f"{ff}.{name}" for ff in ("ff", "ff_context") for name in FEED_FORWARD)
 

@@ -19,7 +19,7 @@ from fewstep.hub import hub_errors
 
 EMBEDDED_TEACHER = "fewstep:digits"
 MODEL_INDEX = "model_index.json"
-MAX_CONFIG_BYTES = 4 * 2**20
+_MAX_CONFIG_BYTES = 4 * 2**20
 """Published ones have some thousand bytes."""
 
 
@@ -185,4 +185,4 @@ def _component_config(source: str, name: str, class_name: str, revision: str | N
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    return load_json(path, dict[str, Any], cure=CURE, max_bytes=MAX_CONFIG_BYTES)
+    return load_json(path, dict[str, Any], cure=CURE, max_bytes=_MAX_CONFIG_BYTES)

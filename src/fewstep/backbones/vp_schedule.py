@@ -18,7 +18,7 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 WHOLE = 1e-3
 """Time steps closer than this to a whole number are that number: a float32 level of 0.98 is 979.99998 steps long."""
-LEAST_SIGNAL = 2.0**-24
+_LEAST_SIGNAL = 2.0**-24
 """Squared signal that diffusers' samplers put in place of zero at the last time step of zero-terminal-SNR betas."""
 
 
@@ -166,14 +166,14 @@ def _squared_signal(scheduler: Mapping[str, Any], *, model: str) -> Tensor:
     if scheduler.get("rescale_betas_zero_snr"):
         root = signal.sqrt()
         signal = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
-    if signal[-1] <= LEAST_SIGNAL:
+    if signal[-1] <= _LEAST_SIGNAL:
         if scheduler["prediction_type"] == "epsilon":
             raise ConfigError(
                 f"{model} predicts epsilon on betas without signal at the last time step (zero terminal SNR), where "
                 "an epsilon tells nothing about the picture. Use a v-prediction checkpoint, or the original "
                 "scheduler_config.json without rescale_betas_zero_snr."
             )
-        signal[-1] = LEAST_SIGNAL
+        signal[-1] = _LEAST_SIGNAL
     return signal
 
 

@@ -20,7 +20,7 @@ _INDEX = re.compile(r"(?P<stem>\w+)\.(?P<kind>safetensors|bin)\.index(\.(?P<vari
 _OTHER_WEIGHTS = re.compile(r".*\.(safetensors|bin|ckpt|pt|pth|msgpack|h5|onnx|onnx_data|pb|gguf|tflite|xml|dduf)")
 _FIRST = ("fp32", "bf16", "fp16")
 _LAST = ("non_ema",)
-MAX_SHARDS = 2000
+_MAX_SHARDS = 2000
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _shards(present: set[str], stem: str, kind: str, variant: str | None, place:
     absent = [] if index in present else [index]
     if len(counts) > 1:
         raise CheckpointError(f"{place} mixes shards of {len(counts)} sets of weights. Get the model again.")
-    count = min(counts.pop() if counts else 0, MAX_SHARDS)
+    count = min(counts.pop() if counts else 0, _MAX_SHARDS)
     numbers = {int(match["shard"]) for match in shards.values()}
     example = next(iter(shards), f"{stem}.{kind}")
     absent += [

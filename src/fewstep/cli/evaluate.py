@@ -31,14 +31,14 @@ def repeat_options(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> li
     return written
 
 
-class ListCommand(TyperCommand):
+class _ListCommand(TyperCommand):
     """A command some of whose options take several values."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, repeat_options(args))
 
 
-class MeasureByDefault(TyperGroup):
+class _MeasureByDefault(TyperGroup):
     """A group that measures when no command of it is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -47,7 +47,7 @@ class MeasureByDefault(TyperGroup):
 
 
 evaluate_app = typer.Typer(
-    cls=MeasureByDefault,
+    cls=_MeasureByDefault,
     help="Measure models: draw prompts, score the pictures, write a report.",
     pretty_exceptions_enable=False,
 )
@@ -55,7 +55,7 @@ evaluate_app = typer.Typer(
 
 @evaluate_app.command(
     MEASURE,
-    cls=ListCommand,
+    cls=_ListCommand,
     epilog="Further commands: fewstep evaluate convert | metrics | compare, each with --help.",
 )
 def measure(

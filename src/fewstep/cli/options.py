@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 
 from fewstep.errors import shown
 
-MAX_COMPLAINT = 500
+_MAX_COMPLAINT = 500
 
 
 class Commands(TyperGroup):
@@ -40,4 +40,4 @@ def _shorten(error: Exception) -> None:
     message = getattr(error, "message", None)
     # what a command line cannot be read for; typer prints it by itself, in a frame
     if hasattr(error, "format_message") and isinstance(message, str):
-        error.message = shown(message, MAX_COMPLAINT, quoted=False)  # type: ignore[attr-defined]
+        error.message = shown(message, _MAX_COMPLAINT, quoted=False)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from fewstep.cli.options import finite
 from fewstep.errors import ConfigError, shown
 
 _UNITS = {"gib": 2**30, "gb": 10**9, "mib": 2**20, "mb": 10**6, "": 2**30}
-MAX_BYTES = 2**50
+_MAX_BYTES = 2**50
 
 
 def plan(
@@ -62,7 +62,7 @@ def bytes_of(text: str) -> float:
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     size = float(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0.0
-    if not 0 < size <= MAX_BYTES:
+    if not 0 < size <= _MAX_BYTES:
         raise ConfigError(f"--memory is {shown(text)}, which is no size; write it as 80GiB, 80GB or 24576MiB.")
     return size
 

@@ -34,7 +34,7 @@ from fewstep.seals import seal
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SHARD_BYTES = 256 * 2**20
+_SHARD_BYTES = 256 * 2**20
 """No shard is larger, counted with the padding; a process holds about three times as much while it writes one."""
 PROMPTS_PER_CALL = 32
 INDEX, NULL, PLACES = "index.json", "null.safetensors", "places.safetensors"
@@ -250,7 +250,7 @@ def _nothing() -> None:
 
 def _prompts_per_shard(padded_bytes: int) -> int:
     """As many as fit, in whole calls where one fits."""
-    fitting = max(1, SHARD_BYTES // padded_bytes)
+    fitting = max(1, _SHARD_BYTES // padded_bytes)
     return fitting if fitting < PROMPTS_PER_CALL else fitting - fitting % PROMPTS_PER_CALL
 
 

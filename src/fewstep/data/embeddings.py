@@ -33,7 +33,7 @@ from fewstep.seals import BrokenSealError, Seals, verify
 
 OPEN_SHARDS = 512
 """How many files are mapped at a time."""
-FORMAT = 3
+_FORMAT = 3
 
 
 class Index(BaseModel):
@@ -141,7 +141,7 @@ def open_or_build(
 
 def cache_key(adapter: ModelAdapter, prompts: Sequence[str], *, dtype: torch.dtype) -> str:
     """Name what the embeddings depend on, and nothing else: 32 hexadecimal digits."""
-    facts = {"format": FORMAT, "encoders": encoder_identity(adapter), "dtype": str(dtype)}
+    facts = {"format": _FORMAT, "encoders": encoder_identity(adapter), "dtype": str(dtype)}
     content = hashlib.blake2b(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode(), digest_size=16)
     for prompt in prompts:
         encoded = prompt.encode(errors="surrogatepass")

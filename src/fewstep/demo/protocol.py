@@ -59,7 +59,7 @@ class Row:
 
 
 METRICS = tuple(field.name for field in fields(Row) if field.name not in ("guidance", "n"))
-CALLED_HERE = {"fid": "fd", "kid": "kd", "digits": "accuracy", "spread": "diversity", "colours": "tv"}
+_CALLED_HERE = {"fid": "fd", "kid": "kd", "digits": "accuracy", "spread": "diversity", "colours": "tv"}
 """Figures of evaluation that have a shorter name in a row."""
 
 
@@ -138,7 +138,7 @@ class Protocol:
 
     def row(self, found: Mapping[str, float], *, guidance: float | None) -> Row:
         """The row of some pictures, from the figures of both parts."""
-        named = {CALLED_HERE.get(name, name): value for name, value in found.items()}
+        named = {_CALLED_HERE.get(name, name): value for name, value in found.items()}
         named["diversity"] /= self.real_diversity
         return Row(**named, guidance=guidance, n=self.full.num_pictures)
 

@@ -33,7 +33,7 @@ COLUMNS = {
     "diversity": "diversity &rarr; 1",
     "tv": "colour TV &darr;",
 }
-EXPLANATIONS = {
+_EXPLANATIONS = {
     "FD": "Frechet distance between the classifier's features of these pictures and of unseen real ones. The main "
     "score: it falls when pictures look right and when they vary as the data does.",
     "KD": "Kernel distance, times 1000, on the same features: a second opinion, unbiased, so about zero for real data.",
@@ -156,12 +156,12 @@ def _panel(panel: Panel, sheet: Sheet, contents: ReportContents) -> str:
     )
     return (
         f'<div class="{css}"><h3>{escape(panel.title)}</h3><p class="fd">{calls}</p>'
-        f'<div class="sheet"><img src="{data_url(sheet)}" alt="{len(sheet.prompts)} pictures: {escape(panel.title)}">'
+        f'<div class="sheet"><img src="{_data_url(sheet)}" alt="{len(sheet.prompts)} pictures: {escape(panel.title)}">'
         f"<div>{cells}</div></div></div>"
     )
 
 
-def data_url(sheet: Sheet) -> str:
+def _data_url(sheet: Sheet) -> str:
     """A sheet as a PNG inside a URL."""
     buffer = io.BytesIO()
     Image.fromarray(sheet.mosaic().numpy()).save(buffer, format="PNG", optimize=True)
@@ -178,7 +178,7 @@ def _scores(contents: ReportContents) -> str:
         for seed, row in contents.student_rows.items():
             label = f"training seed {seed}"
             body.append(f'<tr class="seed"><td>{label}</td>{_cells(row, contents.calls["student_4"])}</tr>')
-    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in EXPLANATIONS.items())
+    terms = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in _EXPLANATIONS.items())
     n = contents.rows["real"].n
     return (
         "<h2>Scores</h2>"

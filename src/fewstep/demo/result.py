@@ -92,13 +92,13 @@ class DemoResult:
         for name in rows:
             table.add_column(TITLES[name], justify="right", style="bold" if name.startswith("student") else None)
         for figure in COLUMNS:
-            label = LABELS.get(figure, figure)
+            label = _LABELS.get(figure, figure)
             table.add_row(label, *(format_figure(figure, getattr(row, figure)) for row in rows.values()))
         table.add_row("guidance", *("-" if row.guidance is None else f"{row.guidance:g}" for row in rows.values()))
         return table
 
 
-LABELS = {"fd": "FD", "kd": "KD", "tv": "colour TV"}
+_LABELS = {"fd": "FD", "kd": "KD", "tv": "colour TV"}
 LEGEND = "FD, KD and colour TV are best when small, diversity at 1, the others when large."
 
 

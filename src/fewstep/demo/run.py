@@ -37,7 +37,7 @@ from fewstep.runs.folder import run_place
 from fewstep.training.run import train
 
 RECIPE = "digits"
-RESULT = "result.json"
+_RESULT = "result.json"
 THREADS = 1
 """One thread unless asked otherwise: on a busy machine two wait for each other and can be many times slower."""
 
@@ -111,7 +111,7 @@ def run_demo(
             _show(output, shipped, students, jobs[0], threads, console)
     result = DemoResult(shipped, students, threads, time.perf_counter() - started, peak_mib(), cached)
     if not cached:
-        write_result(output / RESULT, result)
+        write_result(output / _RESULT, result)
     _tell(result, output, console)
     if as_json:
         print(json.dumps(result.to_json()), flush=True)
@@ -137,7 +137,7 @@ def _is_done(output: Path, jobs: Sequence[Job]) -> bool:
     """Whether the report is there and is about these very jobs."""
     shown = all((output / name).is_file() for name in (REPORT, PICTURE))
     measured = all(SeedResult.read(job.stored, key=job.key) for job in jobs)
-    return shown and measured and keys_of(output / RESULT) == [job.key for job in jobs]
+    return shown and measured and keys_of(output / _RESULT) == [job.key for job in jobs]
 
 
 def _stored(jobs: Sequence[Job]) -> list[SeedResult]:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from fewstep.errors import FewstepError
 
-GRACE_SECONDS = 5.0  # for the others to notice and to leave their word
+_GRACE_SECONDS = 5.0  # for the others to notice and to leave their word
 _LOST = "lost the others"
 # what torch's exchanges say when they fail; gloo's are plain RuntimeErrors
 _EXCHANGE = re.compile(r"gloo|nccl|timed out|connection|broken pipe", re.IGNORECASE)
@@ -75,7 +75,7 @@ def _leave_word(rank: int, word: str) -> None:
 
 def _last_words(ranks: Sequence[int]) -> dict[int, str | None]:
     """The last words of some processes, by rank, waiting a little; None for one that left none."""
-    store, deadline = _store(), time.monotonic() + GRACE_SECONDS
+    store, deadline = _store(), time.monotonic() + _GRACE_SECONDS
     words: dict[int, str | None] = {}
     for other in ranks:
         words[other] = None

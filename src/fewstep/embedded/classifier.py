@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
 
 IMAGE_SIZE = 32
-NUM_FEATURES = 64
+_NUM_FEATURES = 64
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class DigitClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.Sequential(_stage(3, 16, 2), _stage(16, 32, 1), _stage(32, 64, 2), _stage(64, 64, 2))
-        self.embed = nn.Linear(64 * 4 * 4, NUM_FEATURES)
+        self.embed = nn.Linear(64 * 4 * 4, _NUM_FEATURES)
         self.dropout = nn.Dropout(0.2)
-        self.digit_head = nn.Linear(NUM_FEATURES, NUM_DIGITS)
-        self.colour_head = nn.Linear(NUM_FEATURES, NUM_COLOURS)
+        self.digit_head = nn.Linear(_NUM_FEATURES, NUM_DIGITS)
+        self.colour_head = nn.Linear(_NUM_FEATURES, NUM_COLOURS)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Compute the 64 penultimate features of byte pixels."""

@@ -31,11 +31,11 @@ def open_colour_prompts() -> list[str]:
     return [prompt_for(digit, None) for digit in range(NUM_DIGITS)]
 
 
-def open_digit_prompts() -> list[str]:
+def _open_digit_prompts() -> list[str]:
     """List the 7 prompts that leave the digit open: index = colour."""
     return [prompt_for(None, colour) for colour in range(NUM_COLOURS)]
 
 
 def all_prompts() -> list[str]:
     """List every prompt that the teacher is trained on; the last one is the empty null prompt."""
-    return [*full_prompts(), *open_colour_prompts(), *open_digit_prompts(), prompt_for(None, None), ""]
+    return [*full_prompts(), *open_colour_prompts(), *_open_digit_prompts(), prompt_for(None, None), ""]

@@ -16,7 +16,7 @@ from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.registry import check_metrics, create_metrics
 from fewstep.scores.scoring import measure
 
-BEST_FILE = "best.json"
+_BEST_FILE = "best.json"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TrainingEvaluation:
 
     def best(self) -> "Best | None":
         """The best measurement so far, or None; a resumed run reads it back."""
-        path = self.folder / BEST_FILE
+        path = self.folder / _BEST_FILE
         if not path.exists():
             return None
         try:
@@ -131,7 +131,7 @@ class TrainingEvaluation:
         earlier = best is not None and best.figure == name and best.update < update
         if best is not None and earlier and not new.beats(best.value):
             return False
-        write_json(self.folder / BEST_FILE, {"figure": name, "value": new.value, "update": update})
+        write_json(self.folder / _BEST_FILE, {"figure": name, "value": new.value, "update": update})
         return True
 
 

@@ -20,7 +20,7 @@ from fewstep.section import Section
 T = TypeVar("T")
 
 _FILE = "evaluation.json"
-MODEL_FILE = "model.json"
+_MODEL_FILE = "model.json"
 
 
 class Extras(Section):
@@ -130,11 +130,11 @@ class EvaluationFolder:
     def write_record(self, record: ModelRecord) -> None:
         with explain_write_errors(self.path):
             self.model_folder(record.entry.name).mkdir(parents=True, exist_ok=True)
-        write_json(self.model_folder(record.entry.name) / MODEL_FILE, record.model_dump(mode="json"))
+        write_json(self.model_folder(record.entry.name) / _MODEL_FILE, record.model_dump(mode="json"))
 
     def record(self, name: str) -> ModelRecord | None:
         """What is known of a model's pictures, or None when none were drawn."""
-        path = self.model_folder(name) / MODEL_FILE
+        path = self.model_folder(name) / _MODEL_FILE
         if not path.is_file():
             return None
         record = _read(path, ModelRecord, cure="draw that model again")

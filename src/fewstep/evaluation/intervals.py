@@ -12,14 +12,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-LEVEL = 0.95
-NORMAL_QUANTILE = 1.959963984540054
+_LEVEL = 0.95
+_NORMAL_QUANTILE = 1.959963984540054
 """Of a two-sided interval of level 0.95."""
-RESAMPLES = 10_000
-SLOW_RESAMPLES = 1_000
+_RESAMPLES = 10_000
+_SLOW_RESAMPLES = 1_000
 GROUPS = 20
 
-Statistic = Callable[[Sequence[int]], Tensor]
+_Statistic = Callable[[Sequence[int]], Tensor]
 """Figures as a function of the positions of the prompts they are made from; a position may be repeated."""
 
 
@@ -57,19 +57,19 @@ class Replicates:
         jackknife   whole +- 1.96 sqrt((g - 1) / g  sum_j (values_j - mean)^2)
         """
         if self.kind == "bootstrap":
-            tail = (1 - LEVEL) / 2
+            tail = (1 - _LEVEL) / 2
             points = torch.quantile(self.values, torch.tensor([tail, 1 - tail], dtype=torch.float64), dim=0)
             low, high = points[0], points[1]
         else:
             groups = len(self.values)
             squares = (self.values - self.values.mean(dim=0)).square().sum(dim=0)
-            reach = NORMAL_QUANTILE * ((groups - 1) / groups * squares).sqrt()
+            reach = _NORMAL_QUANTILE * ((groups - 1) / groups * squares).sqrt()
             low, high = self.whole - reach, self.whole + reach
         name = f"paired {self.kind} over prompts, {len(self.values)} draws"
         return [Interval(a, b, name) for a, b in zip(low.tolist(), high.tolist(), strict=True)]
 
 
-def bootstrap_mean(per_prompt: Tensor, *, seed: int = 0, resamples: int = RESAMPLES) -> Replicates:
+def bootstrap_mean(per_prompt: Tensor, *, seed: int = 0, resamples: int = _RESAMPLES) -> Replicates:
     """Replicates of a mean over prompts."""
     values = per_prompt.double()
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +81,9 @@ def bootstrap_mean(per_prompt: Tensor, *, seed: int = 0, resamples: int = RESAMP
     return Replicates(values.mean().reshape(1), torch.cat(means).unsqueeze(1), "bootstrap")
 
 
-def bootstrap(statistic: Statistic, num_prompts: int, *, seed: int = 0, resamples: int = SLOW_RESAMPLES) -> Replicates:
+def bootstrap(
+    statistic: _Statistic, num_prompts: int, *, seed: int = 0, resamples: int = _SLOW_RESAMPLES
+) -> Replicates:
     """Replicates of figures that bear repeated prompts."""
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randint(num_prompts, (num_prompts,), generator=generator).tolist() for _ in range(resamples)]
@@ -89,7 +91,7 @@ def bootstrap(statistic: Statistic, num_prompts: int, *, seed: int = 0, resample
     return Replicates(statistic(range(num_prompts)).double(), values.double(), "bootstrap")
 
 
-def jackknife(statistic: Statistic, num_prompts: int, *, groups: int = GROUPS) -> Replicates:
+def jackknife(statistic: _Statistic, num_prompts: int, *, groups: int = GROUPS) -> Replicates:
     """Replicates of figures of a whole set, which do not bear repeated pictures.
 
     A repeated picture is a neighbour at distance zero and a second sample without variety: by itself it moves coverage,

@@ -18,7 +18,7 @@ from fewstep.sampling.sampler import require_levels
 from fewstep.section import Section
 
 Side = Literal["student", "teacher"]
-Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
+_Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
 """A stock scheduler may count noise beyond 1."""
 
 
@@ -28,7 +28,7 @@ class ModelSpec(Section):
     model: Place = Field(description="a diffusers folder, a repository id, or fewstep:digits")
     name: Name | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
     steps: Steps | None = None
-    sigmas: Sigmas | None = Field(default=None, description="noise levels without the final 0")
+    sigmas: _Sigmas | None = Field(default=None, description="noise levels without the final 0")
     guidance_scale: Guidance | None = None
     height: Pixels | None = None
     width: Pixels | None = None

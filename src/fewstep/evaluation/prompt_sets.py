@@ -20,8 +20,8 @@ from fewstep.prompts.text import require_prompt
 from fewstep.scores.metric import PromptItem
 
 _Columns = Mapping[str, Any]
-ID_COLUMNS = ("id", "item_id", "image_id")
-DPG_COLUMNS = {"item_id", "text", "proposition_id", "dependency", "question_natural_language"}
+_ID_COLUMNS = ("id", "item_id", "image_id")
+_DPG_COLUMNS = {"item_id", "text", "proposition_id", "dependency", "question_natural_language"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class PromptSet:
 
 
 @dataclass(frozen=True)
-class HubTable:
+class _HubTable:
     """A dataset of the hub that the ``datasets`` package reads."""
 
     dataset: str
@@ -59,7 +59,7 @@ class HubTable:
 
 
 @dataclass(frozen=True)
-class HubFiles:
+class _HubFiles:
     """Plain files of a dataset repository."""
 
     dataset: str
@@ -67,7 +67,7 @@ class HubFiles:
 
 
 @dataclass(frozen=True)
-class NamedSet:
+class _NamedSet:
     """Where a set is, and what is known of it.
 
     Attributes:
@@ -79,54 +79,54 @@ class NamedSet:
 
     what: str
     licence: str
-    hub: HubTable | HubFiles | None
+    hub: _HubTable | _HubFiles | None
     address: str
 
 
-NAMED: dict[str, NamedSet] = {
-    "drawbench": NamedSet(
+NAMED: dict[str, _NamedSet] = {
+    "drawbench": _NamedSet(
         "200 prompts in 11 categories (Imagen)",
         "stated as Apache-2.0 by a mirror; its authors state none",
-        HubTable("sayakpaul/drawbench", "train"),
+        _HubTable("sayakpaul/drawbench", "train"),
         "https://huggingface.co/datasets/sayakpaul/drawbench",
     ),
-    "parti": NamedSet(
+    "parti": _NamedSet(
         "1,632 PartiPrompts",
         "Apache-2.0",
-        HubFiles("nateraw/parti-prompts", ("PartiPrompts.tsv",)),
+        _HubFiles("nateraw/parti-prompts", ("PartiPrompts.tsv",)),
         "https://github.com/google-research/parti",
     ),
-    "geneval": NamedSet(
+    "geneval": _NamedSet(
         "553 prompts about objects, counts, colours and positions, with what must be seen",
         "MIT",
         None,
         "https://github.com/djghosh13/geneval/blob/main/prompts/evaluation_metadata.jsonl",
     ),
-    "dpgbench": NamedSet(
+    "dpgbench": _NamedSet(
         "1,065 long prompts, each with a graph of questions",
         "that of the ELLA repository, Apache-2.0",
         None,
         "https://github.com/TencentQQGYLab/ELLA/blob/main/dpg_bench/dpg_bench.csv",
     ),
-    "coco": NamedSet(
+    "coco": _NamedSet(
         "the first caption of each picture of the 5,000 of MS COCO 2017 val",
         "captions CC BY 4.0",
-        HubTable("phiyodr/coco2017", "validation"),
+        _HubTable("phiyodr/coco2017", "validation"),
         "https://huggingface.co/datasets/phiyodr/coco2017",
     ),
-    "pickapic": NamedSet(
+    "pickapic": _NamedSet(
         "the distinct prompts of the test split of Pick-a-Pic v2",
         "stated as MIT on its page",
-        HubTable("yuvalkirstain/pickapic_v2_no_images", "test"),
+        _HubTable("yuvalkirstain/pickapic_v2_no_images", "test"),
         "https://huggingface.co/datasets/yuvalkirstain/pickapic_v2_no_images",
     ),
-    "hpd": NamedSet(
+    "hpd": _NamedSet(
         "3,200 prompts in 4 styles, the benchmark of HPS v2",
         "Apache-2.0",
-        HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
+        _HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
         "https://huggingface.co/datasets/zhwang/HPDv2",
     ),
-    "ocr": NamedSet(
+    "ocr": _NamedSet(
         "1,018 prompts with the text to be drawn in double quotes (Flow-GRPO)",
         "MIT, that of its repository",
         None,
@@ -174,7 +174,7 @@ def prompt_set(name: str, rows: Sequence[_Columns]) -> PromptSet:
 
     A table of DPG-Bench, with a row per question, becomes one item per prompt with its questions.
     """
-    if rows and rows[0].keys() >= DPG_COLUMNS:
+    if rows and rows[0].keys() >= _DPG_COLUMNS:
         rows = _grouped(rows)
     items: dict[str, PromptItem] = {}
     blank = 0
@@ -213,7 +213,7 @@ def _text(name: str, row: _Columns, number: int) -> tuple[str, str]:
 
 
 def _id(row: _Columns, number: int) -> str:
-    stated = next((row[column] for column in ID_COLUMNS if row.get(column) not in (None, "")), None)
+    stated = next((row[column] for column in _ID_COLUMNS if row.get(column) not in (None, "")), None)
     return f"{number:05d}" if stated is None else re.sub(r"[^A-Za-z0-9_-]", "_", str(stated))
 
 
@@ -240,18 +240,18 @@ def _embedded(name: str) -> PromptSet:
     return PromptSet(name, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
 
 
-def _fetch(name: str, found: NamedSet) -> list[_Columns]:
+def _fetch(name: str, found: _NamedSet) -> list[_Columns]:
     instead = f"fetch it from {found.address} and give --prompts {name}=FILE"
     match found.hub:
         case None:
             raise ConfigError(f"The prompt set {name} is not on the hub in its authors' form; {instead}.")
-        case HubFiles():
+        case _HubFiles():
             return _fetch_files(name, found.hub, instead)
-        case HubTable():
+        case _HubTable():
             return _fetch_table(name, found.hub, instead)
 
 
-def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[_Columns]:
+def _fetch_files(name: str, hub: _HubFiles, instead: str) -> list[_Columns]:
     from huggingface_hub import hf_hub_download
 
     rows: list[_Columns] = []
@@ -261,7 +261,7 @@ def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[_Columns]:
     return rows
 
 
-def _fetch_table(name: str, hub: HubTable, instead: str) -> list[_Columns]:
+def _fetch_table(name: str, hub: _HubTable, instead: str) -> list[_Columns]:
     try:
         from datasets import load_dataset
     except ImportError as error:

@@ -19,8 +19,8 @@ from fewstep.evaluation.models import Sampling, Side
 from fewstep.scores.metric import Metric
 
 PACKAGES = ("torch", "diffusers", "transformers")
-NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}
-ID_LENGTH = 12
+_NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}
+_ID_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def metric_conditions(metric: Metric) -> dict[str, Any]:
     """
     settings = metric.settings
     chosen = {
-        key: _content(value) for key, value in settings.model_dump(mode="json").items() if key not in NOT_MEASURED
+        key: _content(value) for key, value in settings.model_dump(mode="json").items() if key not in _NOT_MEASURED
     }
     checkpoint = None if metric.source is None else _content(metric.source)
     return {
@@ -123,7 +123,7 @@ def protocol_id(known: Mapping[str, Any]) -> ProtocolId:
 def short_hash(value: Any) -> str:
     """Hash plain data, by its canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+    return hashlib.sha256(text.encode()).hexdigest()[:_ID_LENGTH]
 
 
 def require_comparable(scores: Sequence[Measured], *, allow_different: bool = False) -> list[str]:

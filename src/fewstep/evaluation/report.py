@@ -14,7 +14,7 @@ from fewstep.files import explain_write_errors, whole_file
 from fewstep.scores.metric import MetricCard
 
 CHART_WIDTH, BAR_HEIGHT, LABEL_WIDTH = 340.0, 26.0, 110.0
-METHODS = (
+_METHODS = (
     "Intervals are of level 95 %, over prompts: drawn with repetitions for scores of single pictures (bootstrap), left "
     "out in groups for figures of a whole set (jackknife). The difference to the teacher is paired: both models drew "
     "each prompt from the same noise."
@@ -78,7 +78,7 @@ def _scores(table: Table) -> str:
     heads = "".join(f"<th>{escape(figure)} {arrow(table, (metric, figure))}</th>" for metric, figure in columns)
     rows = "".join(_row(table, record, columns) for record in table.records)
     return (
-        f'<h2>Scores</h2><p class="note">{METHODS}</p><div class="scroll"><table><thead><tr><th>model</th><th>steps'
+        f'<h2>Scores</h2><p class="note">{_METHODS}</p><div class="scroll"><table><thead><tr><th>model</th><th>steps'
         f"</th><th>calls</th><th>guidance</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 

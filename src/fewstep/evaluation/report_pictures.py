@@ -19,8 +19,8 @@ from fewstep.scores.pictures import read_picture
 SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""
 SMALL = 64
-SHOWN_PROMPTS = 8
-EXTREMES = 3
+_SHOWN_PROMPTS = 8
+_EXTREMES = 3
 
 
 def tile(path: Path, caption: str) -> str:
@@ -49,7 +49,7 @@ def tile(path: Path, caption: str) -> str:
 def side_by_side(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """The first prompts, every model's picture of the first seed."""
     rows = []
-    for item in task.prompts.items[:SHOWN_PROMPTS]:
+    for item in task.prompts.items[:_SHOWN_PROMPTS]:
         tiles = [_model_tile(folder, record, item.id, task) for record in records]
         rows.append(f'<div class="prompt"><b>{escape(item.text)}</b></div>{"".join(tiles)}')
     return (
@@ -89,8 +89,8 @@ def _extremes(folder: EvaluationFolder, task: Task, student: Scored, teacher: Sc
     own, other = per_prompt(student, count), per_prompt(teacher, count)
     gain = (own - other) if student.metric.card.higher_is_better else (other - own)
     order = gain.argsort(descending=True, stable=True).tolist()
-    best = order[: min(EXTREMES, (count + 1) // 2)]
-    worst = [position for position in reversed(order) if position not in best][:EXTREMES]
+    best = order[: min(_EXTREMES, (count + 1) // 2)]
+    worst = [position for position in reversed(order) if position not in best][:_EXTREMES]
     rows = []
     for label, positions in (("best", best), ("worst", worst)):
         for position in positions:

@@ -19,7 +19,7 @@ def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Se
     summary = as_json(task, table, scored)
     write_json(folder.path / "scores.json", summary)
     _write(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
-    _write(folder.path / "pictures.csv", _csv(picture_rows(scored)))
+    _write(folder.path / "pictures.csv", _csv(_picture_rows(scored)))
     _write(folder.path / "scores.md", as_markdown(task, table))
     return summary
 
@@ -42,7 +42,7 @@ def as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any
     }
 
 
-def picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
+def _picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
     """A row per picture and metric that scores each picture."""
     return [
         {
@@ -69,7 +69,7 @@ def as_markdown(task: Task, table: Table) -> str:
         f"|---|---:|---:|{'---:|' * len(heads)}",
     ]
     for record in table.records:
-        texts = [format_cell(table.cell(record.entry.name, column)) for column in columns]
+        texts = [_format_cell(table.cell(record.entry.name, column)) for column in columns]
         calls = "-" if record.calls_per_picture is None else f"{record.calls_per_picture:g}"
         name = f"{record.entry.name} (teacher)" if record.entry.role == "teacher" else record.entry.name
         lines.append(f"| {name} | {record.entry.sampling.steps} | {calls} | {' | '.join(texts)} |")
@@ -90,7 +90,7 @@ def arrow(table: Table, column: tuple[str, str]) -> str:
     return "↑" if better else "↓"
 
 
-def format_cell(cell: Cell | None) -> str:
+def _format_cell(cell: Cell | None) -> str:
     """A figure with its interval, bold where it differs from the teacher's."""
     if cell is None:
         return "-"

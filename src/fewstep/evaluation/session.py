@@ -31,11 +31,11 @@ from fewstep.evaluation.table import make_table, measured
 from fewstep.scores.metric import Metric
 from fewstep.scores.registry import check_metrics, create_metrics
 
-Phase = Literal["generate", "score", "both"]
-DEFAULT_PROMPTS = "drawbench"
-DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
-EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
-EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in EMBEDDED_METRICS if name != "digits"}
+_Phase = Literal["generate", "score", "both"]
+_DEFAULT_PROMPTS = "drawbench"
+_DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
+_EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
+_EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in _EMBEDDED_METRICS if name != "digits"}
 OUTPUT = Path("runs/evaluation")
 
 
@@ -59,7 +59,7 @@ class Order:
     output: Path
     models: tuple[str, ...] = ()
     teacher: str | None = None
-    phase: Phase = "both"
+    phase: _Phase = "both"
     metrics: tuple[str, ...] = ()
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prompts: str | None = None
@@ -200,7 +200,7 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
 
 def _task(order: Order, entries: Sequence[ModelEntry]) -> Task:
     *_, teacher = entries
-    prompts = load_prompt_set(order.prompts or (EMBEDDED if teacher.model == EMBEDDED_TEACHER else DEFAULT_PROMPTS))
+    prompts = load_prompt_set(order.prompts or (EMBEDDED if teacher.model == EMBEDDED_TEACHER else _DEFAULT_PROMPTS))
     return Task(prompts.first(order.num_prompts), order.seeds, order.extras)
 
 
@@ -208,10 +208,10 @@ def _metrics(order: Order, task: Task) -> tuple[Metric, ...]:
     if order.metrics:
         return create_metrics(order.metrics, order.settings)
     if task.prompts.name == EMBEDDED:
-        names = tuple(name for name in EMBEDDED_METRICS if _fits(name, task))
-        own = {name: settings for name, settings in EMBEDDED_SETTINGS.items() if name in names}
+        names = tuple(name for name in _EMBEDDED_METRICS if _fits(name, task))
+        own = {name: settings for name, settings in _EMBEDDED_SETTINGS.items() if name in names}
         return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
-    return create_metrics(DEFAULT_METRICS, order.settings)
+    return create_metrics(_DEFAULT_METRICS, order.settings)
 
 
 def _fits(name: str, task: Task) -> bool:

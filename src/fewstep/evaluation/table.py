@@ -93,7 +93,7 @@ def per_prompt(one: Scored, num_prompts: int) -> Tensor:
     return scores.reshape(num_prompts, -1).mean(dim=1)
 
 
-def replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
+def _replicates(one: Scored, num_prompts: int) -> list[Replicates] | None:
     """Replicates of each figure, or None where there are too few prompts to tell."""
     if num_prompts < 2:
         return None
@@ -131,7 +131,7 @@ def _columns(found: Replicates) -> list[Replicates]:
 
 def _cells(group: Sequence[Scored], num_prompts: int) -> list[Cell]:
     teacher = next((one for one in group if one.record.entry.role == "teacher"), None)
-    drawn = {one.record.entry.name: replicates(one, num_prompts) for one in group}
+    drawn = {one.record.entry.name: _replicates(one, num_prompts) for one in group}
     cells = []
     for one in group:
         name = one.record.entry.name

@@ -18,7 +18,7 @@ from fewstep.export.card import model_card, plain_floats, stock_call
 from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
-NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
+_NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
     sigmas: Tensor = adapter.to_sigma(torch.tensor(list(levels), dtype=torch.float32))
     return ModelFacts(
         role="student",
-        backbone=adapter.config.model_dump(mode="json", exclude=NOT_KEPT),
+        backbone=adapter.config.model_dump(mode="json", exclude=_NOT_KEPT),
         levels=tuple(levels),
         sigmas=tuple(plain_floats(sigmas)),
         steps=len(levels),

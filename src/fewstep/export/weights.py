@@ -28,7 +28,7 @@ from fewstep.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class TrainedStudent:
+class _TrainedStudent:
     """What a run has to export.
 
     Attributes:
@@ -42,7 +42,7 @@ class TrainedStudent:
     provenance: dict[str, Any]
 
 
-def read_student(run: str | Path) -> TrainedStudent:
+def read_student(run: str | Path) -> _TrainedStudent:
     """Read the student of a run folder's newest checkpoint, or of one checkpoint folder.
 
     Raises:
@@ -61,7 +61,7 @@ def read_student(run: str | Path) -> TrainedStudent:
     newest = published[-1]
     section = "student" if folder.config.student.ema is None else "ema"
     weights = stored_tensors(newest, section)
-    return TrainedStudent(folder.config, weights, _provenance(folder, newest))
+    return _TrainedStudent(folder.config, weights, _provenance(folder, newest))
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED,
 
 _JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
 _HEADINGS = ("#", "target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes")
-COST_NOTE = (
+_COST_NOTE = (
     f"Cost: the network calls of the recipe's whole budget on {EIGHT_H100.name}, counted, not measured: "
     f"peak {EIGHT_H100.teraflops['bf16']:.0f} TFLOP/s each in bf16 and {EIGHT_H100.teraflops['fp32']:.0f} in fp32, of "
     f"which {EIGHT_H100.utilisation:.0%} is assumed to be reached."
@@ -81,7 +81,7 @@ def as_markdown() -> str:
     """The matrix as it stands in docs/backbones/README.md."""
     lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *(_line(port.cells) for port in ports())]
     refused = [_line(("refused", "model", "pipeline", "why")), _line(["---"] * 4), *map(_line, refusals())]
-    return "\n".join([*lines, "", COST_NOTE, "", *refused]) + "\n"
+    return "\n".join([*lines, "", _COST_NOTE, "", *refused]) + "\n"
 
 
 def overview(width: int) -> Iterator[str]:
@@ -112,7 +112,7 @@ def details(width: int, wanted: str | None = None) -> Iterator[str]:
         for text in _facts(target, costs.get(target)):
             yield from _wrapped(text, width, indent="  ")
         yield ""
-    yield from _wrapped(COST_NOTE, width)
+    yield from _wrapped(_COST_NOTE, width)
 
 
 def named(wanted: str) -> list[Target]:

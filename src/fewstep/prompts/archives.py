@@ -11,7 +11,7 @@ from fewstep.prompts.lines import decoded, opened
 
 TEXT = "txt"
 """The column that ``.txt`` members are; those of ``.json`` members are the columns of their object."""
-MAX_MEMBER_BYTES = 2**20
+_MAX_MEMBER_BYTES = 2**20
 _PARTS = (".txt", ".json")
 
 Sample = tuple[str, dict[str, Any]]
@@ -25,7 +25,7 @@ class _Bounded:
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= MAX_MEMBER_BYTES:
+        if not 0 <= size <= _MAX_MEMBER_BYTES:
             raise tarfile.ReadError(f"a header states a size of {size} bytes")
         return self._file.read(size)
 
@@ -79,9 +79,10 @@ def _text_of(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> t
     stem, dot, suffix = file_name.partition(".")
     if not member.isreg() or f".{suffix}" not in _PARTS:
         return None
-    if member.size > MAX_MEMBER_BYTES:
+    if member.size > _MAX_MEMBER_BYTES:
         raise ConfigError(
-            f"{_place(member.name, path)} has {member.size} bytes; the text of a sample has at most {MAX_MEMBER_BYTES}."
+            f"{_place(member.name, path)} has {member.size} bytes; the text of a sample has at most "
+            f"{_MAX_MEMBER_BYTES}."
         )
     content = archive.extractfile(member)
     return f"{folder}{slash}{stem}", dot + suffix, content.read() if content is not None else b""

@@ -13,7 +13,7 @@ from pathlib import Path
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.lines import MAX_LINE_BYTES, lines
 
-OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
 _QUOTE_CURE = 'put the whole field in double quotes and write each quote inside it twice ("")'
 
@@ -111,7 +111,7 @@ def _header(record: Record, path: Path, delimiter: str) -> Record:
         raise ConfigError(
             f"The first line of {path} names the column {shown(repeated)} twice; each column needs a name of its own."
         )
-    for other, plural in OTHER_DELIMITERS.items():
+    for other, plural in _OTHER_DELIMITERS.items():
         if len(names) == 1 and other != delimiter and other in names[0]:
             suffix = {",": ".csv", "\t": ".tsv"}.get(other)
             cure = f"name it {path.stem}{suffix}" if suffix is not None else "save it with commas"
@@ -127,7 +127,7 @@ def _require_fields(record: Record, header: Record, path: Path, delimiter: str) 
     if found != expected:
         named = shown(", ".join(header.fields), 60, quoted=False)
         cure = (
-            f"put a text that holds {OTHER_DELIMITERS[delimiter]} in double quotes"
+            f"put a text that holds {_OTHER_DELIMITERS[delimiter]} in double quotes"
             if found > expected
             else "give every column a value"
         )

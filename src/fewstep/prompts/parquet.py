@@ -8,7 +8,7 @@ from typing import Any
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.lines import decoded, opened
 
-ROWS_PER_BATCH = 1024
+_ROWS_PER_BATCH = 1024
 
 
 def column_names(path: Path) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def rows(path: Path, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows with these columns."""
     number = 0
     with _parquet(path) as file:
-        for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=list(names)):
+        for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=list(names)):
             columns = [_values(column, f"of {path}", number) for column in batch.columns]
             for values in zip(*columns, strict=True):
                 yield dict(zip(batch.schema.names, values, strict=True))

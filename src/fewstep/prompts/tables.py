@@ -15,7 +15,7 @@ from fewstep.prompts.delimited import records
 from fewstep.prompts.lines import lines
 
 SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar")
-SHARDS = (".parquet", ".tar")
+_SHARDS = (".parquet", ".tar")
 PROMPT = "prompt"
 PROMPT_NAMES = (PROMPT, TEXT, "prompts", "caption", "captions", "text")
 """What people call the column of the prompts, in small or capital letters: a header of one such name is no prompt."""
@@ -70,9 +70,9 @@ def files_of(path: Path) -> list[Path]:
         ConfigError: A folder or a pattern has no file of prompts.
     """
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SHARDS)
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SHARDS)
         if not found:
-            raise ConfigError(f"{path} is a folder without {' and '.join(SHARDS)} files; name a file of prompts.")
+            raise ConfigError(f"{path} is a folder without {' and '.join(_SHARDS)} files; name a file of prompts.")
         return found
     if "*" in path.name and not path.exists():
         found = sorted(path.parent.glob(path.name))

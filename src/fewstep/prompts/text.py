@@ -7,7 +7,7 @@ from fewstep.errors import ConfigError, shown
 
 MAX_CHARACTERS = 2**15
 """No text encoder reads a tenth of it; what is longer is a file that was read the wrong way."""
-BYTE_ORDER_MARK = "\ufeff"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def require_prompt(text: Any, *, place: str) -> str:
@@ -44,7 +44,7 @@ def _fault(text: Any) -> str | None:
             f"has a NUL character in its prompt {shown(text, 40)}; remove it, or, if the file was saved as UTF-16, "
             "save it as UTF-8"
         )
-    if text.startswith(BYTE_ORDER_MARK):
+    if text.startswith(_BYTE_ORDER_MARK):
         return f"has a prompt that begins with a byte order mark, {shown(text, 40)}; remove that character"
     return None if text.isascii() else _broken_character(text)
 

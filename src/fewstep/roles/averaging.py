@@ -61,12 +61,12 @@ def align_to_merged(fake_score: Mapping[str, Tensor], student: Role, weights: Lo
 
     One weight at a time: the merged student is never held whole.
     """
-    for name, value in merged_weights(student, weights, only=fake_score):
+    for name, value in _merged_weights(student, weights, only=fake_score):
         ours = local(fake_score[name].detach())
         ours.lerp_(value.to(ours.device), 1.0 - decay)  # one of the two may be offloaded
 
 
-def merged_weights(student: Role, weights: LoraWeights, *, only: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+def _merged_weights(student: Role, weights: LoraWeights, *, only: Mapping[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
     """This process's part of ``base + scaling B A`` in float32, by the plain network's names, one after the other.
 
     Every process has to go through all of it: A is gathered.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fewstep.roles.weights import LoraWeights
 
-FACTORS = ("lora_A", "lora_B")
+_FACTORS = ("lora_A", "lora_B")
 
 
 class LoraSwitch:
@@ -78,7 +78,7 @@ def attach(network: nn.Module, weights: LoraWeights, role: str, *, targets: Sequ
 def is_factor(name: str, role: str | None = None) -> bool:
     """Whether a parameter is a low-rank factor, of one role if given."""
     parts = name.split(".")
-    return any(part in FACTORS and (role is None or parts[place + 1] == role) for place, part in enumerate(parts[:-1]))
+    return any(part in _FACTORS and (role is None or parts[place + 1] == role) for place, part in enumerate(parts[:-1]))
 
 
 def plain_name(name: str, role: str) -> str:

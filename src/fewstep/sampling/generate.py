@@ -25,7 +25,7 @@ from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
 from fewstep.sampling.sampler import require_levels, sample_latents, teacher_sigmas, velocity_field
 
-EMBEDDED_AT_ONCE = 32
+_EMBEDDED_AT_ONCE = 32
 """Prompts per call of the text encoders."""
 
 
@@ -83,13 +83,13 @@ class TextToImage:
     def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that will be drawn: those too long are counted in one warning, and each is embedded once.
 
-        They are embedded ``EMBEDDED_AT_ONCE`` at a time in this order, whichever are drawn, in which batches and how
+        They are embedded ``_EMBEDDED_AT_ONCE`` at a time in this order, whichever are drawn, in which batches and how
         often: encoders round differently for other neighbours.
         """
         self.warn_of_cut(prompts)
         distinct = tuple(dict.fromkeys(require_prompts(prompts)))
-        starts = range(0, len(distinct), EMBEDDED_AT_ONCE)
-        chunks = [distinct[start : start + EMBEDDED_AT_ONCE] for start in starts]
+        starts = range(0, len(distinct), _EMBEDDED_AT_ONCE)
+        chunks = [distinct[start : start + _EMBEDDED_AT_ONCE] for start in starts]
         self._expected = {prompt: chunk for chunk in chunks for prompt in chunk}
 
     def warn_of_cut(self, prompts: Sequence[str]) -> None:
@@ -101,7 +101,7 @@ class TextToImage:
                 warn_of_cut_prompts(self.adapter, self.pipeline, new)
 
     @torch.no_grad()
-    def conditioning(self, prompts: Sequence[str], *, batch: int = EMBEDDED_AT_ONCE) -> Conditioning:
+    def conditioning(self, prompts: Sequence[str], *, batch: int = _EMBEDDED_AT_ONCE) -> Conditioning:
         """Embed prompts, one row each; a repeated prompt is embedded once."""
         unique = list(dict.fromkeys(require_prompts(prompts)))
         self.warn_of_cut(unique)
@@ -155,7 +155,7 @@ class TextToImage:
         require_levels(grid.tolist())
         require_between(guidance, "guidance_scale", 0, MAX_SCALE)
         if negative_prompt is not None:
-            require_use_of_negative_prompt(self.adapter, guidance)
+            _require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
         cond = self.conditioning(prompts)
         null = self._unconditional(negative_prompt, guidance)
@@ -232,7 +232,7 @@ def load_model(
     return TextToImage(adapter, network, pipeline, facts=facts, device=fastest_device() if device == "auto" else device)
 
 
-def require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
+def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
     """Raise ConfigError when a negative prompt would change nothing: no other branch, or guidance that is off.
 
     Args:
@@ -299,7 +299,7 @@ def sample(
     paths = picture_paths(output, len(texts)) if output is not None else []
     require_writable(paths)
     if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards
-        require_use_of_negative_prompt(create_model_adapter(model, as_teacher=False), guidance_scale)
+        _require_use_of_negative_prompt(create_model_adapter(model, as_teacher=False), guidance_scale)
     loaded = load_model(model, device)
     images = loaded.images(
         texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt

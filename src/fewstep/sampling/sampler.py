@@ -15,12 +15,12 @@ from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import with_final_zero
 from fewstep.errors import ConfigError, shown
 
-VelocityField = Callable[[NoisyLatent], Tensor]
+_VelocityField = Callable[[NoisyLatent], Tensor]
 
 
 @torch.no_grad()
 def sample_latents(
-    velocity: VelocityField,
+    velocity: _VelocityField,
     noise: Float[Tensor, "b *latent"],
     sigmas: Float[Tensor, "k"],
     *,
@@ -54,7 +54,7 @@ def velocity_field(
     null_cond: Conditioning | None = None,
     *,
     guidance_scale: float | None = None,
-) -> VelocityField:
+) -> _VelocityField:
     """The field that one batch of prompts follows.
 
     Args:

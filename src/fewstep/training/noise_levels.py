@@ -11,7 +11,7 @@ from fewstep.core.schedules import FixedSchedule
 from fewstep.errors import ConfigError
 
 # of the first sigma against sigma_max: float32 in the map, and tables of a thousand noise levels
-START_TOLERANCE = 1e-4
+_START_TOLERANCE = 1e-4
 
 
 def require_fitting_levels(config: RunConfig, adapter: ModelAdapter) -> None:
@@ -53,7 +53,7 @@ def _require_fit(setting: str, levels: Sequence[float], adapter: ModelAdapter) -
                 f"{setting} does not fit {model}: its levels {level:.8g} and {lower:.8g} become sigma {sigma:.6g} and "
                 f"{next_sigma:.6g}, which do not descend. Space them further apart."
             )
-    if not abs(sigmas[0] - adapter.sigma_max) <= START_TOLERANCE:
+    if not abs(sigmas[0] - adapter.sigma_max) <= _START_TOLERANCE:
         raise ConfigError(
             f"{setting} does not fit {model}: its first level becomes sigma {sigmas[0]:.6g}, but this network starts "
             f"from noise at {adapter.sigma_max:.6g}. The scheduler_config.json is not the original checkpoint's."

@@ -18,7 +18,7 @@ from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
 from fewstep.training.trainer import StepReport
 
-SMOOTHING = 20  # steps over which the bar's losses and speed are averaged: single steps differ by their length
+_SMOOTHING = 20  # steps over which the bar's losses and speed are averaged: single steps differ by their length
 
 
 class Reporter(AbstractContextManager["Reporter"]):
@@ -90,8 +90,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         seconds, self._last = now - self._last, now
         for name, value in report.figures.items():
             if name.startswith("loss/"):
-                self._recent.setdefault(name, deque(maxlen=SMOOTHING)).append(value)
-        self._recent.setdefault("seconds", deque(maxlen=SMOOTHING)).append(seconds)
+                self._recent.setdefault(name, deque(maxlen=_SMOOTHING)).append(value)
+        self._recent.setdefault("seconds", deque(maxlen=_SMOOTHING)).append(seconds)
         if report.step % self.log_every == 0:
             self._write(report, seconds)
         self._show(report)

@@ -81,7 +81,7 @@ class SheetPainter:
             self._teacher_row = self.sampler.sample(teacher, self.cond, self.noise, sigmas, guidance_scale)
         drawn = self.sampler.sample(student, self.cond, self.noise, adapter.to_sigma(torch.tensor(sampling.levels)))
         if len(drawn):
-            write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
+            _write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
 
 
 def _row(images: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def _row(images: Tensor) -> Tensor:
     return torch.cat(list(images), dim=2)
 
 
-def write_png(path: Path, image: Tensor) -> None:
+def _write_png(path: Path, image: Tensor) -> None:
     """Write a (3, h, w) picture in [0, 1], whole or not at all."""
     from PIL import Image
 

@@ -27,7 +27,7 @@ class TokenizerSettings(MetricSettings):
     tokenizer: Place = Field(description="hub id or local folder that has the tokenizer.json")
 
 
-class ClipMetric(Metric):
+class _ClipMetric(Metric):
     """Scores from one CLIP; a subclass says how pictures are prepared and what becomes of the cosine."""
 
     settings_class: ClassVar[type[TokenizerSettings]]
@@ -61,7 +61,7 @@ class ClipScoreSettings(TokenizerSettings):
     preprocess: Literal["processor", "cdm"] = "processor"
 
 
-class ClipScore(ClipMetric):
+class ClipScore(_ClipMetric):
     """The cosine of picture and prompt."""
 
     settings_class: ClassVar[type[TokenizerSettings]] = ClipScoreSettings
@@ -94,7 +94,7 @@ class PickScoreSettings(TokenizerSettings):
     tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-class PickScore(ClipMetric):
+class PickScore(_ClipMetric):
     """The cosine times the checkpoint's learned scale, as its authors score."""
 
     settings_class: ClassVar[type[TokenizerSettings]] = PickScoreSettings
@@ -154,7 +154,7 @@ class _OpenClip(Clip):
         return build_network(self.checkpoint, CLIPModel, config, stored.tensors)
 
 
-class Hpsv2(ClipMetric):
+class Hpsv2(_ClipMetric):
     """The cosine of picture and prompt."""
 
     settings_class: ClassVar[type[TokenizerSettings]] = Hpsv2Settings

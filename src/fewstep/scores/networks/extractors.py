@@ -25,7 +25,7 @@ NOT_VISION = ("text_model.", "text_projection.", "logit_scale")
 
 
 @dataclass(frozen=True)
-class ExtractorCard:
+class _ExtractorCard:
     """What a feature extractor is.
 
     Attributes:
@@ -41,7 +41,7 @@ class ExtractorCard:
     licence: str
 
 
-INCEPTION = ExtractorCard(
+INCEPTION = _ExtractorCard(
     name="inception",
     source="nikhilr01/sen-bridge-weights",
     preprocessing="bicubic with antialiasing to 299x299 in floating point (clean-fid), (x - 128) / 128",
@@ -57,7 +57,7 @@ _INCEPTION_TF1 = replace(
     name="inception-tf1",
     preprocessing="bilinear at pixel corners to 299x299 (TensorFlow 1, torch-fidelity), (x - 128) / 128",
 )
-CLIP = ExtractorCard(
+CLIP = _ExtractorCard(
     name="clip",
     source="openai/clip-vit-large-patch14-336",
     preprocessing=(
@@ -66,13 +66,13 @@ CLIP = ExtractorCard(
     ),
     licence="MIT",
 )
-DINOV2 = ExtractorCard(
+DINOV2 = _ExtractorCard(
     name="dinov2",
     source="facebook/dinov2-large",
     preprocessing=f"bicubic to {_DINOV2_SIZE}x{_DINOV2_SIZE}, no crop; ImageNet's mean and deviation",
     licence="Apache-2.0",
 )
-DIGITS = ExtractorCard(
+DIGITS = _ExtractorCard(
     name="digits",
     source=None,
     preprocessing="none: pictures of 32x32",
@@ -88,7 +88,7 @@ class Extractor(Network):
         checkpoint: Where the weights are; None for the extractor inside the package.
     """
 
-    def __init__(self, card: ExtractorCard, checkpoint: Source | None) -> None:
+    def __init__(self, card: _ExtractorCard, checkpoint: Source | None) -> None:
         super().__init__(checkpoint)
         self.card = card
 
@@ -213,7 +213,7 @@ class DigitsExtractor(Extractor):
         return features
 
 
-_EXTRACTORS: dict[str, tuple[type[Extractor], ExtractorCard]] = {
+_EXTRACTORS: dict[str, tuple[type[Extractor], _ExtractorCard]] = {
     card.name: (extractor, card)
     for extractor, card in (
         (_InceptionExtractor, INCEPTION),

@@ -20,7 +20,7 @@ VqaName = Literal["qwen-vl", "blip-vqa"]
 _MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
 
 
-class Vqa(Network):
+class _Vqa(Network):
     """Answers questions about one picture."""
 
     default_source: ClassVar[str]
@@ -47,7 +47,7 @@ class Vqa(Network):
         """
 
 
-class QwenVqa(Vqa):
+class QwenVqa(_Vqa):
     """Qwen2-VL or Qwen2.5-VL: yes where its next word is more probably yes than no."""
 
     default_source = "Qwen/Qwen2.5-VL-7B-Instruct"
@@ -124,7 +124,7 @@ class QwenVqa(Vqa):
         return torch.tensor([row[0] for row in rows], device=self.device)
 
 
-class BlipVqa(Vqa):
+class BlipVqa(_Vqa):
     """BLIP fine-tuned on VQA: small, and the weaker judge."""
 
     default_source = "Salesforce/blip-vqa-capfilt-large"
@@ -162,4 +162,4 @@ def _finite(logits: Tensor) -> Tensor:
     return logits
 
 
-VQA_MODELS: dict[str, type[Vqa]] = {"qwen-vl": QwenVqa, "blip-vqa": BlipVqa}
+VQA_MODELS: dict[str, type[_Vqa]] = {"qwen-vl": QwenVqa, "blip-vqa": BlipVqa}
