@@ -8,8 +8,8 @@ from pathlib import Path
 from fewstep.backbones import ModelAdapter, adapter_class
 from fewstep.config import load_recipe
 from fewstep.planning.porting_matrix import PORTED
-from fewstep.planning.settings import settings_table
 from tests.backbones.families import REAL_CONFIGURATIONS
+from tools.pages.settings import settings_table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "backbones"
 PAGES = {

@@ -13,8 +13,8 @@ from fewstep.planning.memory import GIB
 from fewstep.planning.meta_networks import planned_adapter, shipped
 from fewstep.planning.plan import Planner, Rates, given
 from fewstep.planning.porting_matrix import PORTED
-from fewstep.planning.table import HEADINGS, cell, filled
 from tests.backbones.families import REAL_CONFIGURATIONS
+from tools.pages.plans import HEADINGS, cell, filled
 
 SLOW = {"sd35-large", "longcat-image", "flux1-dev", "sdxl", "sd35-medium", "sd15"}
 

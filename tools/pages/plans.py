@@ -1,4 +1,4 @@
-"""Write the table of docs/scaling.md: python -m fewstep.planning.table docs/scaling.md
+"""Write the table of docs/scaling.md: python -m tools.pages.plans docs/scaling.md
 
 It stands between ``<!-- table: plans -->`` and ``<!-- end -->``: every recipe on 1 to 8 GPUs of three sizes.
 """
