@@ -35,11 +35,6 @@ def measure(made: TrainingEvaluation, *values: int, update: int = 10) -> Measure
     return made.measure(greys(*values), update=update, device=CPU)
 
 
-def test_it_is_due_every_so_many_updates(tmp_path: Path) -> None:
-    made = evaluation(tmp_path)
-    assert [update for update in range(31) if made.due(update)] == [10, 20, 30]
-
-
 def test_it_asks_for_the_first_prompts_with_all_seeds(tmp_path: Path) -> None:
     made = evaluation(tmp_path, num_seeds=2)
     assert (made.texts, made.seeds) == ([PROMPTS[0]] * 2 + [PROMPTS[1]] * 2, [0, 1, 0, 1])

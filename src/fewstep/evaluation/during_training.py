@@ -43,8 +43,8 @@ class Best(BaseModel):
 class TrainingEvaluation:
     """Measures a student every so many updates.
 
-    The trainer asks :meth:`due`, draws :attr:`texts` with :attr:`seeds`, and gives the pictures to :meth:`measure`;
-    when the measurement improved it keeps the student.
+    The trainer draws :attr:`texts` with :attr:`seeds` and gives the pictures to :meth:`measure`; when the measurement
+    improved it keeps the student.
 
     Args:
         config: The recipe's section.
@@ -71,10 +71,6 @@ class TrainingEvaluation:
     def seeds(self) -> list[int]:
         """The seed of every picture."""
         return [seed for _ in self.items for seed in range(self.config.num_seeds)]
-
-    def due(self, student_updates: int) -> bool:
-        """Whether the student is measured after this update."""
-        return student_updates > 0 and student_updates % self.config.every == 0
 
     def measure(self, images: Sequence[Image.Image], *, update: int, device: torch.device) -> Measurement:
         """Score the pictures of :attr:`texts` and :attr:`seeds`.
