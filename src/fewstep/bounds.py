@@ -15,8 +15,8 @@ MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 2**20
 MAX_STEPS = 1000
-MAX_PIXELS = 2**14
-MAX_TOKENS = 2**13
+_MAX_PIXELS = 2**14
+_MAX_TOKENS = 2**13
 _MAX_RANK = 2**12
 MAX_THREADS = 2**10
 MAX_PROCESSES = 2**16
@@ -42,8 +42,8 @@ Batch = Annotated[int, Interval(ge=1, le=MAX_BATCH)]
 """Samples that are computed at a time."""
 Steps = Annotated[int, Interval(ge=1, le=MAX_STEPS)]
 """Noise levels of one picture, each of which costs a call of the network."""
-Pixels = Annotated[int, Interval(ge=1, le=MAX_PIXELS)]
-Tokens = Annotated[int, Interval(ge=0, le=MAX_TOKENS)]
+Pixels = Annotated[int, Interval(ge=1, le=_MAX_PIXELS)]
+Tokens = Annotated[int, Interval(ge=0, le=_MAX_TOKENS)]
 Rank = Annotated[int, Interval(ge=1, le=_MAX_RANK)]
 Threads = Annotated[int, Interval(ge=1, le=MAX_THREADS)]
 Processes = Annotated[int, Interval(ge=1, le=MAX_PROCESSES)]

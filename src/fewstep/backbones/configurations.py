@@ -17,13 +17,13 @@ from fewstep.errors import CheckpointError, shown
 Config = Mapping[str, Any]
 Components = Mapping[str, Config]
 
-MODEL_INDEX = "model_index"
+_MODEL_INDEX = "model_index"
 _SPLIT_CLASSES = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
 """Classes that have been split since, by their old name and the ``norm_type`` of the file."""
 
 _MAX_NUMBER = 1e8
 _MAX_LENGTH = 256
-MAX_DEPTH = 4
+_MAX_DEPTH = 4
 _LARGEST = {"sample_size": 8192, "pos_embed_max_size": 4096, "num_train_timesteps": 100_000}
 """Above what any model has, and below what makes a machine work before anybody sees that the file is wrong."""
 _MAX_LAYERS = 1000
@@ -57,10 +57,10 @@ def complete_components(components: Components, *, place: str) -> dict[str, Conf
     Raises:
         CheckpointError: A value is of the wrong kind, not finite or out of bounds.
     """
-    parts = pipeline_parts(components.get(MODEL_INDEX, {}))
+    parts = pipeline_parts(components.get(_MODEL_INDEX, {}))
     return {
         name: config
-        if name == MODEL_INDEX
+        if name == _MODEL_INDEX
         else complete(config, parts.get(name, ("", ""))[1], place=f"The {name} configuration of {place}")
         for name, config in components.items()
     }
@@ -144,13 +144,13 @@ def _as_json(default: Any) -> Any:
 def _require_plain(config: Config, *, place: str) -> None:
     """Refuse numbers that no configuration has, at any depth and under any key."""
     for key, value in config.items():
-        _require_bounded(key, value, _NO_LIMIT.get(key), MAX_DEPTH, place=place)
+        _require_bounded(key, value, _NO_LIMIT.get(key), _MAX_DEPTH, place=place)
 
 
 def _require_bounded(key: str, value: Any, no_limit: float | None, depth: int, *, place: str) -> None:
     if isinstance(value, dict | list):
         if depth == 0:
-            raise _misfit(place, key, value, f"it is nested more than {MAX_DEPTH} deep")
+            raise _misfit(place, key, value, f"it is nested more than {_MAX_DEPTH} deep")
         longest = _LONG_LISTS.get(key, _MAX_LENGTH if isinstance(value, list) else 100 * _MAX_LENGTH)
         if len(value) > longest:
             raise _misfit(place, key, value, f"it has {len(value)} entries, and at most {longest} make sense")

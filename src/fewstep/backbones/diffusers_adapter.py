@@ -26,7 +26,7 @@ from fewstep.backbones.using import quiet_imports
 from fewstep.core.conditioning import PromptTensor
 from fewstep.errors import ConfigError, shown
 
-CLIP_TOKENS = 77
+_CLIP_TOKENS = 77
 """Of every published CLIP."""
 # some networks turn a width of the first names into one of the last
 _WIDTHS = ("caption_channels", "joint_attention_dim", "cross_attention_dim")
@@ -119,7 +119,7 @@ class DiffusersAdapter(ModelAdapter):
     @property
     def clip_tokens(self) -> int:
         """Tokens of the first text encoder, a CLIP, whose configuration not every description of a model holds."""
-        return int(self.components.get("text_encoder", {}).get("max_position_embeddings", CLIP_TOKENS))
+        return int(self.components.get("text_encoder", {}).get("max_position_embeddings", _CLIP_TOKENS))
 
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         """One row of numbers for each token, as wide as the network takes it; families with more override it."""

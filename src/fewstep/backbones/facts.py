@@ -11,12 +11,12 @@ from fewstep.section import Section
 
 FACTS_FILE = "fewstep.json"
 _MAX_FACTS_BYTES = 2**20
-MAX_STEPS = 1000
+_MAX_STEPS = 1000
 _ROUNDED_UP = 1 + 1e-6
 """What a time shift makes of level 1 at most: s / (1 + (s - 1)) rounds to the neighbour of 1 in float32."""
 _Grid = Annotated[
     tuple[Annotated[float, Field(gt=0, le=_ROUNDED_UP, allow_inf_nan=False)], ...],
-    Field(min_length=1, max_length=MAX_STEPS),
+    Field(min_length=1, max_length=_MAX_STEPS),
 ]
 
 
@@ -32,7 +32,7 @@ class ModelFacts(Section):
     levels: _Grid | None = Field(default=None, description="the grid before the backbone's time shift")
     sigmas: _Grid | None = Field(default=None, description="the same grid as the network sees it")
     steps: int | None = Field(
-        default=None, ge=1, le=MAX_STEPS, description="network calls of its usual sampling, for a teacher"
+        default=None, ge=1, le=_MAX_STEPS, description="network calls of its usual sampling, for a teacher"
     )
     guidance_scale: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
     scheduler: dict[str, Any] | None = Field(

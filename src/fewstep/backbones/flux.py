@@ -22,7 +22,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.section import Section
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 _UNGUIDED = 1.0
 """The embedded scale that stands for no guidance."""
 
@@ -173,7 +173,7 @@ class FluxAdapter(PackedFlowAdapter):
 
     def _warn_once(self) -> None:
         if not self._has_warned:
-            logger.warning("%s: %s", self.config.model, _unproven(self.config.ca))
+            _logger.warning("%s: %s", self.config.model, _unproven(self.config.ca))
         self._has_warned = True
 
     # The files' side.

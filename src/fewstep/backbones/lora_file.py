@@ -22,7 +22,7 @@ from fewstep.hub import hub_errors
 
 _USUAL_NAMES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
 _PEFT_CONFIG = "adapter_config.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 # how trainers call the two factors and the scale of a layer
 _DOWN = re.compile(r"^(?P<layer>.+?)[._]?(?:lora_down|lora_A|lora\.down|lora_linear_layer\.down)(?:\.\w+)?\.weight$")
 _UP = re.compile(r"lora_up|lora_B|lora(_\w+)?\.up")
@@ -43,7 +43,7 @@ def find_lora(source: LoraSource) -> Path:
         ConfigError: There is no such file, there are several, or it is a pickle.
     """
     path = source.path
-    if path.endswith(PICKLES) or (source.file or "").endswith(PICKLES):
+    if path.endswith(_PICKLES) or (source.file or "").endswith(_PICKLES):
         raise ConfigError(
             f"The LoRA {source.file or path} is a pickle, which can run code when it is opened; "
             "convert it to safetensors, or get the safetensors file of the same LoRA."

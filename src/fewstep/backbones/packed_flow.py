@@ -14,7 +14,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp")
 
 
 class PackedFlowAdapter(FlowMatchAdapter):
@@ -51,4 +51,4 @@ class PackedFlowAdapter(FlowMatchAdapter):
 def _lora_targets(num_single_blocks: int) -> tuple[str, ...]:
     # bare proj_out would also match the network's output layer
     single = (f"single_transformer_blocks.{i}.proj_out" for i in range(num_single_blocks))
-    return (*(f"attn.{name}" for name in ATTENTION), *FEED_FORWARD, *single)
+    return (*(f"attn.{name}" for name in ATTENTION), *_FEED_FORWARD, *single)

@@ -6,7 +6,7 @@ from typing import Any
 
 from fewstep.backbones.protocol import ModelAdapter
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 PROMPTS_PER_CALL = 1024
 
 
@@ -18,7 +18,7 @@ def warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence[
         if cut and (cut, limit) not in told:  # two encoders behind equal tokenizers cut the same prompts
             told.add((cut, limit))
             verb = "is" if cut == 1 else "are"
-            logger.warning(
+            _logger.warning(
                 f"{cut} of {len(prompts)} prompts {verb} longer than {limit} tokens and {verb} cut "
                 f"({type(tokenizer).__name__} of {adapter.config.model})."
             )

@@ -21,7 +21,7 @@ from fewstep.errors import ConfigError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
-FEED_FORWARD = ("net.0.proj", "net.2")
+_FEED_FORWARD = ("net.0.proj", "net.2")
 
 
 class SD3Config(BackboneConfig):
@@ -125,7 +125,7 @@ class SD3Adapter(FlowMatchAdapter):
 def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:
     image_text = tuple(f"attn.{name}" for name in (*ATTENTION, *_TEXT_ATTENTION))
     second = tuple(f"attn2.{name}" for name in ATTENTION) if dual_attention else ()
-    return image_text + second + tuple(f"{ff}.{name}" for ff in ("ff", "ff_context") for name in FEED_FORWARD)
+    return image_text + second + tuple(f"{ff}.{name}" for ff in ("ff", "ff_context") for name in _FEED_FORWARD)
 
 
 def _never_trained(network: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from fewstep.core.vp import sigma_from_signal
 from fewstep.errors import ConfigError, shown
 
-Prediction = Literal["epsilon", "v_prediction"]
+_Prediction = Literal["epsilon", "v_prediction"]
 
-WHOLE = 1e-3
+_WHOLE = 1e-3
 """Time steps closer than this to a whole number are that number: a float32 level of 0.98 is 979.99998 steps long."""
 _LEAST_SIGNAL = 2.0**-24
 """Squared signal that diffusers' samplers put in place of zero at the last time step of zero-terminal-SNR betas."""
@@ -69,7 +69,7 @@ class VPSchedule:
         """
         exact = _float64(level)
         time = self.num_steps * exact - 1
-        time = torch.where((time - time.round()).abs() < WHOLE, time.round(), time)
+        time = torch.where((time - time.round()).abs() < _WHOLE, time.round(), time)
         knots = self._on(exact.device)
         between = torch.sigmoid(_between(time.clamp(min=0), self._times(exact.device), torch.logit(knots)))
         below = knots[0] * (time + 1).clamp(min=0)
@@ -87,7 +87,7 @@ class VPSchedule:
         """
         times = self._time(torch.tensor(list(sigmas), dtype=torch.float32).double()).tolist()
         for sigma, time in zip(sigmas, times, strict=True):
-            if not -WHOLE < time < self.num_steps - 1 + WHOLE or abs(time - round(time)) > WHOLE:
+            if not -_WHOLE < time < self.num_steps - 1 + _WHOLE or abs(time - round(time)) > _WHOLE:
                 nearest = ((int(min(time, self.num_steps - 2)) + more) / self.num_steps for more in (1, 2))
                 raise ConfigError(
                     f"The noise level {sigma:.6g} is time step {time:.2f} of {self.model}, and the scheduler of an "
@@ -143,7 +143,7 @@ def _float64(values: Tensor) -> Tensor:
     return (values.cpu() if values.device.type == "mps" else values).double()
 
 
-def _prediction(scheduler: Mapping[str, Any], *, model: str) -> Prediction:
+def _prediction(scheduler: Mapping[str, Any], *, model: str) -> _Prediction:
     name = shown(scheduler.get("_class_name"), quoted=False)
     if "beta_start" not in scheduler or "prediction_type" not in scheduler:
         raise ConfigError(
@@ -157,7 +157,7 @@ def _prediction(scheduler: Mapping[str, Any], *, model: str) -> Prediction:
             f"The {name} of {model} asks for prediction_type={shown(prediction)} on a clock that is not the one of its "
             "betas, or for something other than epsilon or v_prediction; this backbone cannot read a velocity off it."
         )
-    return cast(Prediction, prediction)
+    return cast(_Prediction, prediction)
 
 
 def _squared_signal(scheduler: Mapping[str, Any], *, model: str) -> Tensor:

@@ -11,12 +11,12 @@ from fewstep.bounds import MAX_BATCH, MAX_COUNT, MAX_PICTURES, MAX_SCALE, MAX_SE
 from fewstep.cli.options import finite
 from fewstep.errors import ConfigError, shown
 
-MEASURE = "measure"
-LISTS = ("--metrics", "--ladder")
+_MEASURE = "measure"
+_LISTS = ("--metrics", "--ladder")
 """Options that take every value up to the next option, as in ``--metrics fid ocr``."""
 
 
-def repeat_options(arguments: Sequence[str], lists: Sequence[str] = LISTS) -> list[str]:
+def repeat_options(arguments: Sequence[str], lists: Sequence[str] = _LISTS) -> list[str]:
     """Write ``--metrics a b`` as ``--metrics a --metrics b``, which is how options are repeated."""
     written: list[str] = []
     option: str | None = None
@@ -43,7 +43,7 @@ class _MeasureByDefault(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         named = bool(args) and args[0] in self.commands
-        return super().parse_args(ctx, args if named else [MEASURE, *args])
+        return super().parse_args(ctx, args if named else [_MEASURE, *args])
 
 
 evaluate_app = typer.Typer(
@@ -54,7 +54,7 @@ evaluate_app = typer.Typer(
 
 
 @evaluate_app.command(
-    MEASURE,
+    _MEASURE,
     cls=_ListCommand,
     epilog="Further commands: fewstep evaluate convert | metrics | compare, each with --help.",
 )

@@ -13,7 +13,7 @@ from fewstep.errors import ConfigError, shown
 
 MAX_CHARACTERS = 2**18
 _MAX_VALUES = 10_000
-MAX_DEPTH = 40
+_MAX_DEPTH = 40
 _MAX_DIGITS = 40
 """A recipe with every setting has 3,000 characters, 150 values, 5 levels; a number of a setting has up to 20 digits."""
 
@@ -89,8 +89,8 @@ class _Loader(yaml.SafeLoader):
     def _require_bounds(self, event: Any) -> None:
         if self._values > _MAX_VALUES:
             raise self._refused(event, f"is beyond the {_MAX_VALUES} values that settings have at most, with aliases")
-        if self._deepest > MAX_DEPTH:
-            raise self._refused(event, f"is nested deeper than the {MAX_DEPTH} levels that settings have at most")
+        if self._deepest > _MAX_DEPTH:
+            raise self._refused(event, f"is nested deeper than the {_MAX_DEPTH} levels that settings have at most")
 
     def _refused(self, event: Any, problem: str) -> _RefusedError:
         place = shown(".".join(self._path), quoted=False) if self._path else "the whole"

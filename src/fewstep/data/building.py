@@ -31,7 +31,7 @@ from fewstep.errors import ConfigError, FewstepError
 from fewstep.files import explain_write_errors, write_json
 from fewstep.seals import seal
 
-logger = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SHARD_BYTES = 256 * 2**20
@@ -190,7 +190,7 @@ class Build:
             report(stop - start)
             return
         if found is not None:
-            logger.warning(f"{found} was not written as a whole; its prompts are embedded again.")
+            _logger.warning(f"{found} was not written as a whole; its prompts are embedded again.")
             found.unlink(missing_ok=True)
         rows: dict[bytes, StoredPrompt] = {}
         digests = []

@@ -46,7 +46,7 @@ _EXPLANATIONS = {
     "that would have to change colour.",
 }
 
-CSS = """
+_CSS = """
 .panels { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 20px; margin: 16px 0 8px; }
 .panel h3 { font-size: 15px; margin: 0 0 2px; }
 .panel .fd { color: var(--soft); font-size: 13px; margin: 0 0 8px; font-variant-numeric: tabular-nums; }
@@ -108,7 +108,7 @@ def render(contents: ReportContents) -> str:
         _next(contents),
         f"<footer>{'<br>'.join(escape(fact) for fact in contents.facts)}</footer>",
     ]
-    return page("fewstep: four steps instead of fifty", sections, css=CSS)
+    return page("fewstep: four steps instead of fifty", sections, css=_CSS)
 
 
 def _opening(contents: ReportContents) -> str:

@@ -43,7 +43,7 @@ THREADS = 1
 
 
 @dataclass(frozen=True)
-class Job:
+class _Job:
     """The distillation and measurement of one training seed.
 
     Attributes:
@@ -118,7 +118,7 @@ def run_demo(
     return result
 
 
-def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protocol: Protocol) -> Job:
+def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protocol: Protocol) -> _Job:
     where = ["parallel.device=cpu", f"parallel.threads={threads}"]
     recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", *where])
     config = recipe.config
@@ -130,22 +130,22 @@ def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protoc
         "protocol": asdict(protocol),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
-    return Job(seed, recipe, run_place(output, recipe.name, config), key)
+    return _Job(seed, recipe, run_place(output, recipe.name, config), key)
 
 
-def _is_done(output: Path, jobs: Sequence[Job]) -> bool:
+def _is_done(output: Path, jobs: Sequence[_Job]) -> bool:
     """Whether the report is there and is about these very jobs."""
     shown = all((output / name).is_file() for name in (REPORT, PICTURE))
     measured = all(SeedResult.read(job.stored, key=job.key) for job in jobs)
     return shown and measured and keys_of(output / _RESULT) == [job.key for job in jobs]
 
 
-def _stored(jobs: Sequence[Job]) -> list[SeedResult]:
+def _stored(jobs: Sequence[_Job]) -> list[SeedResult]:
     found = [SeedResult.read(job.stored, key=job.key) for job in jobs]
     return [result for result in found if result is not None]
 
 
-def _make(jobs: Sequence[Job], protocol: Protocol, console: Console) -> list[SeedResult]:
+def _make(jobs: Sequence[_Job], protocol: Protocol, console: Console) -> list[SeedResult]:
     """Distil and measure what is not there yet."""
     students = []
     for job in jobs:
@@ -157,7 +157,7 @@ def _make(jobs: Sequence[Job], protocol: Protocol, console: Console) -> list[See
     return students
 
 
-def _distil_and_measure(job: Job, protocol: Protocol, console: Console) -> SeedResult:
+def _distil_and_measure(job: _Job, protocol: Protocol, console: Console) -> SeedResult:
     updates = job.recipe.config.budget.student_updates
     console.print(f"Distilling the embedded teacher: recipe {job.recipe.name}, seed {job.seed}, {updates} updates.")
     train_seconds = _distil(job, console)
@@ -169,7 +169,7 @@ def _distil_and_measure(job: Job, protocol: Protocol, console: Console) -> SeedR
     return SeedResult(job.key, job.seed, job.folder.name, round(train_seconds, 2), row)
 
 
-def _distil(job: Job, console: Console) -> float:
+def _distil(job: _Job, console: Console) -> float:
     """Train, or go on with a run that was stopped; say how long all of it took."""
     earlier = _logged_seconds(job.folder / METRICS)
     started = time.perf_counter()
@@ -205,7 +205,7 @@ def _logged_seconds(metrics: Path) -> float:
     return seconds
 
 
-def _export(job: Job) -> None:
+def _export(job: _Job) -> None:
     if (job.student / "fewstep.json").is_file():
         # of an earlier, shorter or unfinished demo: this run has just been trained further
         shutil.rmtree(job.student)
@@ -217,7 +217,7 @@ def _show(
     output: Path,
     shipped: Mapping[str, Row],
     students: Sequence[SeedResult],
-    job: Job,
+    job: _Job,
     threads: int,
     console: Console,
 ) -> None:

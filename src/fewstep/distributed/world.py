@@ -21,7 +21,7 @@ from fewstep.errors import ConfigError, FewstepError
 T = TypeVar("T")
 
 # of a communicator over which the others wait while one works alone (embedding prompts takes hours)
-PATIENCE = datetime.timedelta(days=7)
+_PATIENCE = datetime.timedelta(days=7)
 # launchers that started several processes but told none of them its rank
 _HINTS = ("ACCELERATE_USE_CPU", "ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND")
 
@@ -160,7 +160,7 @@ def join(device: torch.device, *, timeout_minutes: float) -> Iterator[World]:
         LostProcessError: Another process ended while this one needed it.
     """
     if dist.is_initialized():  # the host program's own group
-        yield _world(device, patient=dist.new_group(backend="gloo", timeout=PATIENCE) if _many() else None)
+        yield _world(device, patient=dist.new_group(backend="gloo", timeout=_PATIENCE) if _many() else None)
         return
     os.environ.update(processes())
     device = _own_device(device)
@@ -172,7 +172,7 @@ def join(device: torch.device, *, timeout_minutes: float) -> Iterator[World]:
         store = dist.HashStore()  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=0, world_size=1, timeout=timeout)
     try:
-        world = _world(device, patient=dist.new_group(backend="gloo", timeout=PATIENCE) if _many() else None)
+        world = _world(device, patient=dist.new_group(backend="gloo", timeout=_PATIENCE) if _many() else None)
         with explain_lost_processes(world.rank, world.size):
             yield world
             world.wait()  # nobody leaves while another still saves

@@ -18,7 +18,7 @@ from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.evaluation.models import Sampling, Side
 from fewstep.scores.metric import Metric
 
-PACKAGES = ("torch", "diffusers", "transformers")
+_PACKAGES = ("torch", "diffusers", "transformers")
 _NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}
 _ID_LENGTH = 12
 
@@ -70,7 +70,7 @@ class Measured:
 def versions(extra: Iterable[str] = ()) -> dict[str, str]:
     """Installed versions of what numbers depend on."""
     found = {"fewstep": fewstep.__version__}
-    for name in (*PACKAGES, *extra):
+    for name in (*_PACKAGES, *extra):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -12,7 +12,7 @@ import torch
 from fewstep.errors import ConfigError
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)
+_PATIENCE = timedelta(days=7)
 """Of a process that has finished its share: the leading one may take hours over intervals and reports alone."""
 
 
@@ -82,7 +82,7 @@ def join_ranks() -> Iterator[Ranks]:
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
-    torch.distributed.init_process_group("gloo", timeout=PATIENCE)
+    torch.distributed.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Ranks(
             torch.distributed.get_rank(), torch.distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0"))

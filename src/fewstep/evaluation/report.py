@@ -26,12 +26,12 @@ def write_report(
 ) -> None:
     """Write report.html into the folder."""
     path = folder.path / "report.html"
-    text = render(folder, task, table, scored, summary)
+    text = _render(folder, task, table, scored, summary)
     with explain_write_errors(path), whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def render(
+def _render(
     folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
 ) -> str:
     """The page."""

@@ -16,9 +16,9 @@ from fewstep.evaluation.table import per_prompt
 from fewstep.files import UnreadableError
 from fewstep.scores.pictures import read_picture
 
-SIDE = 320
+_SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""
-SMALL = 64
+_SMALL = 64
 _SHOWN_PROMPTS = 8
 _EXTREMES = 3
 
@@ -33,9 +33,9 @@ def tile(path: Path, caption: str) -> str:
         raise CheckpointError(
             f"The report cannot show {path}: {error}. Remove the file, and draw it again with --phase generate."
         ) from error
-    css = ' class="small"' if max(image.size) <= SMALL else ""
-    if max(image.size) > SIDE:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    css = ' class="small"' if max(image.size) <= _SMALL else ""
+    if max(image.size) > _SIDE:
+        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     kind = "png" if css else "jpeg"
     image.save(buffer, format=kind.upper(), **({"optimize": True} if css else {"quality": 88}))

@@ -13,7 +13,7 @@ from fewstep.errors import ConfigError
 from fewstep.planning.live import LiveStorage
 from fewstep.planning.memory import GIB, PlannedRoles, predict
 
-MIB = 2**20
+_MIB = 2**20
 
 
 class PeakMeter:
@@ -85,4 +85,4 @@ def compared(predicted: float | None, measured: float) -> str:
 
 
 def _told(size: float) -> str:
-    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / MIB:.1f} MiB"
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / _MIB:.1f} MiB"

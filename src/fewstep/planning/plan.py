@@ -12,7 +12,7 @@ from fewstep.planning.memory import GIB, PlannedRoles, split
 from fewstep.planning.search import FREE, Choice, choose
 
 Mode = Literal["full", "lora"]
-MODES: dict[str, str] = {"full": "{kind: full}", "lora": "{kind: lora, rank: 64, alpha: 128}"}
+_MODES: dict[str, str] = {"full": "{kind: full}", "lora": "{kind: lora, rank: 64, alpha: 128}"}
 _MOST_GPUS = 512
 
 
@@ -93,7 +93,7 @@ class Planner:
         self.recipe, self.overrides = recipe, tuple(overrides)
         self.config = load_recipe(recipe, self.overrides).config
         if mode is not None and _mode_of(self.config) != mode:
-            weights = [f"{role}.weights={MODES[mode]}" for role in ("student", "fake_score")]
+            weights = [f"{role}.weights={_MODES[mode]}" for role in ("student", "fake_score")]
             self.config = load_recipe(recipe, [*self.overrides, *weights]).config
         self.fixed = given(self.overrides)
         self.roles = PlannedRoles(self.config)

@@ -10,8 +10,8 @@ from typing import Literal
 from fewstep.backbones import refused
 from fewstep.backbones.refused import Distilled, other_medium
 
-Prediction = Literal["velocity", "minus velocity", "epsilon", "epsilon or v", "trigflow", "unknown"]
-Status = Literal["tiny weights only", "not ported", "refused"]
+_Prediction = Literal["velocity", "minus velocity", "epsilon", "epsilon or v", "trigflow", "unknown"]
+_Status = Literal["tiny weights only", "not ported", "refused"]
 """The first: the conformance suite passes on tiny random weights; the released weights were never run here."""
 
 
@@ -38,8 +38,8 @@ class Target:
     pipeline: str
     model: str
     parameters: int | None
-    prediction: Prediction
-    status: Status = "tiny weights only"
+    prediction: _Prediction
+    status: _Status = "tiny weights only"
     difficulty: str = ""
     blocker: str = ""
     notes: str = ""
@@ -136,13 +136,13 @@ NOT_PORTED = (
 
 
 def _distilled(
-    name: str, pipeline: str, model: str, parameters: int | None, prediction: Prediction, kind: Distilled
+    name: str, pipeline: str, model: str, parameters: int | None, prediction: _Prediction, kind: Distilled
 ) -> Target:
     reason = f"{kind.what}: it has few steps left to save and cannot be the teacher. Use {kind.instead} instead"
     return Target(name, "distilled", pipeline, model, parameters, prediction, status="refused", reason=reason)
 
 
-def _other_medium(name: str, pipeline: str, model: str, parameters: int | None, prediction: Prediction) -> Target:
+def _other_medium(name: str, pipeline: str, model: str, parameters: int | None, prediction: _Prediction) -> Target:
     return Target(
         name, "video or 3-D", pipeline, model, parameters, prediction,
         status="refused", reason=str(other_medium(pipeline)),

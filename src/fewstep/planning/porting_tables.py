@@ -66,7 +66,7 @@ def ports() -> list[Port]:
     return [Port(target, place, _hours(target)) for place, target in enumerate(PORTED + NOT_PORTED, start=1)]
 
 
-def refusals() -> list[tuple[str, str, str, str]]:
+def _refusals() -> list[tuple[str, str, str, str]]:
     """Name, model, pipeline and reason of what is refused."""
     return [(target.name, target.model, target.pipeline, target.reason) for target in REFUSED]
 
@@ -80,7 +80,7 @@ def as_json() -> str:
 def as_markdown() -> str:
     """The matrix as it stands in docs/backbones/README.md."""
     lines = [_line(_HEADINGS), _line(["---"] * len(_HEADINGS)), *(_line(port.cells) for port in ports())]
-    refused = [_line(("refused", "model", "pipeline", "why")), _line(["---"] * 4), *map(_line, refusals())]
+    refused = [_line(("refused", "model", "pipeline", "why")), _line(["---"] * 4), *map(_line, _refusals())]
     return "\n".join([*lines, "", _COST_NOTE, "", *refused]) + "\n"
 
 

@@ -17,7 +17,7 @@ FREE = tuple(leaf_paths(MemoryConfig, "memory."))
 # what a prediction of tensors does not see: fragmentation in proportion, a CUDA context and communicators on top
 _FRAGMENTATION = 1.15
 _CONTEXT = 2 * GIB
-KINDS: tuple[bool | str, ...] = (False, "selective", True)
+_KINDS: tuple[bool | str, ...] = (False, "selective", True)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iter
         dealt = split(candidate, processes)
         units = forward_units(candidate, rounds=dealt.rounds)
         kind, offload = candidate.memory.gradient_checkpointing, candidate.memory.offload
-        key = (offload.trained, offload.teacher, units, -dealt.micro, KINDS.index(kind))
+        key = (offload.trained, offload.teacher, units, -dealt.micro, _KINDS.index(kind))
         ranked.append((key, place, candidate))
     for key, _, candidate in sorted(ranked, key=lambda entry: entry[:2]):
         yield candidate, float(key[2])
@@ -95,7 +95,7 @@ def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:
                 halves.append(rows)
             return halves
         case "memory.gradient_checkpointing":
-            return KINDS
+            return _KINDS
         case "memory.keep_anchor_graph" | "memory.batch_frozen_calls":
             return (True, False)
         case "memory.offload.teacher" | "memory.offload.trained":

@@ -14,10 +14,10 @@ from fewstep.prompts.archives import TEXT, samples
 from fewstep.prompts.delimited import records
 from fewstep.prompts.lines import lines
 
-SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar")
+_SUFFIXES = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".tar")
 _SHARDS = (".parquet", ".tar")
-PROMPT = "prompt"
-PROMPT_NAMES = (PROMPT, TEXT, "prompts", "caption", "captions", "text")
+_PROMPT = "prompt"
+PROMPT_NAMES = (_PROMPT, TEXT, "prompts", "caption", "captions", "text")
 """What people call the column of the prompts, in small or capital letters: a header of one such name is no prompt."""
 
 
@@ -29,7 +29,7 @@ class _Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class _Table:
     """A file that was opened.
 
     Attributes:
@@ -55,8 +55,8 @@ class Table:
                     f"prompts.column is {shown(column)}, which {self.path} does not have; its columns are {listed}."
                 )
             return column
-        meant = [name for name in (PROMPT, TEXT) if name in self.names] or self.names
-        if len(meant) > 1 and meant[0] != PROMPT:
+        meant = [name for name in (_PROMPT, TEXT) if name in self.names] or self.names
+        if len(meant) > 1 and meant[0] != _PROMPT:
             raise ConfigError(
                 f"{self.path} has the columns {listed}; name one with prompts.column, or call one of them prompt."
             )
@@ -82,7 +82,7 @@ def files_of(path: Path) -> list[Path]:
     return [path]
 
 
-def open_table(path: Path, column: str | None = None) -> Table:
+def open_table(path: Path, column: str | None = None) -> _Table:
     """Open a file by its suffix.
 
     Args:
@@ -99,7 +99,7 @@ def open_table(path: Path, column: str | None = None) -> Table:
                     f"prompts.column is {shown(column)}, but {path} is a txt file, which has no columns; remove it."
                 )
             filled = ((number, text) for number, text in lines(path) if text.strip())
-            return _stream(path, (_Row(f"Line {number} of {path}", {PROMPT: text}) for number, text in filled))
+            return _stream(path, (_Row(f"Line {number} of {path}", {_PROMPT: text}) for number, text in filled))
         case ".jsonl":
             return _stream(path, _jsonl(path))
         case ".json":
@@ -111,19 +111,19 @@ def open_table(path: Path, column: str | None = None) -> Table:
         case ".tar":
             return _stream(path, itertools.starmap(_Row, samples(path)))
         case ".parquet":
-            return Table(path, parquet.column_names(path), partial(_parquet, path))
-    raise ConfigError(f"The prompt file {path} ends in none of {', '.join(SUFFIXES)}; convert it.")
+            return _Table(path, parquet.column_names(path), partial(_parquet, path))
+    raise ConfigError(f"The prompt file {path} ends in none of {', '.join(_SUFFIXES)}; convert it.")
 
 
-def _stream(path: Path, found: Iterator[_Row]) -> Table:
+def _stream(path: Path, found: Iterator[_Row]) -> _Table:
     """A table whose first row tells the names."""
     first = next(found, None)
     if first is None:
-        return Table(path, (), lambda names: iter(()))
-    return Table(path, tuple(first.columns), lambda names: itertools.chain([first], found))
+        return _Table(path, (), lambda names: iter(()))
+    return _Table(path, tuple(first.columns), lambda names: itertools.chain([first], found))
 
 
-def _delimited(path: Path, delimiter: str, column: str | None) -> Table:
+def _delimited(path: Path, delimiter: str, column: str | None) -> _Table:
     found = records(path, delimiter)
     header = next(found, None)
     names = () if header is None else tuple(header.fields)
@@ -133,7 +133,7 @@ def _delimited(path: Path, delimiter: str, column: str | None) -> Table:
             "prompt, write a line prompt above it; if it is the name, call it prompt (a recipe may say prompts.column)."
         )
     rows = (_Row(f"Line {record.line} of {path}", dict(zip(names, record.fields, strict=True))) for record in found)
-    return Table(path, names, lambda asked: rows)
+    return _Table(path, names, lambda asked: rows)
 
 
 def _parquet(path: Path, names: Sequence[str]) -> Iterator[_Row]:
@@ -163,4 +163,4 @@ def _json(path: Path) -> Iterator[_Row]:
 
 
 def _columns(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {PROMPT: value}
+    return value if isinstance(value, dict) else {_PROMPT: value}

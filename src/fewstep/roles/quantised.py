@@ -24,7 +24,7 @@ from fewstep.roles.lora import base_name
 from fewstep.roles.weights import Base, LoraWeights
 
 # values of a 4-bit weight that share one scale
-BLOCK = 64
+_BLOCK = 64
 _DEVICES = ("cpu", "cuda")
 
 
@@ -84,7 +84,7 @@ class QuantisedLinear(nn.Linear):
         if self.kind == "int8":
             self.weight, self.scale, _ = bits.int8_vectorwise_quant(weight.half())
         else:
-            self.weight, state = bits.quantize_4bit(weight.contiguous(), blocksize=BLOCK, quant_type="nf4")
+            self.weight, state = bits.quantize_4bit(weight.contiguous(), blocksize=_BLOCK, quant_type="nf4")
             self.scale = state.absmax
 
     @torch.no_grad()
@@ -98,7 +98,7 @@ class QuantisedLinear(nn.Linear):
             return wide
         # as one row: on the CPU, rows that 64 does not divide would be widened with the scales of other values
         row = torch.Size((self.out_features * self.in_features,))
-        state = bits.QuantState(self.scale, shape=row, dtype=dtype, blocksize=BLOCK, quant_type="nf4")
+        state = bits.QuantState(self.scale, shape=row, dtype=dtype, blocksize=_BLOCK, quant_type="nf4")
         wide = bits.dequantize_4bit(self.weight, state).reshape(self.out_features, self.in_features)
         return wide
 

@@ -31,11 +31,11 @@ from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
 T = TypeVar("T")
 
-CONFIG = "config.json"
-RUN = "run.json"
+_CONFIG = "config.json"
+_RUN = "run.json"
 _LOCK = ".lock"
 # all that a start leaves which was killed before config.json was whole
-_TRACES = (_LOCK, unfinished_name(CONFIG))
+_TRACES = (_LOCK, unfinished_name(_CONFIG))
 
 
 class _Session(BaseModel):
@@ -106,8 +106,8 @@ class RunFolder:
         try:
             # once more, now that nobody else can start a run here
             fresh = not _require_own(folder, config, resume=resume)
-            write_json(folder / CONFIG, config.model_dump(mode="json"))
-            write_json(folder / RUN, _run_facts(folder, recipe_name, config, files or {}))
+            write_json(folder / _CONFIG, config.model_dump(mode="json"))
+            write_json(folder / _RUN, _run_facts(folder, recipe_name, config, files or {}))
         except BaseException:
             if fresh:  # half a run would be in the way of the next attempt
                 shutil.rmtree(folder, ignore_errors=True)
@@ -124,7 +124,7 @@ class RunFolder:
             CheckpointError: Its settings cannot be read.
         """
         folder = Path(path)
-        if not (folder / CONFIG).is_file():
+        if not (folder / _CONFIG).is_file():
             state = "holds no run (it has no config.json)" if folder.is_dir() else "is not a folder"
             raise ConfigError(f"{folder} {state}; name a run's folder, such as runs/digits-1a2b3c4d.")
         return cls(folder, read_config(folder))
@@ -179,7 +179,7 @@ def run_place(root: str | Path, recipe_name: str, config: RunConfig) -> Path:
     """The folder under ``root`` of a run, whether it is there or not; one that is there keeps the name that it has."""
     named = [Path(root, f"{recipe_name}-{digits}") for digits in earlier_hashes(config)]
     with explain_write_errors(Path(root)):
-        there = next((folder for folder in named if (folder / CONFIG).is_file()), None)
+        there = next((folder for folder in named if (folder / _CONFIG).is_file()), None)
     return there or Path(root, f"{recipe_name}-{config_hash(config)}")
 
 
@@ -189,14 +189,14 @@ def read_config(folder: Path) -> RunConfig:
     Raises:
         CheckpointError: They are damaged, or another version of fewstep wrote them.
     """
-    settings = moved(_read(folder / CONFIG, dict[str, Any]))
+    settings = moved(_read(folder / _CONFIG, dict[str, Any]))
     try:
         return validate(settings)
     except ValueError as error:  # of pydantic, or a number with more digits than Python writes
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else {"msg": str(error)}
         place = shown(".".join(map(str, first.get("loc", ()))) or "the whole", quoted=False)
         raise CheckpointError(
-            f"{folder / CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
+            f"{folder / _CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
             "It was edited, or written by another version; use that version, or start a new run."
         ) from error
 
@@ -210,7 +210,7 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
     """Refuse a folder that this run must not write into; say whether there is a run to go on with."""
     if not _is_occupied(folder):
         return False
-    if not (folder / CONFIG).is_file():
+    if not (folder / _CONFIG).is_file():
         raise ConfigError(f"{folder} exists and is not the folder of a run; choose another place for the run.")
     if not resume:
         raise ConfigError(
@@ -247,7 +247,7 @@ def _acquire(folder: Path) -> FileLock:
 
 def _run_facts(folder: Path, recipe_name: str, config: RunConfig, files: Mapping[str, Path]) -> dict[str, Any]:
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
-    earlier = _facts(folder) if (folder / RUN).exists() else {"sessions": [], "files": {}}
+    earlier = _facts(folder) if (folder / _RUN).exists() else {"sessions": [], "files": {}}
     found = _seals(files)
     _require_same(folder, earlier["files"], found, files)
     digits = earlier.get("config_hash", config_hash(config))
@@ -272,7 +272,7 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], 
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    return _read(folder / RUN, _RunFacts).model_dump(mode="json")
+    return _read(folder / _RUN, _RunFacts).model_dump(mode="json")
 
 
 def _read(path: Path, shape: type[T]) -> T:

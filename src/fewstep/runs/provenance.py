@@ -9,7 +9,7 @@ from typing import Any
 
 import fewstep
 
-PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pydantic")
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy", "pydantic")
 
 
 def provenance() -> dict[str, Any]:
@@ -19,7 +19,7 @@ def provenance() -> dict[str, Any]:
         "git": git_revision(Path(fewstep.__file__).parent),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in _PACKAGES},
     }
 
 

@@ -18,9 +18,9 @@ from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import load_json
 from fewstep.scores.checkpoints.source import Source, fetch_file, find_file, has_file, is_present, missing_files
 
-CURE = "Get the checkpoint again"
+_CURE = "Get the checkpoint again"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 # what `convert` writes beside the weights
 RECORD_FILE = "fewstep-metric.json"
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: It is not one.
     """
-    return load_json(path, dict[str, Any], cure=CURE)
+    return load_json(path, dict[str, Any], cure=_CURE)
 
 
 def build_network(
@@ -143,7 +143,7 @@ def build_network(
                 **options,
             )
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"The weights of {source.name} cannot be read ({error}). {CURE}.") from error
+        raise CheckpointError(f"The weights of {source.name} cannot be read ({error}). {_CURE}.") from error
     # older files store counting tensors (0, 1, 2, ...)
     unknown = [name for name in info["unexpected_keys"] if not name.startswith(others)]
     wrong = [*info["missing_keys"], *(name for name in unknown if not name.endswith("position_ids"))]
@@ -203,7 +203,7 @@ def _refuse_other_metric(source: Source) -> None:
 def _present_weights(source: Source, own: Sequence[str]) -> str | None:
     """The name of the weights file that is used: a safetensors anywhere goes before a pickle anywhere."""
     safe = [*(name for name in own if not _is_pickle(name)), *SAFETENSORS]
-    pickles = [*(name for name in own if _is_pickle(name)), *PICKLES]
+    pickles = [*(name for name in own if _is_pickle(name)), *_PICKLES]
     local = source.local
     if local is not None and local.is_file():
         return local.name
@@ -250,11 +250,11 @@ class _Index(BaseModel):
 
 
 def _shards(index: Path) -> list[str]:
-    shards = sorted(set(load_json(index, _Index, cure=CURE).weight_map.values()))
+    shards = sorted(set(load_json(index, _Index, cure=_CURE).weight_map.values()))
     for shard in shards:
         # names of files beside the index: nothing that leads elsewhere
         if Path(shard).name != shard or shard in ("", "..") or "\\" in shard:
-            raise CheckpointError(f"{index} cannot be used: it names {shown(shard)} as a file beside it. {CURE}.")
+            raise CheckpointError(f"{index} cannot be used: it names {shown(shard)} as a file beside it. {_CURE}.")
     return shards
 
 

@@ -27,7 +27,7 @@ from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE, PromptRows
 
 # mean and deviation of the reward over its training pictures, by its authors
 REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
-MAX_TOKENS = 35
+_MAX_TOKENS = 35
 
 
 class ImageRewardSettings(TokenizerSettings):
@@ -101,7 +101,7 @@ class _Blip(Network):
     def build(self) -> nn.Module:
         stored = self.read()
         assert stored.tokenizer is not None
-        self.prompts = PromptRows(stored.tokenizer, MAX_TOKENS)
+        self.prompts = PromptRows(stored.tokenizer, _MAX_TOKENS)
         return _RewardNetwork(self.checkpoint, stored.config, stored.tensors)
 
 

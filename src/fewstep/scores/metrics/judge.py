@@ -19,7 +19,7 @@ from fewstep.errors import ConfigError, shown
 from fewstep.files import UnreadableError, parse_json
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
 
-INSTRUCTION = (
+_INSTRUCTION = (
     "You see a picture that a model drew for a prompt. Rate from 0 to 10 how well the picture shows what the prompt "
     "asks for and how good it looks: 0 is unusable, 10 is perfect. Say in one sentence why, then end with a line "
     "that reads: Rating: N"
@@ -38,7 +38,7 @@ class JudgeSettings(MetricSettings):
     endpoint: Place | None = Field(default=None, description="address up to and with /v1; None is off")
     model: Name | None = Field(default=None, description="the endpoint's name of the model")
     instruction: str = Field(
-        default=INSTRUCTION,
+        default=_INSTRUCTION,
         max_length=_MAX_INSTRUCTION,
         description="what the model is told; must ask for 'Rating: N'",
     )

@@ -31,7 +31,7 @@ class Pool(Enum):
 
 
 @dataclass(frozen=True)
-class Layer:
+class _Layer:
     """One convolution with its batch normalisation; padded to keep the size unless it halves it."""
 
     name: str
@@ -44,8 +44,8 @@ class Layer:
 class Branch:
     """A chain of layers after a pooling, whose result may fork into several last layers."""
 
-    chain: tuple[Layer, ...] = ()
-    forks: tuple[Layer, ...] = ()
+    chain: tuple[_Layer, ...] = ()
+    forks: tuple[_Layer, ...] = ()
     pool: Pool = Pool.NONE
 
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
                 self._add(width, layer)
             self.channels += sum(layer.channels for layer in branch.forks) or width
 
-    def _add(self, inputs: int, layer: Layer) -> None:
+    def _add(self, inputs: int, layer: _Layer) -> None:
         halves = layer.stride > 1
         module = _Convolution(inputs, layer.channels, layer.kernel, stride=layer.stride, pad=not halves)
         self.add_module(layer.name, module)
@@ -110,10 +110,12 @@ def pooled(x: Tensor, pool: Pool) -> Tensor:
 
 def _block_5(pool_channels: int) -> tuple[Branch, ...]:
     return (
-        Branch((Layer("branch1x1", 64),)),
-        Branch((Layer("branch5x5_1", 48), Layer("branch5x5_2", 64, (5, 5)))),
-        Branch((Layer("branch3x3dbl_1", 64), Layer("branch3x3dbl_2", 96, (3, 3)), Layer("branch3x3dbl_3", 96, (3, 3)))),
-        Branch((Layer("branch_pool", pool_channels),), pool=Pool.MEAN),
+        Branch((_Layer("branch1x1", 64),)),
+        Branch((_Layer("branch5x5_1", 48), _Layer("branch5x5_2", 64, (5, 5)))),
+        Branch(
+            (_Layer("branch3x3dbl_1", 64), _Layer("branch3x3dbl_2", 96, (3, 3)), _Layer("branch3x3dbl_3", 96, (3, 3)))
+        ),
+        Branch((_Layer("branch_pool", pool_channels),), pool=Pool.MEAN),
     )
 
 
@@ -121,52 +123,54 @@ def _block_6(width: int) -> tuple[Branch, ...]:
     flat, tall = (1, 7), (7, 1)
     double = (width, width, width, 192)
     return (
-        Branch((Layer("branch1x1", 192),)),
-        Branch((Layer("branch7x7_1", width), Layer("branch7x7_2", width, flat), Layer("branch7x7_3", 192, tall))),
+        Branch((_Layer("branch1x1", 192),)),
+        Branch((_Layer("branch7x7_1", width), _Layer("branch7x7_2", width, flat), _Layer("branch7x7_3", 192, tall))),
         Branch(
             (
-                Layer("branch7x7dbl_1", width),
-                *(Layer(f"branch7x7dbl_{i + 2}", double[i], tall if i % 2 == 0 else flat) for i in range(4)),
+                _Layer("branch7x7dbl_1", width),
+                *(_Layer(f"branch7x7dbl_{i + 2}", double[i], tall if i % 2 == 0 else flat) for i in range(4)),
             )
         ),
-        Branch((Layer("branch_pool", 192),), pool=Pool.MEAN),
+        Branch((_Layer("branch_pool", 192),), pool=Pool.MEAN),
     )
 
 
 def _block_7(pool: Pool) -> tuple[Branch, ...]:
     flat, tall = (1, 3), (3, 1)
     return (
-        Branch((Layer("branch1x1", 320),)),
+        Branch((_Layer("branch1x1", 320),)),
         Branch(
-            (Layer("branch3x3_1", 384),),
-            forks=(Layer("branch3x3_2a", 384, flat), Layer("branch3x3_2b", 384, tall)),
+            (_Layer("branch3x3_1", 384),),
+            forks=(_Layer("branch3x3_2a", 384, flat), _Layer("branch3x3_2b", 384, tall)),
         ),
         Branch(
-            (Layer("branch3x3dbl_1", 448), Layer("branch3x3dbl_2", 384, (3, 3))),
-            forks=(Layer("branch3x3dbl_3a", 384, flat), Layer("branch3x3dbl_3b", 384, tall)),
+            (_Layer("branch3x3dbl_1", 448), _Layer("branch3x3dbl_2", 384, (3, 3))),
+            forks=(_Layer("branch3x3dbl_3a", 384, flat), _Layer("branch3x3dbl_3b", 384, tall)),
         ),
-        Branch((Layer("branch_pool", 192),), pool=pool),
+        Branch((_Layer("branch_pool", 192),), pool=pool),
     )
 
 
 _REDUCTION_6 = (
-    Branch((Layer("branch3x3", 384, (3, 3), 2),)),
-    Branch((Layer("branch3x3dbl_1", 64), Layer("branch3x3dbl_2", 96, (3, 3)), Layer("branch3x3dbl_3", 96, (3, 3), 2))),
+    Branch((_Layer("branch3x3", 384, (3, 3), 2),)),
+    Branch(
+        (_Layer("branch3x3dbl_1", 64), _Layer("branch3x3dbl_2", 96, (3, 3)), _Layer("branch3x3dbl_3", 96, (3, 3), 2))
+    ),
     Branch(pool=Pool.HALVE),
 )
 _REDUCTION_7 = (
-    Branch((Layer("branch3x3_1", 192), Layer("branch3x3_2", 320, (3, 3), 2))),
+    Branch((_Layer("branch3x3_1", 192), _Layer("branch3x3_2", 320, (3, 3), 2))),
     Branch(
         (
-            Layer("branch7x7x3_1", 192),
-            Layer("branch7x7x3_2", 192, (1, 7)),
-            Layer("branch7x7x3_3", 192, (7, 1)),
-            Layer("branch7x7x3_4", 192, (3, 3), 2),
+            _Layer("branch7x7x3_1", 192),
+            _Layer("branch7x7x3_2", 192, (1, 7)),
+            _Layer("branch7x7x3_3", 192, (7, 1)),
+            _Layer("branch7x7x3_4", 192, (3, 3), 2),
         )
     ),
     Branch(pool=Pool.HALVE),
 )
-BLOCKS: dict[str, tuple[Branch, ...]] = {
+_BLOCKS: dict[str, tuple[Branch, ...]] = {
     "Mixed_5b": _block_5(32),
     "Mixed_5c": _block_5(64),
     "Mixed_5d": _block_5(64),
@@ -192,7 +196,7 @@ class Inception(nn.Module):
         self.Conv2d_3b_1x1 = _Convolution(64, 80, (1, 1))
         self.Conv2d_4a_3x3 = _Convolution(80, 192, (3, 3), pad=False)
         channels = 192
-        for name, branches in BLOCKS.items():
+        for name, branches in _BLOCKS.items():
             block = Block(channels, branches)
             self.add_module(name, block)
             channels = block.channels
@@ -202,7 +206,7 @@ class Inception(nn.Module):
         x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
         x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(pooled(x, Pool.HALVE)))
         x = pooled(x, Pool.HALVE)
-        for name in BLOCKS:
+        for name in _BLOCKS:
             x = self.get_submodule(name)(x)
         return x.mean(dim=(2, 3))
 
@@ -211,8 +215,8 @@ class Inception(nn.Module):
 _NUMBERED = {
     **{f"blocks.0.{i}": name for i, name in enumerate(("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"))},
     **{f"blocks.1.{i}": name for i, name in enumerate(("Conv2d_3b_1x1", "Conv2d_4a_3x3"))},
-    **{f"blocks.2.{i}": name for i, name in enumerate(list(BLOCKS)[:8])},
-    **{f"blocks.3.{i}": name for i, name in enumerate(list(BLOCKS)[8:])},
+    **{f"blocks.2.{i}": name for i, name in enumerate(list(_BLOCKS)[:8])},
+    **{f"blocks.3.{i}": name for i, name in enumerate(list(_BLOCKS)[8:])},
 }
 
 
