@@ -45,6 +45,13 @@ def test_the_teacher_is_found_in_the_students_files(student: Path) -> None:
     assert (found.model, found.name) == ("owner/teacher", "teacher")
 
 
+def test_the_embedded_teacher_with_other_steps_is_compared_with_itself() -> None:
+    asked = parse_spec("fewstep:digits,steps=4")
+    found = find_teacher([asked])
+    assert found is not None and (found.model, found.name, found.steps) == ("fewstep:digits", "teacher", None)
+    require_distinct_names([resolve(asked, "student"), resolve(found, "teacher")])
+
+
 def test_a_copied_model_has_the_same_content_and_a_changed_one_has_not(tmp_path: Path) -> None:
     for name, content in (("a", b"same"), ("b", b"same"), ("c", b"else")):
         (tmp_path / name).mkdir()

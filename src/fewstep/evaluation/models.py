@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import Checkpoint, locate, open_checkpoint
+from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import pipeline_class
 from fewstep.bounds import MAX_STEPS, DtypeName, Guidance, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
@@ -144,8 +144,13 @@ def _open(spec: ModelSpec) -> Checkpoint:
 
 
 def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
-    """The teacher that a student's own ``fewstep.json`` names, or None when none does."""
+    """The teacher that a student's own ``fewstep.json`` names, or None when none does.
+
+    The embedded teacher is its own: with other steps or another guidance it is compared with itself.
+    """
     for spec in specs:
+        if spec.model == EMBEDDED_TEACHER:
+            return ModelSpec(model=spec.model, name="teacher", dtype=spec.dtype)
         facts = _open(spec).facts
         named = facts.provenance.get("teacher") if facts is not None and facts.role == "student" else None
         if isinstance(named, str) and named:
