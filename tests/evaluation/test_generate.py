@@ -233,17 +233,17 @@ def test_what_is_left_to_do_is_told_without_a_terminal(
     for picture in folder.pictures(TASK, folder.records()[0])[:2]:
         picture.path.unlink()
     generate(folder, TASK, chosen(models, "student"), batch=2, ranks=Ranks(), console=Console(), device="cpu")
-    assert "PictureOrigin student: 2 of 6 images to do" in capsys.readouterr().out
+    assert "Drawing student: 2 of 6 images to do" in capsys.readouterr().out
 
 
 def test_a_terminal_shows_images_per_second_and_the_time_left() -> None:
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=120)
-    with progress_bar(console, "PictureOrigin student", 4, done=1) as advance:
+    with progress_bar(console, "Drawing student", 4, done=1) as advance:
         advance(1)
         time_before = shown.getvalue()
         advance(2)
-    assert "PictureOrigin student" in shown.getvalue()
+    assert "Drawing student" in shown.getvalue()
     assert "4/4" in shown.getvalue()
     assert "images/s" in shown.getvalue()
     assert "0:00:00" in shown.getvalue()

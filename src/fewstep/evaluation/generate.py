@@ -107,7 +107,7 @@ def _generate_model(
     calls = 0.0
     if missing:
         sampler = open_sampler(spec, entry, device, prompts=[item.text for item in task.prompts.items])
-        with progress_bar(console, f"PictureOrigin {entry.name}", total, done=total - left) as advance:
+        with progress_bar(console, f"Drawing {entry.name}", total, done=total - left) as advance:
             calls = _draw_all(sampler, missing, own_steps=entry.sampling.steps, advance=advance)
         del sampler
         gc.collect()
