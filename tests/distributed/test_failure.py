@@ -72,6 +72,7 @@ def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(ac
     assert saved == "step-00000003"  # it came in the second step; the third told all processes
     again = start(2, "-m", "fewstep", *train(tmp_path, "--resume"))
     assert again.returncode == 0, again.stderr
+    assert again.stdout.count("The run is in ") == 1  # by one process
     run(recipe(tmp_path, *SETTINGS), tmp_path / "whole")
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
