@@ -25,16 +25,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def launched(shared: Path) -> Callable[[int], Path]:
-    """Call with a number of processes; every scenario of that number has run in the returned folder."""
+def launched(shared: Path) -> Callable[[int, str], Path]:
+    """Call with a number of processes and a part; the scenarios of both have run in the returned folder."""
 
-    def launch(size: int) -> Path:
+    def launch(size: int, part: str) -> Path:
         if size == 4:
-            launch(2)  # what it saved is resumed here
-        done = shared / f"launched-{size}"
+            launch(2, "quick")  # what it saved is resumed here
+        done = shared / f"launched-{size}-{part}"
         with FileLock(f"{done}.lock"):
             if not done.exists():
-                done.write_text(start(size, "-m", "tests.distributed.scenarios", str(shared)).stderr)
+                done.write_text(start(size, "-m", "tests.distributed.scenarios", str(shared), part).stderr)
         return shared
 
     return launch

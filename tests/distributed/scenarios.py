@@ -1,6 +1,6 @@
 """What several processes run for the tests: one launch per number of processes, one folder per scenario.
 
-python -m torch.distributed.run --nproc-per-node 2 -m tests.distributed.scenarios FOLDER
+python -m torch.distributed.run --nproc-per-node 2 -m tests.distributed.scenarios FOLDER PART
 """
 
 import shutil
@@ -66,6 +66,9 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 """Per number of processes: a scenario's mode and where it computes."""
 
+QUICK = {"full", "lora", "lora-student", "isg", "watched", "full-accumulated", "full-prefetched"}
+"""What two processes do in the fast tier; the others repeat it with other weights or another arrangement."""
+
 
 def spread(folder: Path, size: int) -> dict[str, Callable[[], object]]:
     """The scenarios that compare several processes with one."""
@@ -113,15 +116,22 @@ def resumed(folder: Path, saved: str, name: str, mode: tuple[str, ...]) -> None:
     run(recipe(folder, *COMMON, *mode), folder / name, resume=True)
 
 
-def main(folder: Path) -> None:
-    """Run every scenario for this number of processes; what fails leaves its traceback in FOLDER."""
+def part_of(name: str, size: int) -> str:
+    """In which launch a scenario runs."""
+    return "quick" if size == 2 and name in QUICK else "more"
+
+
+def main(folder: Path, part: str) -> None:
+    """Run the scenarios of a part for this number of processes; what fails leaves its traceback in FOLDER."""
     sharding.SMALLEST_GROUP = 0
     torch.set_num_threads(1)
     with join(torch.device("cpu"), timeout_minutes=5) as world:
-        chosen = {**spread(folder, world.size), **elastic(folder, world.size)}
-        if world.size == 2:
-            mesh = build_mesh(world)
-            chosen |= families.scenarios(folder, world, mesh)
+        found = spread(folder, world.size)
+        chosen = {name: scenario for name, scenario in found.items() if part_of(name, world.size) == part}
+        if world.size == 4 or part == "quick":
+            chosen |= elastic(folder, world.size)
+        else:
+            chosen |= families.scenarios(folder, world, build_mesh(world))
         for name, scenario in chosen.items():
             try:
                 scenario()
@@ -131,4 +141,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

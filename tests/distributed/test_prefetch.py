@@ -134,5 +134,5 @@ def test_weights_written_after_a_call_are_used_whatever_was_gathered_ahead(mesh:
 
 
 def test_blocks_that_are_compiled_are_not_watched() -> None:
-    with pytest.raises(ConfigError, match=r"parallel\.prefetch is 1 and parallel\.compiled is true"):
+    with pytest.raises(ConfigError, match=r"memory\.prefetch is 1 and memory\.compiled is true"):
         load_recipe("digits", ["memory.prefetch=1", "memory.compiled=true"])

@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from fewstep.distributed.rounds import rounds
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.methods.draws import Draws, Streams
 from tests.distributed.families import ONE_OF_EACH, WEIGHTS
-from tests.distributed.scenarios import BOTH_LORA, COMMON, MODES, SPREAD
+from tests.distributed.scenarios import BOTH_LORA, COMMON, MODES, SPREAD, part_of
 from tests.training.test_run import assert_same_state, metrics
 from tests.training.tiny_run import recipe, run, saved_state
 
-# four processes share two cores for minutes
 CASES = [
-    pytest.param(size, name, marks=[pytest.mark.slow] if size == 4 else [])
+    pytest.param(size, name, marks=[pytest.mark.slow] if part_of(name, size) == "more" else [])
     for size, scenarios in SPREAD.items()
     for name in scenarios
 ]
 # of losses and gradient norms after a few updates: float32 sums in another order; a loss of 1e-7 is a small difference
 RELATIVE = 2e-5
-Launch = Callable[[int], Path]
+Launch = Callable[[int, str], Path]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,9 @@ def alone(shared: Path) -> Callable[[str], Path]:
 
     def made(mode: str) -> Path:
         folder = shared / f"{mode}-1"
-        if not (folder / "checkpoints" / "latest").exists():
-            run(recipe(shared, *COMMON, *MODES[mode]), folder, resume=True)
+        with FileLock(f"{folder}.lock"):  # another worker may be at it
+            if not (folder / "checkpoints" / "latest").exists():
+                run(recipe(shared, *COMMON, *MODES[mode]), folder, resume=True)
         return folder
 
     return made
@@ -61,7 +62,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 def test_the_number_of_processes_changes_nothing(
     size: int, name: str, launched: Launch, alone: Callable[[str], Path]
 ) -> None:
-    folder = require(launched(size), name, size)
+    folder = require(launched(size, part_of(name, size)), name, size)
     assert_same_run(folder, alone(SPREAD[size][name][0]))
 
 
@@ -86,7 +87,7 @@ def test_a_run_saved_on_two_processes_goes_on_alone(
 ) -> None:
     import shutil
 
-    shared = launched(2)
+    shared = launched(2, "quick")
     shutil.copytree(require(shared, name, 2), tmp_path / "run")
     run(recipe(shared, *COMMON, *overrides), tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", alone("lora" if overrides else "full"))
@@ -98,18 +99,17 @@ def test_a_run_saved_on_two_processes_goes_on_on_four(
     mode: str, launched: Launch, alone: Callable[[str], Path]
 ) -> None:
     name = "resumed" if mode == "full" else "resumed-lora"
-    assert_same_run(require(launched(4), name, 4), alone(mode))
+    assert_same_run(require(launched(4, "more"), name, 4), alone(mode))
 
 
 def test_two_processes_resume_bitwise(launched: Launch) -> None:
-    shared = launched(2)
+    shared = launched(2, "quick")
     assert_same_state(saved_state(require(shared, "again", 2)), saved_state(require(shared, "full", 2)))
 
 
-@pytest.mark.parametrize("mode", ["full", "lora-checkpointed"])
+@pytest.mark.parametrize("mode", ["full", pytest.param("lora-checkpointed", marks=pytest.mark.slow)])
 def test_gathering_ahead_changes_no_bit(mode: str, launched: Launch) -> None:
-    shared = launched(2)
-    ours, theirs = require(shared, f"{mode}-prefetched", 2), require(shared, mode, 2)
+    ours, theirs = (require(launched(2, part_of(name, 2)), name, 2) for name in (f"{mode}-prefetched", mode))
     assert metrics(ours) == metrics(theirs)
     assert_same_state(saved_state(ours), saved_state(theirs))
 
@@ -119,7 +119,7 @@ def test_two_processes_paint_the_sheets_of_one(launched: Launch, alone: Callable
 
     ours, theirs = (
         [Image.open(path) for path in sorted((folder / "sheets").glob("*.png"))]
-        for folder in (require(launched(2), "watched", 2), alone("watched"))
+        for folder in (require(launched(2, "quick"), "watched", 2), alone("watched"))
     )
     assert len(ours) == len(theirs) == 2
     for mine, other in zip(ours, theirs, strict=True):
@@ -128,21 +128,22 @@ def test_two_processes_paint_the_sheets_of_one(launched: Launch, alone: Callable
 
 
 def test_only_the_factors_are_saved(launched: Launch) -> None:
-    state: dict[str, Any] = saved_state(require(launched(2), "lora", 2))
+    state: dict[str, Any] = saved_state(require(launched(2, "quick"), "lora", 2))
     trained = [name for name in state if name.startswith(("student.", "fake_score.", "ema."))]
     assert trained and all(".lora_A." in name or ".lora_B." in name for name in trained)
 
 
 def test_a_student_of_two_processes_is_exported_on_one(launched: Launch, tmp_path: Path) -> None:
     for name in ("full", "lora"):
-        done = export(require(launched(2), name, 2), tmp_path / name)
+        done = export(require(launched(2, "quick"), name, 2), tmp_path / name)
         assert (done.folder / "transformer" / "diffusion_pytorch_model.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", WEIGHTS)
 @pytest.mark.parametrize("kind", ONE_OF_EACH)
 def test_every_family_trains_on_two_processes(kind: str, mode: str, launched: Launch) -> None:
-    folder = launched(2)
+    folder = launched(2, "more")
     require(folder, f"{kind}.{mode}", 2)
     figures = json.loads((folder / f"{kind}.{mode}.figures").read_text())
     assert len(figures) == 2
