@@ -33,6 +33,7 @@ def test_training_uses_what_was_embedded(tmp_path: Path, capsys: pytest.CaptureF
     assert len(caches) == 1
 
 
+@pytest.mark.slow
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     path = write_inputs(tmp_path)
     (tmp_path / "prompts.txt").write_text("\n".join(PROMPTS))

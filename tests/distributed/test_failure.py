@@ -64,7 +64,8 @@ def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("action", ["terminate", pytest.param("preempt", marks=pytest.mark.slow)])
+@pytest.mark.slow  # three launches; the way of one process is a test of the fast tier
+@pytest.mark.parametrize("action", ["terminate", "preempt"])
 def test_a_signal_to_one_process_saves_and_ends_all_with_0_and_resume_goes_on(action: str, tmp_path: Path) -> None:
     done = misbehaving(tmp_path, action, rank=1, step=1)
     assert done.returncode == 0, done.stderr
