@@ -5,12 +5,14 @@
 """
 
 import errno
+import logging
+import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from fewstep.cli.quiet import quiet_libraries
 from fewstep.cli.told import is_first_here
 from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
 from fewstep.training.signals import EndedError, end_on_signals
@@ -23,6 +25,25 @@ def run() -> NoReturn:
     end_on_signals()
     quiet_libraries()
     sys.exit(execute(sys.argv[1:]))
+
+
+def quiet_libraries() -> None:
+    """For this process, show our own warnings and the libraries' errors, and nothing else; before they are imported.
+
+    A backend without torchvision, a kernel that bitsandbytes did not find, a function that will be renamed: all these
+    are about the libraries. ``python -W`` and ``PYTHONWARNINGS`` show warnings as ever.
+    """
+    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(variable, "error")
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    # what writes the records of loggers that nobody gave a handler
+    assert logging.lastResort is not None
+    logging.lastResort.addFilter(_is_for_the_user)
+
+
+def _is_for_the_user(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR or record.name.partition(".")[0] == "fewstep"
 
 
 def execute(arguments: Sequence[str]) -> int:

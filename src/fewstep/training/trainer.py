@@ -30,8 +30,7 @@ from fewstep.methods.isg import segment_grid
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
-from fewstep.training.blame import blame_inputs
-from fewstep.training.finite import read_finite
+from fewstep.training.finite import blame_inputs, read_finite
 from fewstep.training.optimiser import RoleOptimiser
 
 DrawSource = Callable[[int, Round, bool], Draws]
