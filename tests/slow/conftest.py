@@ -16,18 +16,16 @@ ROOT = Path(__file__).parents[2]
 PACKED = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt")
 
 
-ENVIRONMENT = "installed"
-LONGEST = "test_a_shipped_row_of_the_teacher_is_reproduced_on_its_first_noise_seed[50]"
+LONGEST = ("test_wheel.py", "test_spread.py", "test_shipped_rows.py", "test_killed.py", "test_hostile.py")
+"""Files that take longest: they come first, so that no worker is left with one of them at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder is of the slow tier; one worker makes the environment, and the longest come first."""
+    """Everything in this folder is of the slow tier, and the longest files come first."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slow)
-        if ENVIRONMENT in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(ENVIRONMENT))
-    items.sort(key=lambda item: (item.name != LONGEST, item.get_closest_marker("xdist_group") is None))
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 def call(arguments: list[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
