@@ -35,7 +35,7 @@ test: check
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD)
 
 test-slow: .venv/installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-all: test test-slow
 
