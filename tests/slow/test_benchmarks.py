@@ -25,9 +25,8 @@ def measured(module: str, *arguments: str) -> dict[str, Any]:
 def test_training_at_the_published_settings_takes_a_third_fewer_units_than_the_plain_formulation() -> None:
     found = measured("training", "--protocol", "published", "--updates", "2")
     assert found["best_unit_ratio"]["of_the_mean_length"] == pytest.approx(55 / 36.5, rel=1e-4)
-    # two updates are shorter or longer than the mean, and units say by how much; seconds are for people to judge
+    # two updates are shorter or longer than the mean; seconds are told too, and are for people to judge
     assert found["ratios"]["units"] > 1.4
-    assert found["ratios"]["cpu_seconds_median_of_updates"] > 0
 
 
 def test_the_share_of_the_trainer_is_told() -> None:
