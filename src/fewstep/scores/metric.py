@@ -129,7 +129,8 @@ class Metric(ABC):
         settings: An instance of ``settings_class``.
     """
 
-    card: ClassVar[MetricCard]
+    card: MetricCard
+    """The class's own; where a setting chooses the network, an instance tells of that network."""
     settings_class: ClassVar[type[MetricSettings]] = MetricSettings
     min_seeds: ClassVar[int] = 1
     """Pictures of one prompt that it needs at least."""

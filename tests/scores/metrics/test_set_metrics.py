@@ -48,6 +48,13 @@ def no_pictures(count: int, prompts: int = 1) -> list[Picture]:
     return [Picture(Path(f"{i}.png"), PromptItem(f"p{i % prompts}", ""), seed=i) for i in range(count)]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_tells_of_the_extractor_that_is_used(name: str) -> None:
+    card = metric(name).card
+    assert (card.source, card.licence) == (None, "Apache-2.0 (part of fewstep)")
+    assert "224" not in card.preprocessing
+
+
 def test_fid_is_that_of_scipy_in_float64(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     real, drawn = (

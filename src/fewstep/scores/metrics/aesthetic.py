@@ -35,7 +35,7 @@ class Aesthetic(Metric):
     settings_class: ClassVar[type[AestheticSettings]] = AestheticSettings
     settings: AestheticSettings
     reads_prompts = False
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="aesthetic",
         title="LAION aesthetic predictor v2 (sac+logos+ava1-l14-linearMSE)",
         formula="five linear layers without activations on the picture's CLIP vector of length 1",

@@ -66,7 +66,7 @@ class ClipScore(_ClipMetric):
 
     settings_class: ClassVar[type[TokenizerSettings]] = ClipScoreSettings
     settings: ClipScoreSettings
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="clipscore",
         title="CLIPScore: agreement of picture and prompt, CLIP ViT-L/14",
         formula="cos(picture vector, prompt vector)",
@@ -99,7 +99,7 @@ class PickScore(_ClipMetric):
 
     settings_class: ClassVar[type[TokenizerSettings]] = PickScoreSettings
     settings: PickScoreSettings
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="pickscore",
         title="PickScore v1: human choice between pictures, CLIP ViT-H/14",
         formula="exp(logit_scale) cos(picture vector, prompt vector)",
@@ -160,7 +160,7 @@ class Hpsv2(_ClipMetric):
     settings_class: ClassVar[type[TokenizerSettings]] = Hpsv2Settings
     settings: Hpsv2Settings
     network_class = _OpenClip
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="hpsv2",
         title="HPS v2.1: human preference, CLIP ViT-H/14",
         formula="cos(picture vector, prompt vector)",

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -55,17 +56,18 @@ class FeatureMetric(Metric):
             allow_pickle=settings.allow_pickle,
         )
         self.networks = (self.extractor,)
-
-    @property
-    def source(self) -> str | None:
-        return self.settings.source or self.extractor.card.source
+        seen_by = self.extractor.card
+        # what a class's card says of a checkpoint is of its default extractor
+        self.card = replace(
+            self.card, preprocessing=seen_by.preprocessing, licence=seen_by.licence, source=seen_by.source
+        )
 
     @property
     def findings_key(self) -> str | None:
         return self.extractor.key
 
     def identity(self) -> dict[str, str]:
-        return {"preprocessing": self.extractor.card.preprocessing}
+        return {"preprocessing": self.card.preprocessing}
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:
         rows = self.extractor.features(prepared(self, self.extractor, pictures, images))

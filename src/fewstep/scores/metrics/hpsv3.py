@@ -36,7 +36,7 @@ class Hpsv3(Metric):
 
     settings_class: ClassVar[type[Hpsv3Settings]] = Hpsv3Settings
     settings: Hpsv3Settings
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="hpsv3",
         title="HPS v3: human preference, Qwen2-VL-7B",
         formula="first output (the mean; the second is the uncertainty) of the head at the token <|Reward|>",

@@ -41,7 +41,7 @@ class ImageReward(Metric):
 
     settings_class: ClassVar[type[ImageRewardSettings]] = ImageRewardSettings
     settings: ImageRewardSettings
-    card: ClassVar[MetricCard] = MetricCard(
+    card = MetricCard(
         name="imagereward",
         title="ImageReward v1.0: human preference, BLIP ViT-L/16",
         formula=f"(head(text's first vector, having read the picture) - {REWARD_MEAN:.4f}) / {REWARD_STD:.4f}",
