@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,14 @@ from tests.evaluation.pictures import Brightness, Darkness, Spread, paint, task_
 
 TASK = task_of(*(f"prompt <{number}>" for number in range(30)), seeds=(0, 1))
 # the student is brighter by 5 on the mean, with a scatter over prompts that both share
-GREYS = {
+GREYS: dict[str, Callable[[int, int], int]] = {
     "student": lambda prompt, seed: 60 + 4 * prompt + 5 + seed + prompt % 3 - 1,
     "teacher": lambda prompt, seed: 60 + 4 * prompt + seed,
 }
 
 
-def scored_in(path: Path) -> tuple[Table, list[Scored]]:
-    folder, records = paint(path, TASK, GREYS)
+def scored_in(path: Path, greys: dict[str, Callable[[int, int], int]] = GREYS) -> tuple[Table, list[Scored]]:
+    folder, records = paint(path, TASK, greys)
     metrics = (Brightness(), Darkness(), Spread())
     found = score(folder, TASK, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
     table = make_table(found, num_prompts=30)
@@ -116,14 +118,37 @@ def test_the_report_escapes_prompts(folder: Path) -> None:
     assert "prompt <0>" not in page
 
 
-def test_the_report_shows_the_prompts_with_the_largest_gains_and_losses(folder: Path) -> None:
-    page = (folder / "report.html").read_text()
-    start = page.index("<summary>brightness: student against teacher</summary>")
-    section = page[start : page.index("</details>", start)]
+def extremes(page: str, metric: str) -> tuple[list[int], list[int]]:
+    """Numbers of the best and of the worst prompts that the report shows, in order."""
+    start = page.index(f"<summary>{metric}: student against teacher</summary>")
+    shown = re.findall(
+        r"<span>(best|worst)</span> <b>prompt &lt;(\d+)&gt;", page[start : page.index("</details>", start)]
+    )
+    return [int(n) for kind, n in shown if kind == "best"], [int(n) for kind, n in shown if kind == "worst"]
+
+
+def test_the_report_shows_the_prompts_with_the_largest_gains(folder: Path) -> None:
     # the gain is 4, 5 or 6 by the prompt's number modulo 3
-    best, worst = section.split("<span>worst</span>", 1)
-    assert [number for number in (2, 5, 8) if f"prompt &lt;{number}&gt;" in best] == [2, 5, 8]
-    assert "prompt &lt;27&gt;" in worst
+    assert extremes((folder / "report.html").read_text(), "brightness") == ([2, 5, 8], [])
+
+
+def test_the_report_shows_the_prompts_with_the_largest_losses(folder: Path) -> None:
+    assert extremes((folder / "report.html").read_text(), "darkness") == ([], [29, 26, 23])
+
+
+def test_a_prompt_on_which_both_score_alike_is_neither_best_nor_worst(tmp_path: Path) -> None:
+    differing = {3: 9, 11: -7}
+    greys: dict[str, Callable[[int, int], int]] = {
+        "student": lambda prompt, seed: 100 + differing.get(prompt, 0),
+        "teacher": lambda prompt, seed: 100,
+    }
+    scored_in(tmp_path, greys)
+    assert extremes((tmp_path / "report.html").read_text(), "brightness") == ([3], [11])
+
+
+def test_a_metric_that_scores_both_alike_has_no_best_and_worst_prompts(tmp_path: Path) -> None:
+    scored_in(tmp_path, {"student": GREYS["teacher"], "teacher": GREYS["teacher"]})
+    assert "Best and worst prompts" not in (tmp_path / "report.html").read_text()
 
 
 def test_one_prompt_gives_no_interval(tmp_path: Path) -> None:

@@ -73,8 +73,8 @@ def best_and_worst(folder: EvaluationFolder, task: Task, scored: Sequence[Scored
             ),
             None,
         )
-        if teacher is not None:
-            parts.append(_extremes(folder, task, one, teacher, opened=not parts))
+        if teacher is not None and (part := _extremes(folder, task, one, teacher, opened=not parts)):
+            parts.append(part)
     if not parts:
         return ""
     return (
@@ -85,12 +85,15 @@ def best_and_worst(folder: EvaluationFolder, task: Task, scored: Sequence[Scored
 
 
 def _extremes(folder: EvaluationFolder, task: Task, student: Scored, teacher: Scored, *, opened: bool) -> str:
+    """Of one metric; nothing where it scores every prompt of both alike."""
     count = len(task.prompts.items)
     own, other = per_prompt(student, count), per_prompt(teacher, count)
     gain = (own - other) if student.metric.card.higher_is_better else (other - own)
     order = gain.argsort(descending=True, stable=True).tolist()
-    best = order[: min(_EXTREMES, (count + 1) // 2)]
-    worst = [position for position in reversed(order) if position not in best][:_EXTREMES]
+    best = [position for position in order if gain[position] > 0][:_EXTREMES]
+    worst = [position for position in reversed(order) if gain[position] < 0][:_EXTREMES]
+    if not best and not worst:
+        return ""
     rows = []
     for label, positions in (("best", best), ("worst", worst)):
         for position in positions:
