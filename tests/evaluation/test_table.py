@@ -12,7 +12,7 @@ from rich.console import Console
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.comparison import compare_folders
 from fewstep.evaluation.ranks import Ranks
-from fewstep.evaluation.report import write_report
+from fewstep.evaluation.report import report_of
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import Scored, score
 from fewstep.evaluation.table import Table, make_table
@@ -32,7 +32,7 @@ def scored_in(path: Path, greys: dict[str, Callable[[int, int], int]] = GREYS) -
     found = score(folder, TASK, records, metrics, ranks=Ranks(), console=Console(quiet=True), device="cpu")
     table = make_table(found, num_prompts=30)
     summary = write_results(folder, TASK, table, found)
-    write_report(folder, TASK, table, found, summary)
+    report_of(folder, TASK, table, found, summary).write(path / "report.html")
     return table, found
 
 

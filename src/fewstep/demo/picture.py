@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from fewstep.demo.protocol import Row
+from fewstep.demo.result import TITLES
 from fewstep.demo.showcase import Panel
 
 ZOOM = 2
@@ -48,7 +49,7 @@ def _enlarged(pixels: object) -> Image.Image:
 def _label(canvas: ImageDraw.ImageDraw, left: int, panel: Panel, row: Row) -> None:
     title = ACCENT if panel.row.startswith("student") else INK
     calls = f"{panel.calls} network calls per picture"
-    canvas.text((left, MARGIN - 6), panel.title, fill=title, font=ImageFont.load_default(27))
+    canvas.text((left, MARGIN - 6), TITLES[panel.row], fill=title, font=ImageFont.load_default(27))
     canvas.text((left, MARGIN + 30), calls, fill=SOFT, font=ImageFont.load_default(19))
     scores = f"FD {row.fd:.2f}    accuracy {row.accuracy:.3f}    recall {row.recall:.2f}"
     canvas.text((left, MARGIN + 55), scores, fill=SOFT, font=ImageFont.load_default(19))

@@ -7,11 +7,17 @@ from typing import Any, Self, TypeVar
 
 from rich.table import Table
 
-from fewstep.demo.protocol import Row, mean_row
-from fewstep.demo.report import COLUMNS, TITLES, format_figure
+from fewstep.demo.protocol import METRICS, Row, mean_row
 from fewstep.files import UnreadableError, read_json, write_json
 
 T = TypeVar("T")
+
+TITLES = {
+    "real": "Real data",
+    "teacher_50": "Teacher, 50 steps",
+    "teacher_4": "Teacher, 4 steps",
+    "student_4": "Student, 4 steps",
+}
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,16 @@ class DemoResult:
         table.add_column("")
         for name in rows:
             table.add_column(TITLES[name], justify="right", style="bold" if name.startswith("student") else None)
-        for figure in COLUMNS:
+        for figure in METRICS:
             label = _LABELS.get(figure, figure)
-            table.add_row(label, *(format_figure(figure, getattr(row, figure)) for row in rows.values()))
+            table.add_row(label, *(_format(figure, getattr(row, figure)) for row in rows.values()))
         table.add_row("guidance", *("-" if row.guidance is None else f"{row.guidance:g}" for row in rows.values()))
         return table
+
+
+def _format(figure: str, value: float) -> str:
+    """A figure with as many digits as three noise seeds can tell apart."""
+    return f"{value:.1f}" if figure == "kd" else f"{value:.3f}" if figure == "accuracy" else f"{value:.2f}"
 
 
 _LABELS = {"fd": "FD", "kd": "KD", "tv": "colour TV"}

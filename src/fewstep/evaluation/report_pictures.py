@@ -1,16 +1,24 @@
-"""The pictures of report.html: side by side, best and worst prompts, many seeds of one prompt, the ladder of steps."""
+"""The pictures of report.html: side by side, best and worst prompts, many seeds of one prompt, the ladder of steps.
+
+And sheets: many small pictures as one, without a file of each.
+"""
 
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.generate import strip_seeds
+from fewstep.evaluation.models import Side
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
 from fewstep.files import UnreadableError
@@ -36,13 +44,76 @@ def tile(path: Path, caption: str) -> str:
     css = ' class="small"' if max(image.size) <= _SMALL else ""
     if max(image.size) > _SIDE:
         image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    kind = "png" if css else "jpeg"
-    image.save(buffer, format=kind.upper(), **({"optimize": True} if css else {"quality": 88}))
-    source = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    source = _data_url(image, exact=bool(css))
     return (
         f'<figure class="tile"><img{css} src="{source}" alt="{escape(caption)}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _data_url(image: Image.Image, *, exact: bool) -> str:
+    """A picture inside a URL: every pixel as it is, or smaller."""
+    buffer = io.BytesIO()
+    kind = "png" if exact else "jpeg"
+    image.save(buffer, format=kind.upper(), **({"optimize": True} if exact else {"quality": 88}))
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Many small pictures in rows, with what was asked for each.
+
+    Attributes:
+        pixels: Bytes, one picture per prompt.
+        prompts, seeds: One per picture.
+        columns: Pictures in a row.
+    """
+
+    pixels: UInt8[Tensor, "n 3 h w"]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    columns: int
+
+    def rows(self, first: int, last: int) -> "Sheet":
+        """The rows from ``first`` up to, and without, ``last``."""
+        part = slice(first * self.columns, last * self.columns)
+        return Sheet(self.pixels[part], self.prompts[part], self.seeds[part], self.columns)
+
+    def mosaic(self) -> UInt8[Tensor, "h w 3"]:
+        """All pictures as one, without gaps."""
+        rows = [torch.cat(list(row), dim=2) for row in torch.split(self.pixels, self.columns)]
+        return torch.cat(rows, dim=1).permute(1, 2, 0).contiguous()
+
+
+@dataclass(frozen=True)
+class CaptionedSheet:
+    """One model's sheet; what stands above it."""
+
+    sheet: Sheet
+    title: str
+    caption: str
+    role: Side | None
+
+
+def sheets_side_by_side(heading: str, note: str, sheets: Sequence[CaptionedSheet]) -> str:
+    """The same prompts and seeds of several models; pointing at a picture tells its prompt."""
+    return (
+        f'<h2>{escape(heading)}</h2><p class="note">{escape(note)}</p>'
+        f'<div class="sheets">{"".join(map(_sheet, sheets))}</div>'
+    )
+
+
+def _sheet(shown: CaptionedSheet) -> str:
+    sheet = shown.sheet
+    cells = "".join(
+        f'<i title="{escape(prompt)}, seed {seed}"></i>'
+        for prompt, seed in zip(sheet.prompts, sheet.seeds, strict=True)
+    )
+    source = _data_url(Image.fromarray(sheet.mosaic().numpy()), exact=True)
+    return (
+        f'<div class="{shown.role or ""}"><h3>{escape(shown.title)}</h3><p class="note">{escape(shown.caption)}</p>'
+        f'<div class="sheet"><img src="{source}" alt="{len(sheet.prompts)} pictures: {escape(shown.title)}">'
+        f'<div style="grid-template-columns: repeat({sheet.columns}, 1fr)">{cells}</div></div></div>'
     )
 
 

@@ -27,6 +27,7 @@ def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Se
 def as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Everything about the scores, as plain data."""
     conditions = {one.id.whole: dict(one.conditions) for one in scored}
+    records = {one.record.entry.name: one.record for one in scored}
     return {
         "protocol": short_hash(sorted(conditions)),
         "prompts": {
@@ -35,7 +36,7 @@ def as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any
             "count": len(task.prompts.items),
         },
         "seeds": list(task.seeds),
-        "models": [_model(record) for record in table.records],
+        "models": [_model(record) for record in records.values()],
         "scores": [{**asdict(cell), "verdict": cell.verdict} for cell in table.cells],
         "protocols": conditions,
         "warnings": list(table.warnings),
@@ -68,11 +69,11 @@ def as_markdown(task: Task, table: Table) -> str:
         f"| model | steps | calls | {' | '.join(heads)} |",
         f"|---|---:|---:|{'---:|' * len(heads)}",
     ]
-    for record in table.records:
-        texts = [_format_cell(table.cell(record.entry.name, column)) for column in columns]
-        calls = "-" if record.calls_per_picture is None else f"{record.calls_per_picture:g}"
-        name = f"{record.entry.name} (teacher)" if record.entry.role == "teacher" else record.entry.name
-        lines.append(f"| {name} | {record.entry.sampling.steps} | {calls} | {' | '.join(texts)} |")
+    for subject in table.subjects:
+        texts = [_format_cell(table.cell(subject.name, column)) for column in columns]
+        calls = "-" if subject.calls is None else f"{subject.calls:g}"
+        name = f"{subject.name} (teacher)" if subject.role == "teacher" else subject.name
+        lines.append(f"| {name} | {subject.steps} | {calls} | {' | '.join(texts)} |")
     ids = sorted({cell.protocol for cell in table.cells})
     lines += [
         "",
@@ -85,9 +86,9 @@ def as_markdown(task: Task, table: Table) -> str:
 
 
 def arrow(table: Table, column: tuple[str, str]) -> str:
-    """Which way is better."""
+    """Which way is better; nothing where neither is."""
     better = next(cell.higher_is_better for cell in table.cells if (cell.metric, cell.figure) == column)
-    return "↑" if better else "↓"
+    return {True: "↑", False: "↓", None: ""}[better]
 
 
 def _format_cell(cell: Cell | None) -> str:

@@ -24,7 +24,7 @@ from fewstep.evaluation.models import (
 from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
 from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
 from fewstep.evaluation.ranks import Ranks, join_ranks, require_device
-from fewstep.evaluation.report import write_report
+from fewstep.evaluation.report import report_of
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import score
 from fewstep.evaluation.table import make_table, measured
@@ -252,7 +252,7 @@ def _score(
         with console.status("Intervals: every figure on prompts drawn again and again"):
             table = make_table(scored, num_prompts=len(task.prompts.items), warnings=warnings)
         summary = write_results(folder, task, table, scored)
-        write_report(folder, task, table, scored, summary)
+        report_of(folder, task, table, scored, summary).write(folder.path / "report.html")
         console.print(as_markdown(task, table), markup=False, soft_wrap=True)
         console.print(f"The report is {folder.path / 'report.html'}.")
         if not order.save_images:

@@ -3,24 +3,50 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from fewstep.evaluation.folder import ModelRecord
 from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
+from fewstep.evaluation.models import Side
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Whom a row of the table is about.
+
+    Attributes:
+        role: None for what is only shown beside them, such as real pictures.
+        steps, calls, guidance: Of one picture; None where there is no such thing, or nobody counted.
+    """
+
+    name: str
+    role: Side | None = None
+    steps: int | None = None
+    calls: float | None = None
+    guidance: float | None = None
+
+    @classmethod
+    def of(cls, record: ModelRecord) -> Self:
+        entry = record.entry
+        return cls(
+            entry.name, entry.role, entry.sampling.steps, record.calls_per_picture, entry.sampling.guidance_scale
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One figure of one model.
 
     Attributes:
         metric: Name of the metric.
         figure: Name of the figure; the metric's own has its name.
-        interval: Of the figure, over prompts; None for a single prompt.
+        higher_is_better: None where neither way is.
+        interval: Of the figure, over prompts; None for a single prompt, and for a stored figure without its pictures.
         difference: The figure minus the teacher's, None for the teacher and without one.
         difference_interval: Paired, over the same prompts.
         protocol: Id of the conditions.
@@ -28,14 +54,14 @@ class Cell:
     """
 
     model: str
-    role: str
+    role: Side | None
     metric: str
     figure: str
     value: float
-    higher_is_better: bool
-    interval: Interval | None
-    difference: float | None
-    difference_interval: Interval | None
+    higher_is_better: bool | None
+    interval: Interval | None = None
+    difference: float | None = None
+    difference_interval: Interval | None = None
     protocol: str
     n: int
 
@@ -54,9 +80,9 @@ class Cell:
 class Table:
     """All cells, and what was compared across protocols nevertheless."""
 
-    records: tuple[ModelRecord, ...]
+    subjects: tuple[Subject, ...]
     cells: tuple[Cell, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def of(self, model: str) -> list[Cell]:
         return [cell for cell in self.cells if cell.model == model]
@@ -79,12 +105,12 @@ def measured(scored: Sequence[Scored]) -> list[Measured]:
 
 def make_table(scored: Sequence[Scored], *, num_prompts: int, warnings: Sequence[str] = ()) -> Table:
     """Put scores and intervals into a table; the teacher is the one with that role."""
-    records = tuple({one.record.entry.name: one.record for one in scored}.values())
+    records = {one.record.entry.name: one.record for one in scored}.values()
     by_metric: dict[str, list[Scored]] = {}
     for one in scored:
         by_metric.setdefault(one.metric.card.name, []).append(one)
     cells = [cell for group in by_metric.values() for cell in _cells(group, num_prompts)]
-    return Table(records, tuple(cells), tuple(warnings))
+    return Table(tuple(map(Subject.of, records)), tuple(cells), tuple(warnings))
 
 
 def per_prompt(one: Scored, num_prompts: int) -> Tensor:
