@@ -22,7 +22,6 @@ from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
 from fewstep.backbones.source import loading, open_checkpoint
-from fewstep.backbones.using import quiet_imports
 from fewstep.core.conditioning import PromptTensor
 from fewstep.errors import ConfigError, shown
 
@@ -171,11 +170,8 @@ class DiffusersAdapter(ModelAdapter):
         return self._load("vae", self.vae_class, dtype)
 
     def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
-        with quiet_imports():
-            import diffusers
-
-            pipeline_class = getattr(diffusers, self.pipeline_class)
         origin = self.config.origin
+        pipeline_class = part_class(("diffusers", self.pipeline_class), place=f"the pipeline {origin}")
         given = {**self.load_kwargs(), **components}
         inside = {name: self._load_inside(name, dtype) for name in self._inside() if name not in given}
         parts = pipeline_parts(self.components["model_index"])
@@ -225,10 +221,7 @@ class DiffusersAdapter(ModelAdapter):
 
     def network_without_weights(self) -> nn.Module:
         """The network on the meta device, in eval mode, frozen."""
-        with quiet_imports():
-            import diffusers
-
-            network_class = getattr(diffusers, self.network_class)
+        network_class = part_class(("diffusers", self.network_class), place=f"the network of {self.config.model}")
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # diffusers tells which keys of a configuration it does not know
             network: nn.Module = network_class.from_config(dict(self.network_config))
