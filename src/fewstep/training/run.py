@@ -1,13 +1,11 @@
 """A whole training run: build everything, step until the budget is spent or a signal comes, leave a run folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -21,24 +19,21 @@ from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
 from fewstep.devices import DTYPES, choose_device, cpu_threads
-from fewstep.distributed.sharding import build_mesh, settle
+from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import World, join, launched_alone
 from fewstep.errors import CheckpointError
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
-from fewstep.roles.averaging import swapped
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
-from fewstep.roles.role import Role
 from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoint
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.saving import save_checkpoint
-from fewstep.training.evaluation import StudentEvaluation
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
-from fewstep.training.sheets import RoleSampler, SheetPainter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trainer import Trainer
+from fewstep.training.watching import Watchers, due, prepare_watchers
 
 if TYPE_CHECKING:
     from fewstep.config.recipe import Recipe
@@ -96,7 +91,7 @@ def train(
         world.from_main(lambda: _require_files(adapter, config.student.init))
         with _run_folder(world, recipe, root=root, output=output, resume=resume) as folder:
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
-            watchers = _watchers(config, adapter, prompts, embeddings, folder)
+            watchers = prepare_watchers(config, adapter, prompts, embeddings, folder.path)
             trainer = _build_trainer(config, adapter, embeddings, world, mesh)
             _restore(trainer, folder)
             with _told_what_is_saved(folder, console):
@@ -209,41 +204,6 @@ def _restore(trainer: Trainer, folder: RunFolder) -> None:
             )
 
 
-def _watchers(
-    config: RunConfig, adapter: ModelAdapter, prompts: tuple[str, ...], embeddings: EmbeddingCache, folder: RunFolder
-) -> Callable[[World], "_Watchers"]:
-    """What looks at the student now and then. Metrics are checked at once, before a network is loaded."""
-    evaluation = None
-    if config.evaluation is not None:
-        from fewstep.evaluation.during_training import TrainingEvaluation
-
-        evaluation = TrainingEvaluation(config.evaluation, prompts, folder.path / "evaluation")
-
-    def with_decoder(world: World) -> _Watchers:
-        if config.report.sheet_every is None and evaluation is None:
-            return _Watchers(None, None)
-        vae = adapter.load_vae(dtype=torch.float32).to(world.device) if world.is_main else None
-        sampler = RoleSampler(adapter, vae, embeddings.null, world.device)
-        painter = None
-        if config.report.sheet_every is not None:
-            count = min(config.report.sheet_prompts, len(prompts))
-            chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
-            painter = SheetPainter(config, sampler, [prompts[i] for i in chosen], embeddings.batch(list(chosen)))
-        if evaluation is None:
-            return _Watchers(painter, None)
-        return _Watchers(painter, StudentEvaluation(config, sampler, evaluation, prompts, embeddings))
-
-    return with_decoder
-
-
-@dataclass(frozen=True)
-class _Watchers:
-    """What looks at the student now and then."""
-
-    painter: SheetPainter | None
-    evaluation: StudentEvaluation | None
-
-
 def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter | None:
     config = trainer.config
     if not trainer.world.is_main:
@@ -259,7 +219,7 @@ def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter
     )
 
 
-def _loop(trainer: Trainer, folder: RunFolder, watchers: _Watchers, stop: StopRequest, console: Console) -> None:
+def _loop(trainer: Trainer, folder: RunFolder, watchers: Watchers, stop: StopRequest, console: Console) -> None:
     reporter = _reporter(trainer, folder, console)
     stopped = False
     with reporter or nullcontext():
@@ -307,26 +267,14 @@ def _first_update_meter(trainer: Trainer) -> PeakMeter | None:
     return PeakMeter(trainer.device, resident(networks, trainer.state_dict()))
 
 
-def _look_and_save(trainer: Trainer, folder: RunFolder, watchers: _Watchers, reporter: Reporter | None) -> None:
+def _look_and_save(trainer: Trainer, folder: RunFolder, watchers: Watchers, reporter: Reporter | None) -> None:
     """After a student update: the sheet, the metrics and the checkpoint that are due."""
-    config, updates = trainer.config, trainer.student_updates
-    is_best = False
-    if watchers.painter is not None and _due(updates, config.report.sheet_every):
-        path = folder.sheets / f"update-{updates:06d}.png"
-        with _averaged(trainer) as student:
-            watchers.painter.paint(path, student=student, teacher=trainer.roles.teacher)
-    if watchers.evaluation is not None and _due(updates, watchers.evaluation.every):
-        with _averaged(trainer) as student:
-            found = watchers.evaluation.measure(student, trainer.world, update=updates)
-        is_best = found.improved
-        if reporter is not None:
-            reporter.note(trainer.step - 1, found.figures)
-    if is_best or _due(updates, config.checkpoint.every):
+    found = watchers.look(trainer, folder.sheets)
+    if found is not None and reporter is not None:
+        reporter.note(trainer.step - 1, found.figures)
+    is_best = found is not None and found.improved
+    if is_best or due(trainer.student_updates, trainer.config.checkpoint.every):
         _save(trainer, folder, is_best=is_best)
-
-
-def _due(updates: int, every: int | None) -> bool:
-    return every is not None and updates % every == 0
 
 
 def _save(trainer: Trainer, folder: RunFolder, *, is_best: bool = False) -> None:
@@ -344,16 +292,6 @@ def _save(trainer: Trainer, folder: RunFolder, *, is_best: bool = False) -> None
 def _about(trainer: Trainer, folder: RunFolder) -> dict[str, Any]:
     """What a checkpoint says of itself: settings, versions and revision of the code that wrote it."""
     return {"config": trainer.config.model_dump(mode="json"), "session": folder.facts["sessions"][-1]}
-
-
-@contextmanager
-def _averaged(trainer: Trainer) -> Iterator[Role]:
-    """The student with the weights that are exported."""
-    student = trainer.roles.student
-    settle(student.network)
-    with swapped(trainer.student_weights(), trainer.export_weights()):
-        yield student
-        settle(student.network)
 
 
 def steps_left(folder: RunFolder) -> int:

@@ -11,8 +11,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning
 from fewstep.files import explain_write_errors, whole_file
 from fewstep.roles.role import Role
-from fewstep.sampling.noise import noise_batch
-from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import noise_batch, sample_latents, teacher_sigmas, velocity_field
 
 
 class RoleSampler:

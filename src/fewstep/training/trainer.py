@@ -18,7 +18,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
-from fewstep.data.order import prompt_index
+from fewstep.data.prompts import prompt_index
 from fewstep.distributed.prefetch import begin_gathering
 from fewstep.distributed.rounds import Round, rounds
 from fewstep.distributed.sharding import expect_backward, settle
