@@ -17,7 +17,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import OptimiserConfig, RunConfig
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
-from fewstep.data.order import prompt_index
+from fewstep.data.prompts import prompt_index
 from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.terms import CfgAugmentation, OffTrajectory, Term

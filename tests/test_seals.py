@@ -9,7 +9,7 @@ import pytest
 
 from fewstep import seals as module
 from fewstep.files import UnreadableError, parse_json
-from fewstep.seals import MEMORY, BrokenSealError, Seals, require_no_links, seal, verify
+from fewstep.seals import MEMORY, BrokenSealError, Seals, fingerprint, require_no_links, seal, verify
 
 OLD = 1_600_000_000_000_000_000
 
@@ -104,3 +104,22 @@ def test_a_link_is_found_however_deep_it_is(tmp_path: Path) -> None:
     with pytest.raises(BrokenSealError, match="symbolic link") as caught:
         require_no_links(tmp_path)
     assert caught.value.path == tmp_path / "x" / "y" / "z"
+
+
+def test_a_copied_model_has_the_same_content_and_a_changed_one_has_not(tmp_path: Path) -> None:
+    for name, content in (("a", b"same"), ("b", b"same"), ("c", b"else")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(content)
+    assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b") != fingerprint(tmp_path / "c")
+    assert fingerprint("owner/name") == "owner/name"
+
+
+def test_a_weight_in_the_middle_of_a_large_file_counts(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    content = bytearray(1_000_000)
+    weights.write_bytes(content)
+    (tmp_path / "empty.txt").touch()
+    before = fingerprint(tmp_path)
+    content[500_000] = 1
+    weights.write_bytes(content)
+    assert fingerprint(tmp_path) != before

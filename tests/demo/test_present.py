@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fewstep.demo.picture import FULL_ROWS, ZOOM, compose
 from fewstep.demo.present import read_losses, report_of
 from fewstep.demo.protocol import Row
-from fewstep.demo.showcase import Panel, draw_panel
+from fewstep.demo.showcase import FULL_ROWS, ZOOM, Panel, compose, draw_panel
 from fewstep.evaluation.report import Report
 
 

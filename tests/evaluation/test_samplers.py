@@ -13,7 +13,7 @@ from fewstep.backbones.stock import pipeline_class
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import parse_spec, resolve
 from fewstep.evaluation.samplers import Sampler, open_sampler
-from fewstep.sampling.noise import generator_for
+from fewstep.sampling.sampler import generator_for
 from tests.backbones import tiny_vp
 from tests.closeness import assert_same_pictures
 from tests.evaluation.tiny_models import write_teacher

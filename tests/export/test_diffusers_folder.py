@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export import Exported, export_student
-from fewstep.export.card import plain_floats
+from fewstep.export.diffusers_folder import plain_floats
 from fewstep.export.weights import put_weights
 from fewstep.sampling import load_model
 from fewstep.sampling.pictures import to_pil

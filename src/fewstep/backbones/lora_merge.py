@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.lora_file import Factors, content, read_lora
-from fewstep.backbones.protocol import LayerFactors, LoraSource
+from fewstep.backbones.lora_file import Factors, content, find_lora, read_lora
+from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource
 from fewstep.backbones.using import quiet_imports
 from fewstep.errors import ConfigError, shown
 
@@ -148,3 +149,13 @@ def _add(factors: Mapping[str, LayerFactors], module: nn.Module, scale: float) -
         if own.bias is not None:
             bias = weights[f"{name}.bias"]
             bias.copy_((bias.float() + scale * own.scaling * own.bias.to(bias.device)).to(bias.dtype))
+
+
+def teacher_files(config: BackboneConfig) -> dict[str, Path]:
+    """The one file of weights and the LoRAs, by the settings that name them.
+
+    Raises:
+        ConfigError: A LoRA is not there.
+    """
+    files = {f"backbone.lora[{number}]": find_lora(source) for number, source in enumerate(config.lora)}
+    return files if config.components is None else {"backbone.model": Path(config.model), **files}

@@ -190,12 +190,12 @@ def metrics(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/metrics.md.")] = False,
 ) -> None:
     """List every metric: what its number means and what it may be compared with."""
-    from fewstep.scores import cards
+    from fewstep.scores.registry import lines_of_cards, page_of_cards
 
     if as_markdown:
-        print(cards.as_markdown(), end="")
+        print(page_of_cards(), end="")
     else:
-        for line in cards.as_lines():
+        for line in lines_of_cards():
             print(line)
 
 

@@ -1,8 +1,12 @@
-"""Prompts of a run, from where its recipe says they are."""
+"""Prompts of a run: from where its recipe says they are, and in which order they are used."""
 
+import hashlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import assert_never
+
+import numpy as np
 
 from fewstep.config.run_config import DemoPrompts, HubPrompts, PromptFile
 from fewstep.errors import ConfigError, shown
@@ -94,3 +98,25 @@ def _from_hub(source: HubPrompts) -> Iterator[str]:
     for number, text in enumerate(rows[source.column], start=1):
         # a missing value counts as a blank row: nobody can write into a dataset of others
         yield "" if text is None else require_prompt(text, place=f"Row {number} of {source.dataset}")
+
+
+def prompt_index(seed: int, position: int, num_prompts: int) -> int:
+    """The prompt at a position of the endless sequence of samples.
+
+    Every stretch of ``num_prompts`` positions is a permutation of its own, so each prompt comes once per epoch.
+
+    Args:
+        seed: Of the run.
+        position: ``step * batch + j`` with j the sample's position in the global batch.
+        num_prompts: Length of an epoch.
+    """
+    epoch, place = divmod(position, num_prompts)
+    return int(_permutation(seed, epoch, num_prompts)[place])
+
+
+# a batch touches two epochs, or as many as it holds when prompts are few
+@lru_cache(maxsize=8)
+def _permutation(seed: int, epoch: int, num_prompts: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    name = f"{seed}/prompts/{epoch}".encode()
+    key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+    return np.random.Generator(np.random.Philox(key=key)).permutation(num_prompts)

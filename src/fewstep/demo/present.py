@@ -8,11 +8,10 @@ import torch
 
 import fewstep
 from fewstep.config.recipe import Recipe
-from fewstep.demo.picture import compose
 from fewstep.demo.protocol import FULL, OPEN, Row
 from fewstep.demo.result import TITLES, SeedResult
 from fewstep.demo.shipped_rows import TEACHER_STEPS, load_teacher, student_sigmas
-from fewstep.demo.showcase import Panel, draw_panel, draw_with
+from fewstep.demo.showcase import Panel, compose, draw_panel, draw_with
 from fewstep.errors import CheckpointError
 from fewstep.evaluation.models import Side
 from fewstep.evaluation.report import Report

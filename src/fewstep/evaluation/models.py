@@ -13,8 +13,8 @@ from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_
 from fewstep.backbones.stock import pipeline_class
 from fewstep.bounds import MAX_STEPS, DtypeName, Guidance, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
-from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.sampling.sampler import require_levels
+from fewstep.seals import fingerprint
 from fewstep.section import Section
 
 Side = Literal["student", "teacher"]

@@ -14,9 +14,9 @@ from typing import Any
 
 import fewstep
 from fewstep.errors import ConfigError
-from fewstep.evaluation.fingerprint import fingerprint
 from fewstep.evaluation.models import Sampling, Side
 from fewstep.scores.metric import Metric
+from fewstep.seals import fingerprint
 
 _PACKAGES = ("torch", "diffusers", "transformers")
 _NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}

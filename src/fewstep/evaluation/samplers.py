@@ -16,8 +16,8 @@ from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
 from fewstep.sampling.generate import TextToImage, load_model
-from fewstep.sampling.noise import generator_for
 from fewstep.sampling.pictures import to_pil
+from fewstep.sampling.sampler import generator_for
 
 
 class _CallCount:

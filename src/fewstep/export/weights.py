@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fewstep.backbones.lora_merge import teacher_files
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.backbones.teacher_files import teacher_files
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.roles.lora import product

@@ -1,8 +1,7 @@
 """Sampling: noise by name, an Euler loop, and pictures."""
 
 from fewstep.sampling.generate import TextToImage, load_model, sample
-from fewstep.sampling.noise import noise_batch, noise_for
-from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import noise_batch, noise_for, sample_latents, teacher_sigmas, velocity_field
 
 __all__ = [
     "TextToImage",

@@ -21,9 +21,8 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
-from fewstep.sampling.noise import noise_batch
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
-from fewstep.sampling.sampler import require_levels, sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import noise_batch, require_levels, sample_latents, teacher_sigmas, velocity_field
 
 _EMBEDDED_AT_ONCE = 32
 """Prompts per call of the text encoders."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from torch.distributed.device_mesh import DeviceMesh
 
+from fewstep.backbones.lora_merge import teacher_files
 from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
-from fewstep.backbones.teacher_files import teacher_files
 from fewstep.config.run_config import RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.scores.cards import as_markdown
-from fewstep.scores.registry import BUILT_IN, metric_class
+from fewstep.scores.registry import BUILT_IN, metric_class, page_of_cards
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -19,4 +18,4 @@ def test_a_card_says_everything(name: str) -> None:
 
 
 def test_the_page_of_the_metrics_is_what_the_command_prints() -> None:
-    assert PAGE.read_text(encoding="utf-8") == as_markdown()
+    assert PAGE.read_text(encoding="utf-8") == page_of_cards()
