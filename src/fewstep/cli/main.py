@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from fewstep.cli.told import is_first_here
 from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
-from fewstep.training.signals import EndedError, end_on_signals
+from fewstep.training.signals import EndedError, end_on_signals, raise_lost_signal
 
 _USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
 
@@ -52,6 +52,7 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         from fewstep.cli.app import app  # not before the handlers stand: it takes a while
 
+        raise_lost_signal()
         # typer leaves by itself: 0 when done, 2 for a command line it cannot read, 130 for Ctrl-C
         app(list(arguments) or ["--help"], prog_name="fewstep")
     except EndedError as ended:

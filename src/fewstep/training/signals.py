@@ -33,18 +33,34 @@ class EndedError(SystemExit):
         self.signal = signal.Signals(number)
 
 
-def end_on_signals() -> None:
-    """Let SIGTERM and SIGUSR1 end this process in good order, until :func:`stop_on_signals` knows better.
+_received: list[int] = []
 
-    The second signal is the system's own, in case the first is lost in a library that catches everything.
+
+def end_on_signals() -> None:
+    """Let Ctrl-C, SIGTERM and SIGUSR1 end this process in good order, until :func:`stop_on_signals` knows better.
+
+    The second SIGTERM is the system's own, in case the first is lost in a library that catches everything. Ctrl-C stays
+    ignored where a shell ignores it for what it runs in the background.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
+        _received.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
         signal.signal(number, signal.SIG_DFL)
         raise EndedError(number)
 
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, end)
+    _received.clear()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def raise_lost_signal() -> None:
+    """Raise what a signal raised before, where something swallowed it: imports hold code that ignores any exception."""
+    if _received:
+        number = _received.pop()
+        raise KeyboardInterrupt if number == signal.SIGINT else EndedError(number)
 
 
 @contextmanager
@@ -53,6 +69,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     Handlers can only be set in the main thread; elsewhere the request stays empty and the host decides.
     """
+    raise_lost_signal()
     request = StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
