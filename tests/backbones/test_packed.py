@@ -1,5 +1,7 @@
 """Packed latents, their positions, their clock and the limit on token norms."""
 
+import math
+
 import pytest
 import torch
 from diffusers import FluxPipeline
@@ -14,10 +16,10 @@ def latents(height: int = 6, width: int = 4) -> torch.Tensor:
     return torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-@given(st.integers(1, 5), st.integers(1, 5))
-def test_unpacking_inverts_packing(rows: int, columns: int) -> None:
-    x = latents(2 * rows, 2 * columns)
-    assert torch.equal(packed.unpack(packed.pack(x), 2 * rows, 2 * columns), x)
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 4]))
+def test_unpacking_inverts_packing(rows: int, columns: int, patch: int) -> None:
+    x = latents(patch * rows, patch * columns)
+    assert torch.equal(packed.unpack(packed.pack(x, patch), patch * rows, patch * columns, patch), x)
 
 
 def test_packing_is_the_stock_pipelines() -> None:
@@ -75,3 +77,9 @@ def test_each_token_has_its_own_limit() -> None:
     guided[:, :, :2, :2] *= 5.0
     limited = packed.limit_token_norms(guided, conditional, floor=0.0)
     torch.testing.assert_close(limited, conditional, rtol=1e-6, atol=1e-6)
+
+
+def test_token_that_is_shorter_grows_to_the_ceiling() -> None:
+    conditional = latents()
+    grown = packed.limit_token_norms(0.5 * conditional, conditional, floor=0.0, ceiling=math.inf)
+    torch.testing.assert_close(grown, conditional, rtol=1e-6, atol=1e-6)

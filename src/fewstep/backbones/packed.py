@@ -1,6 +1,6 @@
-"""Packed latents: what FLUX and LongCat-Image call a sequence of image tokens, their positions and their clock.
+"""Packed latents: what FLUX and its relatives call a sequence of image tokens, their positions and their clock.
 
-    (b, c, h, w)  <->  (b, h/2 * w/2, 4c)     one token per 2 x 2 patch, row by row; channels c, dy, dx inside a token
+    (b, c, h, w)  <->  (b, h/p * w/p, p^2 c)     one token per p x p patch, row by row; channels c, dy, dx inside
 
 Packing is a permutation, so states and losses stay in the unpacked layout and only the network sees tokens.
 """
@@ -13,16 +13,18 @@ from torch.nn import functional
 PATCH = 2
 
 
-def pack(latents: Float[Tensor, "b c h w"]) -> Float[Tensor, "b tokens channels"]:
-    """Turn every 2 x 2 patch into one token."""
-    return functional.pixel_unshuffle(latents, PATCH).flatten(2).transpose(1, 2).contiguous()
+def pack(latents: Float[Tensor, "b c h w"], patch: int = PATCH) -> Float[Tensor, "b tokens channels"]:
+    """Turn every ``patch`` x ``patch`` latents into one token."""
+    return functional.pixel_unshuffle(latents, patch).flatten(2).transpose(1, 2).contiguous()
 
 
-def unpack(tokens: Float[Tensor, "b tokens channels"], height: int, width: int) -> Float[Tensor, "b c h w"]:
+def unpack(
+    tokens: Float[Tensor, "b tokens channels"], height: int, width: int, patch: int = PATCH
+) -> Float[Tensor, "b c h w"]:
     """Turn tokens back into latents of ``height`` x ``width``."""
     count, _, channels = tokens.shape
-    patches = tokens.transpose(1, 2).reshape(count, channels, height // PATCH, width // PATCH)
-    return functional.pixel_shuffle(patches, PATCH)
+    patches = tokens.transpose(1, 2).reshape(count, channels, height // patch, width // patch)
+    return functional.pixel_shuffle(patches, patch)
 
 
 def image_positions(
@@ -52,12 +54,16 @@ def thousandths(sigma: Float[Tensor, "b"], dtype: torch.dtype) -> Float[Tensor, 
 
 
 def limit_token_norms(
-    guided: Float[Tensor, "b c h w"], conditional: Float[Tensor, "b c h w"], *, floor: float
+    guided: Float[Tensor, "b c h w"], conditional: Float[Tensor, "b c h w"], *, floor: float, ceiling: float = 1.0
 ) -> Float[Tensor, "b c h w"]:
-    """Shrink each token of a guided velocity that is longer than the conditional one.
+    """Bring each token of a guided velocity towards the length of the conditional one.
 
-    velocity <- velocity clamp(|conditional| / |velocity|, floor, 1)   per token    [eq:token-norm]
+    velocity <- velocity clamp(|conditional| / |velocity|, floor, ceiling)   per token    [eq:token-norm]
+
+    Args:
+        floor: How far a token may be shrunk; 0 is without a limit.
+        ceiling: How far it may grow; 1 is not at all.
     """
     tokens, reference = pack(guided.float()), pack(conditional.float())
     ratio = reference.norm(dim=-1, keepdim=True) / (tokens.norm(dim=-1, keepdim=True) + 1e-8)
-    return unpack(tokens * ratio.clamp(floor, 1.0), guided.shape[-2], guided.shape[-1])
+    return unpack(tokens * ratio.clamp(floor, ceiling), guided.shape[-2], guided.shape[-1])
