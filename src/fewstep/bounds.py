@@ -59,7 +59,7 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 Weight = Annotated[float, Interval(gt=0, le=_MAX_WEIGHT)]
 Scale = Annotated[float, Interval(ge=-MAX_SCALE, le=MAX_SCALE)]
 """A coefficient that may turn the sign."""
-Guidance = Annotated[float, Interval(ge=0, le=MAX_SCALE)]
+GuidanceScale = Annotated[float, Interval(ge=0, le=MAX_SCALE)]
 Levels = Annotated[tuple[Share, ...], MaxLen(MAX_STEPS)]
 
 DtypeName = Literal["fp32", "bf16"]

@@ -115,7 +115,7 @@ def test_sampler_equals_the_pipeline_with_its_guidance(case: Case) -> None:
 
 
 def test_sampler_equals_the_pipeline_with_a_negative_prompt(case: Case) -> None:
-    if not case.adapter.has_unconditional_branch:
+    if case.adapter.guidance.embedded:
         pytest.skip("there is no branch whose place a negative prompt could take; test_flux.py has the error")
     noise, sigmas = case.noise(), teacher_sigmas(case.adapter, len(LEVELS))
     negative = [NEGATIVE] * len(PROMPTS)
@@ -141,7 +141,7 @@ def test_sampler_equals_the_pipeline_on_a_picture_that_is_not_square(oblong: Cas
 def test_levels_are_shifted_as_the_stock_scheduler_does(case: Case) -> None:
     case.stock(case.noise(), guidance_scale=1.0)  # leaves the grid in the scheduler
     used = case.family.flow_sigma(case.pipeline.scheduler.sigmas[:-1].float())
-    torch.testing.assert_close(case.adapter.to_sigma(torch.tensor(LEVELS)), used, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(case.adapter.sigmas(torch.tensor(LEVELS)), used, rtol=1e-6, atol=1e-6)
 
 
 def test_different_prompts_in_one_batch_are_drawn_as_if_alone(case: Case) -> None:
@@ -176,13 +176,13 @@ def test_velocity_is_minus_the_slope_of_the_pipelines_own_step(case: Case, monke
         latents=case.family.pack(case.pipeline, noise),
         **case.family.grid(grid.tolist()),
         num_inference_steps=2,
-        guidance_scale=case.adapter.student_guidance_scale,
+        guidance_scale=case.adapter.guidance.off,
         output_type="latent",
         height=height,
         width=width,
         **case.family.call,
     )
-    sigma = case.adapter.to_sigma(grid)
+    sigma = case.adapter.sigmas(grid)
     cond, _ = case.conditioning()
     point = NoisyLatent(noise * case.adapter.initial_scale, sigma[:1].expand(2))
     velocity = case.adapter.velocity(case.network, point, cond)
@@ -285,9 +285,7 @@ def test_documented_cdm_names_answer(case: Case) -> None:
     adapter, network = case.adapter, case.network
     with torch.no_grad():
         student = adapter.student_forward(network, point, cond)
-        teacher = adapter.teacher_forward(
-            network, point, cond, null.expand(2), guidance_scale=adapter.student_guidance_scale
-        )
+        teacher = adapter.teacher_forward(network, point, cond, null.expand(2), guidance_scale=adapter.guidance.off)
     assert torch.equal(student, teacher)
     assert len(adapter.get_tokenizers(case.pipeline)) == len(adapter.get_text_encoders(case.pipeline)) >= 1
     assert adapter.get_lora_target_modules() == list(adapter.lora_targets)

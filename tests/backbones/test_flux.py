@@ -272,8 +272,7 @@ def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
     ours = sample_latents(field, noise, teacher_sigmas(adapter, 4))
     stock = pipeline(
         PROMPTS,
-        negative_prompt=[negative_prompt] * 2,
-        true_cfg_scale=3.0,
+        **{**adapter.guidance.call(3.0, num_prompts=2), "negative_prompt": [negative_prompt] * 2},
         latents=tiny_packed.pack(pipeline, noise),
         sigmas=LEVELS,
         num_inference_steps=4,
@@ -287,7 +286,7 @@ def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
 
 
 def test_student_of_such_a_derivative_is_drawn_without_guidance(without_embedding: Path) -> None:
-    assert tiny_adapter(without_embedding, ca=NullPrompt()).call_kwargs([1.0])["guidance_scale"] == 1.0
+    assert tiny_adapter(without_embedding, ca=NullPrompt()).call_kwargs([1.0])["true_cfg_scale"] == 1.0
 
 
 def test_checkpoint_without_a_config_gets_a_choice_that_it_can_run(without_embedding: Path) -> None:

@@ -37,6 +37,10 @@ class DiffusersAdapter(ModelAdapter):
     merges_lora = True
     network_class: ClassVar[str]
     vae_class: ClassVar[str] = "AutoencoderKL"
+    latents_have_statistics: ClassVar[bool] = False
+    """The VAE's configuration has a mean and a deviation per channel instead of one scale."""
+    vae_has_frames: ClassVar[bool] = False
+    """The VAE is one of videos, of which a picture is one frame."""
     encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = None
     """How the names of each text encoder begin in files of the original layout; None where those are not read."""
     pipeline_unit: ClassVar[int] = 1
@@ -48,7 +52,8 @@ class DiffusersAdapter(ModelAdapter):
         super().__init__(config, components)
         self.network_config = self.component(components, self.network_component, model=config.origin)
         self.vae_config = self.component(components, "vae", model=config.origin)
-        _require_plain_latents(self.vae_config, model=config.origin)
+        if not self.latents_have_statistics:
+            _require_plain_latents(self.vae_config, model=config.origin)
         if config.components is not None and self.encoder_prefixes is None:
             raise ConfigError(
                 f"backbone.model is {config.model}, but the backbone {self.kind} reads no files in an original layout; "
@@ -189,8 +194,12 @@ class DiffusersAdapter(ModelAdapter):
     @torch.no_grad()
     def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
         require_finite([x0], model=self.config.model, parts={"network": None})
-        latents = x0.float() / self.vae_config["scaling_factor"] + self._latent_shift
-        pixels = vae.decode(latents.to(next(vae.parameters()).dtype), return_dict=False)[0]  # type: ignore[operator]
+        latents = self._vae_latents(vae, x0.float()).to(next(vae.parameters()).dtype)
+        if self.vae_has_frames:
+            latents = latents.unsqueeze(2)
+        pixels = vae.decode(latents, return_dict=False)[0]  # type: ignore[operator]
+        if self.vae_has_frames:
+            pixels = pixels[:, :, 0]
         require_finite([pixels], model=self.config.model, parts={"VAE": vae})
         scaled: Tensor = (pixels.float() / 2 + 0.5).clamp(0, 1)
         return scaled
@@ -199,7 +208,7 @@ class DiffusersAdapter(ModelAdapter):
         return {
             "num_inference_steps": len(sigmas),
             "sigmas": [float(sigma) for sigma in sigmas],
-            "guidance_scale": self.student_guidance_scale,
+            self.guidance.argument: self.guidance.off,
             "height": self.config.height,
             "width": self.config.width,
         }
@@ -301,10 +310,14 @@ class DiffusersAdapter(ModelAdapter):
         like = self.network_without_weights() if component == self.network_component else None
         return self._one_file.load(component, kind, like=like, dtype=dtype)
 
-    @property
-    def _latent_shift(self) -> float:
+    def _vae_latents(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b *vae"]:
+        """What the VAE decodes, of the latents that the network sees."""
+        if self.latents_have_statistics:
+            mean, std = (x0.new_tensor(self.vae_config[f"latents_{name}"]) for name in ("mean", "std"))
+            per_channel = (-1, *[1] * (x0.ndim - 2))
+            return x0 * std.view(per_channel) + mean.view(per_channel)
         shift = self.vae_config.get("shift_factor")  # not every VAE class knows one, and null is none
-        return 0.0 if shift is None else float(shift)
+        return x0 / float(self.vae_config["scaling_factor"]) + (0.0 if shift is None else float(shift))
 
     def _load(self, component: str, class_name: str, dtype: torch.dtype) -> nn.Module:
         if component in self._inside():

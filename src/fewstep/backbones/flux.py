@@ -14,9 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fewstep.backbones import packed
-from fewstep.backbones.packed_flow import PackedFlowAdapter
+from fewstep.backbones.guidance import Guidance
+from fewstep.backbones.packed_flow import FluxBlocksAdapter
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.bounds import Guidance
+from fewstep.bounds import GuidanceScale
 from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -37,8 +38,8 @@ class GuidanceEmbedding(Section):
     """The same prompt at two embedded scales, per unit of scale; the low one is the teacher's unguided prediction."""
 
     mode: Literal["guidance_embedding"] = "guidance_embedding"
-    high: Guidance = 3.5
-    low: Guidance = _UNGUIDED
+    high: GuidanceScale = 3.5
+    low: GuidanceScale = _UNGUIDED
 
     @model_validator(mode="after")
     def _high_is_above_low(self) -> "GuidanceEmbedding":
@@ -61,7 +62,7 @@ class FluxConfig(BackboneConfig):
 
     kind: Literal["flux"] = "flux"
     max_sequence_length: int = Field(default=512, gt=0, le=512, description="T5 tokens")
-    guidance: Guidance = Field(
+    guidance: GuidanceScale = Field(
         default=3.5, description="embedded scale of student and fake score, and of the exported student"
     )
     ca: Direction = Field(default=GuidanceEmbedding(), description="what stands for the direction of guidance")
@@ -73,7 +74,7 @@ class FluxConfig(BackboneConfig):
         return "backbone.ca.mode is off; set backbone.ca={mode: guidance_embedding} or {mode: null_prompt}"
 
 
-class FluxAdapter(PackedFlowAdapter):
+class FluxAdapter(FluxBlocksAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``FluxPipeline``."""
 
     kind: ClassVar[str] = "flux"
@@ -107,7 +108,7 @@ class FluxAdapter(PackedFlowAdapter):
 
     # The maths' side.
 
-    def _inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+    def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
         height, width = x_sigma.shape[-2:]
         length = cond.tensors["prompt_embeds"].shape[1]
         return {
@@ -156,12 +157,10 @@ class FluxAdapter(PackedFlowAdapter):
         return self.velocity(network, point, self._at(cond, guidance_scale))
 
     @property
-    def student_guidance_scale(self) -> float:
-        return self.config.guidance if self.embeds_guidance else 1.0
-
-    @property
-    def has_unconditional_branch(self) -> bool:
-        return not self.embeds_guidance
+    def guidance(self) -> Guidance:
+        if self.embeds_guidance:
+            return Guidance(off=self.config.guidance, embedded=True)
+        return Guidance(argument="true_cfg_scale", default=3.5, spelled_out=True)
 
     def _at(self, cond: Conditioning, guidance: float) -> Conditioning:
         """The same prompts at an embedded scale."""

@@ -5,20 +5,20 @@ as they are: the pipeline's rewriting by its language model is off in training, 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep.backbones import packed
-from fewstep.backbones.packed_flow import PackedFlowAdapter
+from fewstep.backbones.guidance import Guidance
+from fewstep.backbones.packed_flow import FluxBlocksAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.using import quiet_imports
-from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning
-from fewstep.core.points import NoisyLatent
 from fewstep.section import Section
 
 _TEXT_TOKENS = 512
@@ -42,7 +42,7 @@ class LongCatConfig(BackboneConfig):
     not_about_text: ClassVar[frozenset[str]] = frozenset({"renormalise"})
 
 
-class LongCatAdapter(PackedFlowAdapter):
+class LongCatAdapter(FluxBlocksAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``LongCatImagePipeline``."""
 
     kind: ClassVar[str] = "longcat"
@@ -54,7 +54,7 @@ class LongCatAdapter(PackedFlowAdapter):
 
     # The maths' side.
 
-    def _inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+    def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
         height, width = x_sigma.shape[-2:]
         device = x_sigma.device
         index = torch.arange(cond.tensors["prompt_embeds"].shape[1], dtype=torch.float32, device=device)
@@ -65,23 +65,11 @@ class LongCatAdapter(PackedFlowAdapter):
             ),
         }
 
-    def guided_velocity(
-        self,
-        network: nn.Module,
-        point: NoisyLatent,
-        cond: Conditioning,
-        null_cond: Conditioning,
-        *,
-        guidance_scale: float,
-    ) -> Float[Tensor, "b *latent"]:
-        """Plain guidance, then the limit on each token's norm that ``backbone.renormalise`` asks for."""
-        if guidance_scale == 1.0:
-            return self.velocity(network, point, cond)
-        null, conditional = self._branches(network, point, cond, null_cond)
-        guided = flow.guide(conditional, null, guidance_scale)
+    @property
+    def guidance(self) -> Guidance:
         if self.config.renormalise is None:
-            return guided
-        return packed.limit_token_norms(guided, conditional, floor=self.config.renormalise.floor)
+            return Guidance()
+        return Guidance(renormalise=partial(packed.limit_token_norms, floor=self.config.renormalise.floor))
 
     # The files' side.
 

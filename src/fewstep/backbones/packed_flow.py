@@ -1,8 +1,8 @@
-"""What FLUX and LongCat-Image have in common: flow matching on packed latents."""
+"""Flow matching on packed latents: what FLUX, LongCat-Image, Chroma and Qwen-Image have in common."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,37 +18,45 @@ _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_conte
 
 
 class PackedFlowAdapter(FlowMatchAdapter):
-    """The answers that do not depend on which of the two families asks."""
+    """The answers that do not depend on which family asks; the network's time is sigma itself."""
 
-    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
-        super().__init__(config, components)
-        self.lora_targets = _lora_targets(int(self.network_config["num_single_layers"]))
+    patch: ClassVar[int] = packed.PATCH
+    """Latents along one side of a token. The networks' own patch_size is 1: it counts tokens, packed before."""
 
     @property
     def patch_size(self) -> int:
-        return packed.PATCH  # the networks' own patch_size is 1: it counts tokens, which the pipeline packs before
+        return self.patch
 
     @property
     def latent_channels(self) -> int:
-        return int(self.network_config["in_channels"]) // packed.PATCH**2
+        return int(self.network_config["in_channels"]) // self.patch**2
 
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         height, width = point.x_sigma.shape[-2:]
-        output = network(
-            hidden_states=packed.pack(point.x_sigma.to(self.compute_dtype)),
-            timestep=packed.thousandths(point.sigma, self.compute_dtype),
-            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
-            return_dict=False,
-            **self._inputs(point.x_sigma, cond),
-        )[0]
-        return packed.unpack(output.float(), height, width)
+        arguments = {
+            "hidden_states": packed.pack(point.x_sigma.to(self.compute_dtype), self.patch),
+            "timestep": self.network_time(point.sigma),
+            "encoder_hidden_states": cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            **self.network_inputs(point.x_sigma, cond),
+        }
+        tokens = network(**arguments, return_dict=False)[0]
+        return packed.unpack(tokens.float(), height, width, self.patch)
+
+    def network_time(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """The time that the pipeline gives its network, rounded as it rounds."""
+        return packed.thousandths(sigma, self.compute_dtype)
 
     @abstractmethod
-    def _inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
-        """The arguments of the network that only one of the families has; positions among them."""
+    def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+        """The arguments of the network that only this family has; positions among them."""
 
 
-def _lora_targets(num_single_blocks: int) -> tuple[str, ...]:
-    # bare proj_out would also match the network's output layer
-    single = (f"single_transformer_blocks.{i}.proj_out" for i in range(num_single_blocks))
-    return (*(f"attn.{name}" for name in ATTENTION), *_FEED_FORWARD, *single)
+class FluxBlocksAdapter(PackedFlowAdapter):
+    """A network made of FLUX.1's two kinds of blocks."""
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        # bare proj_out would also match the network's output layer
+        blocks = range(int(self.network_config["num_single_layers"]))
+        single = (f"single_transformer_blocks.{block}.proj_out" for block in blocks)
+        self.lora_targets = (*(f"attn.{name}" for name in ATTENTION), *_FEED_FORWARD, *single)

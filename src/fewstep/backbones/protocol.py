@@ -14,6 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.backbones.guidance import Guidance
 from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
@@ -145,36 +146,33 @@ class ModelAdapter(ABC):
         *,
         guidance_scale: float,
     ) -> Float[Tensor, "b *latent"]:
-        """Velocity with the pipeline's own guidance, as it draws pictures; one batched call for both branches."""
-        if guidance_scale == 1.0:
-            return self.velocity(network, point, cond)
-        null, conditional = self._branches(network, point, cond, null_cond)
-        return flow.guide(conditional, null, guidance_scale)
+        """Velocity with the pipeline's own guidance, as it draws pictures; one batched call for both branches.
 
-    def _branches(
-        self, network: nn.Module, point: NoisyLatent, cond: Conditioning, null_cond: Conditioning
-    ) -> tuple[Tensor, Tensor]:
-        """Velocities of the unconditional and the conditional branch, in one batched call."""
+        Args:
+            guidance_scale: As the pipeline counts it.
+        """
+        if guidance_scale == self.guidance.off:
+            return self.velocity(network, point, cond)
         twice = NoisyLatent(torch.cat([point.x_sigma] * 2), torch.cat([point.sigma] * 2))
         null, conditional = self.velocity(network, twice, Conditioning.cat([null_cond, cond])).chunk(2)
-        return null, conditional
+        guided = flow.guide(conditional, null, self.guidance.weight(guidance_scale))
+        return guided if self.guidance.renormalise is None else self.guidance.renormalise(guided, conditional)
 
     @property
-    def student_guidance_scale(self) -> float:
-        """The pipeline's guidance scale under which it asks as :meth:`velocity` does.
-
-        1, which is off, except where the scale is an input of the network.
-        """
-        return 1.0
-
-    @property
-    def has_unconditional_branch(self) -> bool:
-        """Whether guided pictures compare a prompt with the empty one, whose place a negative prompt can take."""
-        return True
+    def guidance(self) -> Guidance:
+        """How the pipeline counts guidance and what it does with it."""
+        return Guidance()
 
     @abstractmethod
     def to_sigma(self, level: Tensor) -> Tensor:
         """Map a pre-shift noise level in [0, 1] to sigma with the teacher's own scheduler (its time shift)."""
+
+    def sigmas(self, levels: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+        """The grid on which the teacher's own sampler goes down ``levels``.
+
+        :meth:`to_sigma` of each, except where the scheduler moves a level by what else is in the grid.
+        """
+        return self.to_sigma(levels)
 
     @property
     def sigma_max(self) -> float:
@@ -226,7 +224,7 @@ class ModelAdapter(ABC):
 
     def encode_null(self, pipeline: Any) -> Conditioning:
         """Embed the unconditional branch: one row."""
-        return self.encode_negative(pipeline, "")
+        return self.encode_negative(pipeline, self.guidance.null_prompt)
 
     def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning:
         """Embed a negative prompt, which takes the place of the empty one, exactly as the pipeline does: one row."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from fewstep.backbones.finite import require_floating_weights
+from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, loading, locate
 from fewstep.errors import ConfigError
@@ -27,6 +28,14 @@ def pipeline_class(checkpoint: Checkpoint) -> type[Any]:
             f"{diffusers.__version__} does not have; install a newer one: pip install --upgrade diffusers."
         )
     return found
+
+
+def guidance_of(checkpoint: Checkpoint) -> Guidance:
+    """How a pipeline counts guidance; as most do when no adapter serves it."""
+    try:
+        return create_model_adapter(checkpoint.model, as_teacher=False).guidance
+    except ConfigError:
+        return Guidance()
 
 
 def load_stock(checkpoint: Checkpoint, *, dtype: torch.dtype, lora: str | None, lora_scale: float) -> Any:

@@ -12,7 +12,7 @@ from fewstep.bounds import (
     CountOrNone,
     Decay,
     DtypeName,
-    Guidance,
+    GuidanceScale,
     Levels,
     Minutes,
     Name,
@@ -94,7 +94,7 @@ class OptimiserConfig(Section):
     )
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Rate = 1e-8
-    weight_decay: Guidance = 1e-4
+    weight_decay: GuidanceScale = 1e-4
     clip: Weight | None = Field(default=1.0, description="largest norm of this role's gradient")
 
 
@@ -157,7 +157,7 @@ class SamplingConfig(Section):
 
     levels: Levels = Field(default=FOUR_STEPS, description="the student's noise levels, before the time shift")
     teacher_steps: Steps = 50
-    teacher_guidance_scale: Annotated[Guidance, Field(ge=1)] = 4.5
+    teacher_guidance_scale: GuidanceScale = Field(default=4.5, description="as the teacher's pipeline counts it")
 
     @field_validator("levels")
     @classmethod

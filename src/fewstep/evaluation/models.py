@@ -10,15 +10,15 @@ from pydantic import Field, ValidationError
 
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
-from fewstep.backbones.stock import pipeline_class
-from fewstep.bounds import MAX_STEPS, DtypeName, Guidance, Name, Pixels, Place, Scale, Steps
+from fewstep.backbones.stock import guidance_of, pipeline_class
+from fewstep.bounds import MAX_STEPS, DtypeName, GuidanceScale, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
 from fewstep.sampling.sampler import require_levels
 from fewstep.seals import fingerprint
 from fewstep.section import Section
 
 Side = Literal["student", "teacher"]
-_Sigmas = Annotated[tuple[Guidance, ...], Field(max_length=MAX_STEPS)]
+_Sigmas = Annotated[tuple[GuidanceScale, ...], Field(max_length=MAX_STEPS)]
 """A stock scheduler may count noise beyond 1."""
 
 
@@ -29,7 +29,7 @@ class ModelSpec(Section):
     name: Name | None = Field(default=None, description="in tables and folders; None is the last part of the model's")
     steps: Steps | None = None
     sigmas: _Sigmas | None = Field(default=None, description="noise levels without the final 0")
-    guidance_scale: Guidance | None = None
+    guidance_scale: GuidanceScale | None = None
     height: Pixels | None = None
     width: Pixels | None = None
     lora: Place | None = Field(default=None, description="LoRA factors on top: a folder, a file or a repository id")
@@ -198,9 +198,13 @@ def _guidance(spec: ModelSpec, checkpoint: Checkpoint) -> float | None:
         return spec.guidance_scale
     if checkpoint.facts is not None:
         return checkpoint.facts.guidance_scale
-    if "guidance_scale" not in _call_parameters(checkpoint):
+    guidance = guidance_of(checkpoint)
+    if guidance.argument not in _call_parameters(checkpoint):
         return None
-    return float(_call_default(spec, checkpoint, "guidance_scale", "guidance_scale"))
+    scale = guidance.default_scale(pipeline_class(checkpoint))
+    if scale is None:
+        raise _says_nothing(spec, "guidance_scale")
+    return scale
 
 
 def _size(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[int, int]:
@@ -223,5 +227,9 @@ def _call_parameters(checkpoint: Checkpoint) -> dict[str, inspect.Parameter]:
 def _call_default(spec: ModelSpec, checkpoint: Checkpoint, parameter: str, key: str) -> Any:
     found = _call_parameters(checkpoint).get(parameter)
     if found is None or found.default in (None, inspect.Parameter.empty):
-        raise ConfigError(f"{spec.model} does not say its {key}; say it: --model {spec.model},{key}=VALUE.")
+        raise _says_nothing(spec, key)
     return found.default
+
+
+def _says_nothing(spec: ModelSpec, key: str) -> ConfigError:
+    return ConfigError(f"{spec.model} does not say its {key}; say it: --model {spec.model},{key}=VALUE.")

@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.backbones.finite import require_finite
-from fewstep.backbones.source import open_checkpoint
-from fewstep.backbones.stock import load_stock
+from fewstep.backbones.source import Checkpoint, open_checkpoint
+from fewstep.backbones.stock import guidance_of, load_stock
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
@@ -84,15 +84,17 @@ class _OwnSampler(Sampler):
 class _StockSampler(Sampler):
     """Draws with the pipeline that the folder names, and its scheduler."""
 
-    def __init__(self, sampling: Sampling, pipeline: Any, model: str) -> None:
+    def __init__(self, sampling: Sampling, pipeline: Any, checkpoint: Checkpoint) -> None:
         network = getattr(pipeline, "transformer", None)
         super().__init__(sampling, pipeline.unet if network is None else network)
         self._pipeline = pipeline
-        self._model = model
+        self._model = checkpoint.model
+        self._guidance = guidance_of(checkpoint)
 
     @torch.no_grad()
     def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
         chosen = self.sampling
+        scale = chosen.guidance_scale
         return _sample_stock(
             self._pipeline,
             self._model,
@@ -100,7 +102,7 @@ class _StockSampler(Sampler):
             seeds,
             steps=steps,
             sigmas=chosen.sigmas if steps == chosen.steps else None,
-            guidance_scale=chosen.guidance_scale,
+            guided={} if scale is None else self._guidance.call(scale, num_prompts=len(prompts)),
             height=chosen.height,
             width=chosen.width,
         )
@@ -119,10 +121,9 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
         model.adapter.config = model.adapter.config.model_copy(update=size)
         model.expect(prompts)
         return _OwnSampler(sampling, model)
-    pipeline = load_stock(
-        open_checkpoint(spec.model), dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale
-    )
-    return _StockSampler(sampling, pipeline.to(device), spec.model)
+    checkpoint = open_checkpoint(spec.model)
+    pipeline = load_stock(checkpoint, dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale)
+    return _StockSampler(sampling, pipeline.to(device), checkpoint)
 
 
 def _sample_stock(
@@ -133,7 +134,7 @@ def _sample_stock(
     *,
     steps: int,
     sigmas: Sequence[float] | None,
-    guidance_scale: float | None,
+    guided: Mapping[str, Any],
     height: int,
     width: int,
 ) -> list[Image.Image]:
@@ -141,6 +142,7 @@ def _sample_stock(
 
     Args:
         model: The pipeline's name, for messages.
+        guided: The arguments of the call that guide.
 
     Raises:
         CheckpointError: A picture is not made of finite numbers.
@@ -153,8 +155,7 @@ def _sample_stock(
         # a generator per picture: its noise, and what its scheduler adds on the way, depend on no neighbour
         "generator": [generator_for(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)],
     }
-    if guidance_scale is not None:
-        call["guidance_scale"] = guidance_scale
+    call |= guided
     if sigmas is not None:
         call["sigmas"] = list(sigmas)
     if "enable_prompt_rewrite" in taken:

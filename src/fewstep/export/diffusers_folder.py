@@ -104,7 +104,7 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
         levels=tuple(levels),
         sigmas=tuple(plain_floats(sigmas)),
         steps=len(levels),
-        guidance_scale=adapter.student_guidance_scale,
+        guidance_scale=adapter.guidance.off,
         scheduler=without_infinities(adapter.components["scheduler"]),
         provenance=dict(provenance),
     )

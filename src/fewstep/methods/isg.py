@@ -70,8 +70,8 @@ def isg_losses(
     with torch.no_grad():
         low, high = sigma_next + term.margin, start.sigma - term.margin
         sigma_mid = low + draws.mid_u * (high - low)
-        scale = term.guidance.low + draws.guidance_u * (term.guidance.high - term.guidance.low)
-        velocity = guided_teacher(start, prompts, scale)
+        weight = term.guidance.low + draws.guidance_u * (term.guidance.high - term.guidance.low)
+        velocity = guided_teacher(start, prompts, weight)
         x_mid = flow.euler_step(start.x_sigma, velocity, sigma=start.sigma, sigma_next=sigma_mid)
         velocity = student(NoisyLatent(x_mid, sigma_mid), prompts.student)
         x_target = flow.euler_step(x_mid, velocity, sigma=sigma_mid, sigma_next=sigma_next)

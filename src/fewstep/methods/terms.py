@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fewstep.bounds import Guidance, Levels, Rate, Scale, Share, Weight
+from fewstep.bounds import GuidanceScale, Levels, Rate, Scale, Share, Weight
 from fewstep.core.objectives import NORMALISER_FLOOR
 from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import SigmaLaw, Uniform, UniformBelowQuery
@@ -83,7 +83,7 @@ class DistributionMatching(Section):
     asks_fake_score: ClassVar[bool] = True
 
     weight: Weight = 1.0
-    guidance_scale: Guidance = 1.0
+    guidance_scale: GuidanceScale = Field(default=1.0, description="of the teacher, counted so that 1 is off")
     query: Query = AtAnchor()
     probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
     floor: Rate = NORMALISER_FLOOR
@@ -110,10 +110,10 @@ Term = CfgAugmentation | DistributionMatching
 
 
 class GuidanceRange(Section):
-    """A guidance scale drawn uniformly once per step; one value when both ends are equal."""
+    """A guidance scale drawn uniformly once per step, counted so that 1 is off; one value when both ends are equal."""
 
-    low: Guidance = 5.0
-    high: Guidance = 5.0
+    low: GuidanceScale = 5.0
+    high: GuidanceScale = 5.0
 
     @model_validator(mode="after")
     def _ordered(self) -> "GuidanceRange":

@@ -232,7 +232,7 @@ class _Prediction:
 
     def _look(self) -> dict[str, float]:
         asked = self._questions if self.config.memory.batch_frozen_calls else 1
-        if self.config.terms.isg is not None and self.roles.adapter.has_unconditional_branch:
+        if self.config.terms.isg is not None and not self.roles.adapter.guidance.embedded:
             asked = max(asked, 2)
         micro = self.dealt.micro
         held = self._graphs * self.student.kept.at(micro)

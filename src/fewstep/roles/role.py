@@ -36,11 +36,12 @@ class Role:
         with self.acting(point.x_sigma.device):
             return self.adapter.velocity(self.network, point, cond)
 
-    def guided(self, point: NoisyLatent, prompts: PromptBatch, guidance_scale: float) -> Float[Tensor, "b *latent"]:
-        """The velocity as the backbone's pipeline guides it."""
+    def guided(self, point: NoisyLatent, prompts: PromptBatch, weight: float) -> Float[Tensor, "b *latent"]:
+        """The velocity as the backbone's pipeline guides it, with the difference of the branches at this weight."""
+        scale = self.adapter.guidance.scale(weight)
         with self.acting(point.x_sigma.device):
             return self.adapter.guided_velocity(
-                self.network, point, prompts.teacher, prompts.negative, guidance_scale=guidance_scale
+                self.network, point, prompts.teacher, prompts.negative, guidance_scale=scale
             )
 
     @contextmanager

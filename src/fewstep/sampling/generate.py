@@ -75,9 +75,13 @@ class TextToImage:
         """What the folder states; a plain diffusers folder is drawn with its own pipeline's default."""
         if self.facts is not None:
             return self.facts.guidance_scale
-        import inspect
-
-        return float(inspect.signature(type(self.pipeline).__call__).parameters["guidance_scale"].default)
+        scale = self.adapter.guidance.default_scale(type(self.pipeline))
+        if scale is None:
+            raise ConfigError(
+                f"{self.adapter.config.model}, a {type(self.pipeline).__name__}, has no guidance scale of its own; "
+                "state one (--guidance-scale)."
+            )
+        return scale
 
     def expect(self, prompts: Sequence[str]) -> None:
         """Prompts that will be drawn: those too long are counted in one warning, and each is embedded once.
@@ -137,7 +141,7 @@ class TextToImage:
             seeds: One per picture; together with the prompt it names the picture's noise.
             steps: Network calls per picture (twice as many with guidance); ignored when ``sigmas`` is given.
             sigmas: Noise levels as the network sees them, after any time shift, without the final 0.
-            guidance_scale: 1 is off where the backbone has an unconditional branch; None is the model's own.
+            guidance_scale: As the pipeline counts it; None is the model's own.
             negative_prompt: What every picture is guided away from; None is the model's unconditional branch.
             noise: Initial noise instead of the seeds' own.
             batch: Pictures per network call; changes nothing but memory and speed.
@@ -169,7 +173,7 @@ class TextToImage:
         return torch.cat(drawn)
 
     def _unconditional(self, negative_prompt: str | None, guidance_scale: float) -> Conditioning | None:
-        if guidance_scale == self.adapter.student_guidance_scale:
+        if guidance_scale == self.adapter.guidance.off:
             return None
         if negative_prompt is None:
             return require_finite_encoding(self.adapter, self.pipeline, self.adapter.encode_null(self.pipeline))
@@ -238,12 +242,12 @@ def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float
         guidance_scale: As the pictures are drawn; None when it is not known yet.
     """
     model = adapter.config.model
-    if not adapter.has_unconditional_branch:
+    if adapter.guidance.embedded:
         raise ConfigError(
             f"{model} takes its guidance scale as an input of the network and has no unconditional branch, so a "
             "negative prompt has nothing to take the place of; leave it out."
         )
-    if guidance_scale == adapter.student_guidance_scale:
+    if guidance_scale == adapter.guidance.off:
         raise ConfigError(
             f"{model} is drawn at guidance scale {guidance_scale:g}, which is off, so a negative prompt would change "
             "nothing; set a guidance scale above 1 or leave the negative prompt out."

@@ -84,10 +84,10 @@ def velocity_field(
 
     Args:
         cond: One row per sample.
-        null_cond: One row; read only when ``guidance_scale`` is not the adapter's ``student_guidance_scale``.
+        null_cond: One row; read only when ``guidance_scale`` is not the adapter's ``guidance.off``.
         guidance_scale: As the pipeline counts it; None asks as a student is asked.
     """
-    if guidance_scale is None or guidance_scale == adapter.student_guidance_scale:
+    if guidance_scale is None or guidance_scale == adapter.guidance.off:
         return lambda point: adapter.velocity(network, point, cond)
     if null_cond is None:
         raise ValueError(f"guidance_scale {guidance_scale} needs null_cond, the unconditional branch")
@@ -98,10 +98,19 @@ def velocity_field(
 def teacher_sigmas(adapter: ModelAdapter, steps: int) -> Float[Tensor, "k"]:
     """The uniform grid of ``steps`` levels, shifted by the backbone's own scheduler.
 
-    sigmas = to_sigma([1, 1 - 1/n, ..., 1/n])
+    sigmas = adapter.sigmas([1, 1 - 1/n, ..., 1/n])
+
+    Raises:
+        ConfigError: The scheduler leaves no grid of so many steps.
     """
     require_between(steps, "steps", 1, MAX_STEPS, whole=True)
-    return adapter.to_sigma(torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32))
+    sigmas = adapter.sigmas(torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32))
+    if not (torch.isfinite(sigmas).all() and (sigmas.diff() < 0).all() and sigmas[-1] > 0):
+        raise ConfigError(
+            f"The scheduler of {adapter.config.model} makes the noise levels {shown(sigmas.tolist())} "
+            f"of {steps} steps, which do not descend; draw with another number of steps."
+        )
+    return sigmas
 
 
 def require_levels(sigmas: Sequence[float]) -> None:
