@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.methods.isg import segment_grid
+from fewstep.sampling import teacher_sigmas
 from fewstep.training.noise_levels import require_fitting_levels
 from tests.backbones.families import REAL_CONFIGURATIONS
 from tests.backbones.pages import FOLDER, PAGES
@@ -24,7 +26,7 @@ def adapter_of(name: str = "sd3-medium", *, scheduler: dict[str, Any] | None = N
     components = dict(REAL_CONFIGURATIONS[name].components)
     if scheduler is not None:
         components["scheduler"] = complete(
-            {"_class_name": "FlowMatchEulerDiscreteScheduler", **scheduler}, place="a file"
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, **scheduler}, place="a file"
         )
     return SD3Adapter(SD3Config(model=name, **config), components)
 
@@ -84,8 +86,22 @@ def test_size_beyond_the_position_table_is_refused() -> None:
 
 
 def test_scheduler_that_bends_the_grid_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"scheduler of sd3-medium sets shift_terminal=0\.02, which moves"):
-        adapter_of(scheduler={"shift_terminal": 0.02})
+    with pytest.raises(ConfigError, match=r"scheduler of sd3-medium sets use_karras_sigmas=True, which moves"):
+        adapter_of(scheduler={"use_karras_sigmas": True})
+
+
+@pytest.mark.parametrize("steps", [2, 4, 50])
+def test_terminal_shift_moves_a_grid_as_the_stock_scheduler_does(steps: int) -> None:
+    adapter = adapter_of(scheduler={"shift_terminal": 0.02})
+    stock = FlowMatchEulerDiscreteScheduler(shift=3.0, shift_terminal=0.02)
+    stock.set_timesteps(sigmas=torch.linspace(1.0, 1.0 / steps, steps).tolist())
+    torch.testing.assert_close(teacher_sigmas(adapter, steps), stock.sigmas[:-1], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(adapter.to_sigma(torch.tensor([0.5])), torch.tensor([0.75]))
+
+
+def test_grid_of_one_step_that_the_terminal_shift_breaks_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"noise levels \[nan\] of 1 steps, which do not descend; draw with another"):
+        teacher_sigmas(adapter_of(scheduler={"shift_terminal": 0.02}), 1)
 
 
 def test_scheduler_of_another_class_is_refused() -> None:

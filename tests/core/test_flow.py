@@ -57,6 +57,13 @@ def test_the_uniform_grid_shifted_gives_the_published_schedules(shift: float, ex
     torch.testing.assert_close(shifted, torch.tensor(expected), atol=5e-5, rtol=0)
 
 
+def test_stretched_grid_ends_at_the_terminal_level() -> None:
+    sigmas = torch.tensor([1.0, 0.7, 0.4])
+    stretched = flow.stretch_to_terminal(sigmas, 0.1)
+    # distances from noise grow by one factor, (1 - .1) / (1 - .4)
+    torch.testing.assert_close(stretched, torch.tensor([1.0, 1 - 0.3 * 1.5, 0.1]))
+
+
 def test_guidance_one_is_the_conditional_velocity() -> None:
     cond, null = pair()
     torch.testing.assert_close(flow.guide(cond, null, 1.0), cond)

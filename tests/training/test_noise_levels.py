@@ -8,7 +8,7 @@ import torch
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.configurations import complete
-from fewstep.backbones.flow_match import shift_level
+from fewstep.backbones.flow_match import linear_mu, shift_level
 from fewstep.backbones.sd3 import SD3Adapter, SD3Config
 from fewstep.config import load_recipe
 from fewstep.config.run_config import RunConfig
@@ -45,7 +45,8 @@ def test_the_rule_reproduces_the_schedule_published_for_sd3() -> None:
 
 def test_the_rule_reproduces_the_schedule_published_for_flux_at_1024_pixels() -> None:
     levels = torch.linspace(1.0, 0.25, 4)
-    sigmas = shift_level(levels, complete(FLUX_SCHEDULER, place="a file"), num_tokens=(1024 // 16) ** 2)
+    scheduler = complete(FLUX_SCHEDULER, place="a file")
+    sigmas = shift_level(levels, scheduler, lambda: linear_mu(scheduler, (1024 // 16) ** 2))
     torch.testing.assert_close(sigmas, torch.tensor([1.0, 0.9045, 0.7595, 0.5128]), rtol=0, atol=5e-5)
 
 

@@ -4,18 +4,18 @@ Shared by every backbone that ships with that scheduler; :class:`FlowMatchAdapte
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.core.flow import time_shift
+from fewstep.core.flow import stretch_to_terminal, time_shift
 from fewstep.errors import ConfigError, shown
 
 _BENDS_THE_GRID = (
-    "shift_terminal",
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
@@ -34,37 +34,54 @@ class FlowMatchAdapter(DiffusersAdapter):
     A family adds ``velocity``, ``encode``, and the names of its classes.
     """
 
+    usual_steps: ClassVar[int] = 50
+    """Of the teacher: a level by itself is shifted as in its grid of so many, where the shift depends on that."""
+
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
         require_plain_shift(scheduler_of(components, model=config.model), model=config.model)
 
+    @property
+    def num_image_tokens(self) -> int:
+        """Of one latent, as the pipeline counts them for a shift that grows with the image."""
+        *_, height, width = self.latent_shape(self.config.height, self.config.width)
+        return (height // self.patch_size) * (width // self.patch_size)
+
+    def dynamic_mu(self, num_steps: int) -> float:
+        """The mu of a shift that grows with the image: linear in its tokens, whatever the number of steps."""
+        return linear_mu(self.components["scheduler"], self.num_image_tokens)
+
     def to_sigma(self, level: Tensor) -> Tensor:
-        _, height, width = self.latent_shape(self.config.height, self.config.width)
-        tokens = (height // self.patch_size) * (width // self.patch_size)
-        return shift_level(level, self.components["scheduler"], num_tokens=tokens)
+        return shift_level(level, self.components["scheduler"], lambda: self.dynamic_mu(self.usual_steps))
+
+    def sigmas(self, levels: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+        scheduler = self.components["scheduler"]
+        shifted = shift_level(levels, scheduler, lambda: self.dynamic_mu(len(levels)))
+        terminal = scheduler["shift_terminal"]
+        return stretch_to_terminal(shifted, float(terminal)) if terminal else shifted
 
     def student_scheduler(self) -> Any:
         return scheduler_of_given_sigmas(self.components["scheduler"])
 
 
-def shift_level(level: Tensor, scheduler: Mapping[str, Any], *, num_tokens: int) -> Tensor:
+def shift_level(level: Tensor, scheduler: Mapping[str, Any], dynamic_mu: Callable[[], float]) -> Tensor:
     """Map pre-shift levels to sigma with a static shift, or with the one that grows with the image.
 
-        sigma = time_shift(level, s);  s = shift,  or exp(mu) with mu linear in the number of image tokens
+        sigma = time_shift(level, s);  s = shift,  or exp(mu)
 
     Args:
         level: Noise levels in [0, 1].
         scheduler: The scheduler's complete configuration.
-        num_tokens: Image tokens of one latent; read by a dynamic shift only.
+        dynamic_mu: Asked by a dynamic shift only.
     """
     if not scheduler["use_dynamic_shifting"]:
         return time_shift(level, float(scheduler["shift"]))
-    mu = _dynamic_mu(scheduler, num_tokens)
+    mu = dynamic_mu()
     return time_shift(level, mu if scheduler["time_shift_type"] == "linear" else math.exp(mu))
 
 
-def _dynamic_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
-    """The pipelines' linear rule from the number of image tokens to mu."""
+def linear_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
+    """Most pipelines' rule from the number of image tokens to mu."""
     low_tokens, high_tokens = scheduler["base_image_seq_len"], scheduler["max_image_seq_len"]
     low, high = scheduler["base_shift"], scheduler["max_shift"]
     if not (0 < low_tokens < high_tokens and low is not None and high is not None):

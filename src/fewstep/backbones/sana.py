@@ -136,7 +136,7 @@ def _static_shift(scheduler: Mapping[str, Any], *, model: str) -> float:
     """The time shift of the checkpoint's scheduler: DPM++ on flow sigmas, or the Euler one of other conversions."""
     if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
         flow_match.require_plain_shift(scheduler, model=model)
-        if not scheduler["use_dynamic_shifting"]:
+        if not (scheduler["use_dynamic_shifting"] or scheduler["shift_terminal"]):
             return float(scheduler["shift"])
     elif (
         scheduler.get("_class_name") == "DPMSolverMultistepScheduler"

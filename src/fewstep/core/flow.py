@@ -77,6 +77,16 @@ def euler_step(
     return x_sigma.float() + per_sample(sigma_next - sigma, x_sigma) * velocity.float()
 
 
+def stretch_to_terminal(sigmas: Float[Tensor, "k"], terminal: float) -> Float[Tensor, "k"]:
+    """Stretch a grid away from noise so that its last level is ``terminal``.
+
+    1 - sigma <- (1 - sigma) (1 - terminal) / (1 - sigma_last)                          [eq:terminal]
+
+    A grid of one level at noise has nothing to stretch and gives nan.
+    """
+    return 1 - (1 - sigmas) * (1 - terminal) / (1 - sigmas[-1])
+
+
 def guide(
     velocity_cond: Float[Tensor, "b *latent"], velocity_null: Float[Tensor, "b *latent"], guidance_scale: float
 ) -> Float[Tensor, "b *latent"]:
