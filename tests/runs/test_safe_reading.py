@@ -11,8 +11,10 @@ from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from fewstep.errors import CheckpointError
 from fewstep.runs.checkpoint import MANIFEST, load_checkpoint, stored_tensors
+from fewstep.runs.safe_reading import _is_tiled
 from fewstep.runs.saving import save_checkpoint
 from fewstep.seals import seal
+from tests.pickle_bombs import BOMBS, with_pickle
 
 
 class Trap:
@@ -55,6 +57,60 @@ def test_an_index_that_runs_code_is_refused_and_does_not_run(read: Any, tmp_path
     with pytest.raises(CheckpointError, match=r"refers to .*, which no checkpoint needs"):
         read(path)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_an_index_that_takes_for_ever_is_refused(name: str, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=1)
+    altered_index(path, BOMBS[name])
+    with pytest.raises(CheckpointError, match=r"The index of the checkpoint .* cannot be read \(it "):
+        load_checkpoint(path, state())
+
+
+def test_an_index_that_is_larger_than_what_it_is_about_is_not_read(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=1)
+    altered_index(path, b"\x80\2" + b"]" * 5_000_000 + b".")
+    with pytest.raises(CheckpointError, match=r"it has 5000003 bytes, more than the 1048576 that it could be about"):
+        load_checkpoint(path, state())
+
+
+def test_a_value_that_takes_for_ever_is_refused(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, state(), step=1, keep_last=1)
+    index = pickle.loads((path / ".metadata").read_bytes())
+    place, data = entry(index, "progress.step"), path / "__0_0.distcp"
+    whole = data.read_bytes()
+    bomb = with_pickle(whole[place.offset : place.offset + place.length], BOMBS["a key of 2**60 parts"])
+    data.write_bytes(whole + bomb)
+    put(place, offset=len(whole), length=len(bomb))
+    altered_index(path, pickle.dumps(index), data.name)
+    with pytest.raises(CheckpointError, match=r"a value of \d+ parts where no checkpoint has more"):
+        load_checkpoint(path, state())
+
+
+CUT: dict[str, tuple[tuple[int, ...], list[tuple[tuple[int, ...], tuple[int, ...]]], bool]] = {
+    "whole": ((4, 3), [((0, 0), (4, 3))], True),
+    "rows": ((4, 3), [((2, 0), (2, 3)), ((0, 0), (2, 3))], True),
+    "columns": ((4, 3), [((0, 0), (4, 1)), ((0, 1), (4, 2))], True),
+    "rows, and a process without any": ((4, 3), [((0, 0), (4, 3)), ((4, 0), (0, 3))], True),
+    "a number": ((), [((), ())], True),
+    "a number twice": ((), [((), ()), ((), ())], False),
+    "nothing": ((0, 3), [((0, 0), (0, 3))], True),
+    "whole twice": ((4, 3), [((0, 0), (4, 3))] * 2, False),
+    "overlapping rows": ((4, 3), [((0, 0), (3, 3)), ((2, 0), (2, 3))], False),
+    "rows with a gap": ((4, 3), [((0, 0), (1, 3)), ((2, 0), (2, 3))], False),
+    "rows twice and rows not at all": ((4, 3), [((0, 0), (2, 3)), ((0, 0), (2, 3))], False),
+    "beyond the end": ((4, 3), [((0, 0), (5, 3))], False),
+    "before the beginning": ((4, 3), [((-1, 0), (5, 3))], False),
+    "a corner": ((4, 3), [((0, 0), (2, 2))], False),
+    "many columns": ((1, 50_000), [((0, column), (1, 1)) for column in range(50_000)], True),
+    "one column many times": ((1, 50_000), [((0, 0), (1, 1))] * 50_000, False),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_pieces_fill_a_tensor_once(name: str) -> None:
+    size, chunks, fills = CUT[name]
+    assert _is_tiled(size, chunks) is fills
 
 
 def test_an_index_that_is_something_else_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from fewstep.backbones.configurations import CURE, pipeline_parts
@@ -17,6 +18,7 @@ from fewstep.backbones.weight_files import WeightFiles, choose, is_weights
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import load_json, write_json
 from fewstep.hub import hub_errors
+from fewstep.pickles import require_tame_weights
 
 Part = tuple[str, str]
 """A component's library and class, as the index names them."""
@@ -108,7 +110,10 @@ def fetch_parts(listing: _Listing, revision: str | None, parts: Mapping[str, Par
         with hub_errors(source, revision):
             folder = Path(snapshot_download(source, revision=revision, allow_patterns=names))
     for name, part in parts.items():
-        _require_own_shards(folder / name, listing.weights(name, part))
+        weights = listing.weights(name, part)
+        if weights is not None:
+            _require_own_shards(folder / name, weights)
+            _require_tame(folder / name, weights)
     return folder
 
 
@@ -139,8 +144,16 @@ def copy_part(source: Path, target: Path, listing: _Listing, part: Part) -> None
             shutil.copyfile(source / file, target / plain)
 
 
-def _require_own_shards(folder: Path, weights: WeightFiles | None) -> None:
-    if weights is None or weights.index is None:
+def _require_tame(folder: Path, weights: WeightFiles) -> None:
+    for name in () if weights.safetensors else weights.tensors:
+        try:
+            require_tame_weights(folder / name)
+        except (OSError, UnpicklingError) as error:
+            raise CheckpointError(f"The weights {folder / name} cannot be read ({error}). {CURE}.") from error
+
+
+def _require_own_shards(folder: Path, weights: WeightFiles) -> None:
+    if weights.index is None:
         return
     file = folder / weights.index
     foreign = sorted(set(_index(file)["weight_map"].values()) - set(weights.names))

@@ -41,6 +41,11 @@ class WeightFiles:
     def index(self) -> str | None:
         return next((name for name in self.names if name.endswith(".json")), None)
 
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The files that hold them."""
+        return tuple(name for name in self.names if name != self.index)
+
     def plain_name(self, name: str) -> str:
         """A name without the variant, as a folder has it whose only weights these are."""
         return name if self.variant is None else name.replace(f".{self.variant}", "", 1)

@@ -11,7 +11,7 @@ import os
 import pathlib
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -21,8 +21,10 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, LoadPla
 from torch.futures import Future
 
 from fewstep.errors import shown
+from fewstep.pickles import require_tame, require_tame_weights
 from fewstep.seals import Seal
 
+_FILE = ".metadata"
 _INDEX = "torch.distributed.checkpoint.metadata"
 _ALLOWED = {
     *((_INDEX, name) for name in ("Metadata", "MetadataIndex", "StorageMeta", "TensorProperties")),
@@ -35,14 +37,18 @@ _ALLOWED = {
 _PATHS = {(module, name) for module in ("pathlib", "pathlib._local") for name in ("PosixPath", "WindowsPath")}
 
 
+_LEAST_LIMIT = 2**20
+"""Bytes that an index may have though the checkpoint's data are smaller; every entry points to some data."""
+
+
 class _IndexUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PATHS:
             return pathlib.PurePath  # where it was written; a path of another system cannot be made here
         if (module, name) in _ALLOWED:
             return super().find_class(module, name)
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
+        if module == "torch" and isinstance(torch.__dict__.get(name), torch.dtype):
+            return torch.__dict__[name]
         raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no checkpoint needs")
 
 
@@ -66,11 +72,19 @@ class PlainReader(dcp.FileSystemReader):
             pickle.UnpicklingError: It names something else, or is no index at all.
         """
         if self._index is None:
-            with open(os.path.join(self.path, ".metadata"), "rb") as file:
-                self._index = _plain_index(file, self.seals)
+            self._index = _plain_index(self._content(), self.seals)
             self._index.storage_meta = self._index.storage_meta or StorageMeta()
             self._index.storage_meta.load_id = self.load_id
         return self._index
+
+    def _content(self) -> bytes:
+        sizes = {name: one.bytes for name, one in self.seals.items()}
+        own = sizes.pop(_FILE, 0)
+        largest = max(_LEAST_LIMIT, sum(sizes.values()))
+        if own > largest:
+            raise pickle.UnpicklingError(f"it has {own} bytes, more than the {largest} that it could be about")
+        with open(os.path.join(self.path, _FILE), "rb") as file:
+            return file.read(own or largest)
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         """Read what a plan asks for; a tensor that is not of the type asked for is refused, never cast."""
@@ -78,6 +92,7 @@ class PlainReader(dcp.FileSystemReader):
             stored = self.storage_data[item.storage_index]
             with open(os.path.join(self.path, stored.relative_path), "rb") as file:
                 piece = self._slice_file(file, stored)
+                require_tame_weights(piece)
                 if item.type == LoadItemType.BYTE_IO:
                     planner.load_bytes(item, io.BytesIO(piece.read(-1)))
                     continue
@@ -146,9 +161,10 @@ def _misfit(stored: TensorStorageMetadata | BytesStorageMetadata, wanted: Any) -
     return None
 
 
-def _plain_index(file: IO[bytes], seals: Mapping[str, Seal]) -> Metadata:
+def _plain_index(content: bytes, seals: Mapping[str, Seal]) -> Metadata:
     try:
-        metadata = _IndexUnpickler(file).load()
+        require_tame(content)
+        metadata = _IndexUnpickler(io.BytesIO(content)).load()
         if not isinstance(metadata, Metadata):
             raise pickle.UnpicklingError("it holds no index")
         _require_consistent(metadata, seals)
@@ -163,7 +179,7 @@ def _require_consistent(metadata: Metadata, seals: Mapping[str, Seal]) -> None:
     """Refuse an index that is not about these files, or by which parts of a tensor would stay unread."""
     pieces: dict[str, list[tuple[int, ...]]] = {}
     for index, stored in metadata.storage_data.items():
-        if stored.relative_path not in seals:
+        if not isinstance(stored.relative_path, str) or stored.relative_path not in seals:
             raise pickle.UnpicklingError(
                 f"it refers to the file {shown(stored.relative_path)}, which is none of the checkpoint's"
             )
@@ -185,23 +201,19 @@ def _require_consistent(metadata: Metadata, seals: Mapping[str, Seal]) -> None:
 
 
 def _is_tiled(size: Sequence[int], chunks: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> bool:
-    """Whether boxes (offset, sizes) cover a tensor, each element once."""
+    """Whether boxes (offset, sizes) lie one behind the other along one dimension and fill a tensor."""
     for offset, sizes in chunks:
         ends = zip(offset, sizes, size, strict=True)
         if not all(start >= 0 and length >= 0 and start + length <= whole for start, length, whole in ends):
             return False
-    if sum(math.prod(sizes) for _, sizes in chunks) != math.prod(size):
-        return False
-    filled = sorted(chunk for chunk in chunks if math.prod(chunk[1]))
-    for number, one in enumerate(filled):
-        for other in filled[number + 1 :]:
-            if size and other[0][0] >= one[0][0] + one[1][0]:
-                break  # nor do those behind it: they are in the order of their first rows
-            if _overlap(one, other):
-                return False
-    return True
-
-
-def _overlap(one: tuple[tuple[int, ...], tuple[int, ...]], other: tuple[tuple[int, ...], tuple[int, ...]]) -> bool:
-    sides = zip(*one, *other, strict=True)
-    return all(a < b + height and b < a + width for a, width, b, height in sides)
+    filled = [chunk for chunk in chunks if math.prod(chunk[1])]
+    cut = {dim for _, sizes in filled for dim, whole in enumerate(size) if sizes[dim] != whole}
+    if len(cut) != 1:
+        return not cut and len(filled) == (math.prod(size) > 0)
+    (dim,) = cut
+    end = 0
+    for offset, sizes in sorted(filled, key=lambda chunk: chunk[0][dim]):
+        if offset[dim] != end:
+            return False
+        end += sizes[dim]
+    return end == size[dim]

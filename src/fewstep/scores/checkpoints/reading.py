@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import load_json
+from fewstep.pickles import require_tame_weights
 from fewstep.scores.checkpoints.source import Source, fetch_file, find_file, has_file, is_present, missing_files
 
 _CURE = "Get the checkpoint again"
@@ -272,6 +273,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     from pickle import UnpicklingError
 
     try:
+        require_tame_weights(path)
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
         detail = " ".join(str(error).split())[:200]
