@@ -25,8 +25,13 @@ def put(folder: Path, part: str, value: float) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def as_whole_numbers(folder: Path, part: str) -> None:
+def as_whole_numbers(folder: Path, part: str, *, pickled: bool = False) -> None:
     """Store the weights of a part as int64."""
     path = folder / FILES[part]
     tensors = {name: (1000 * value).to(torch.int64) for name, value in load_file(path).items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    if pickled:
+        path.unlink()
+        name = "pytorch_model.bin" if path.name == "model.safetensors" else f"{path.stem}.bin"
+        torch.save(tensors, path.with_name(name))
+    else:
+        save_file(tensors, path, metadata={"format": "pt"})

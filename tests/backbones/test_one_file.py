@@ -221,6 +221,20 @@ def test_a_network_that_is_not_whole_or_not_used_whole_is_refused(change: str, t
         tuned.adapter(tmp_path / "changed.safetensors").load_network()
 
 
+@pytest.mark.parametrize(
+    "prefixes",
+    [("model.",), ("first_stage_model.", "vae."), ("cond_stage_model.", "conditioner.", "text_encoders.")],
+    ids=["network", "vae", "text encoders"],
+)
+def test_whole_numbers_are_no_weights(prefixes: tuple[str, ...], tuned: Tuned, tmp_path: Path) -> None:
+    tensors = load_file(tuned.whole)
+    own = [name for name in tensors if name.startswith(prefixes) and not name.endswith("position_ids")]
+    changed = {**tensors, **{name: (100 * tensors[name]).to(torch.int64) for name in own}}
+    save_file(changed, tmp_path / "changed.safetensors")
+    with pytest.raises(CheckpointError, match=r"is stored as torch.int64, not as floating-point numbers"):
+        tuned.adapter(tmp_path / "changed.safetensors").load_pipeline()
+
+
 def test_a_text_encoder_that_is_not_whole_is_refused(tuned: Tuned, tmp_path: Path) -> None:
     tensors: dict[str, Tensor] = load_file(tuned.whole)
     last = [name for name in tensors if name.startswith(("cond_stage", "conditioner", "text_encoders"))][-1]

@@ -87,10 +87,14 @@ def test_an_evaluation_draws_no_picture(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_weights_of_whole_numbers_are_refused(part: str, inputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    damage.as_whole_numbers(inputs / "teacher", part)
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])
+def test_weights_of_whole_numbers_are_refused(
+    part: str, pickled: bool, inputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage.as_whole_numbers(inputs / "teacher", part, pickled=pickled)
     said = told(capsys, "sample", str(inputs / "teacher"), "--prompt", "x", "--output", str(inputs / "p.png"))
-    assert "is stored as I64 in" in said and damage.FILES[part].partition("/")[0] in said
+    stored = "torch.int64" if pickled else "I64"
+    assert f"is stored as {stored} in" in said and damage.FILES[part].partition("/")[0] in said
 
 
 @pytest.mark.parametrize("shift", [NAN, INF, 0.0, -3.0])

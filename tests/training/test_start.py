@@ -1,5 +1,7 @@
 """Where a student starts: as the teacher, as the teacher with a LoRA on it, or as another model."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,6 +185,49 @@ def test_text_encoders_are_not_the_students(place: Path) -> None:
     lora_files.diffusers_file(place / "words.safetensors", {"text_encoder": own})
     with pytest.raises(ConfigError, match="student and teacher read the same embeddings"):
         roles(place, f"student.init={{lora: {place}/words.safetensors}}")
+
+
+KEPT: dict[str, dict[str, Any]] = {
+    "in shards": {"max_shard_size": "20KB"},
+    "in half precision": {"variant": "fp16"},
+    "in shards of half precision": {"max_shard_size": "20KB", "variant": "fp16"},
+    "as a pickle": {"safe_serialization": False},
+    "as pickles": {"max_shard_size": "20KB", "safe_serialization": False},
+}
+
+
+@pytest.mark.parametrize("kept", KEPT)
+def test_a_model_is_read_however_its_weights_are_kept(kept: str, place: Path, tmp_path: Path) -> None:
+    network: Any = create_model_adapter(place / "other").load_network()
+    shutil.copytree(place / "other", tmp_path / "other", ignore=shutil.ignore_patterns("diffusion_pytorch_model*"))
+    if "half" in kept:
+        network.to(torch.float16)
+    network.save_pretrained(tmp_path / "other" / "transformer", **KEPT[kept])
+    started = roles(place, f"student.init={{model: {tmp_path}/other}}")
+    expected = {name: weight.float() for name, weight in network.named_parameters()}
+    found = dict(started.student.network.named_parameters())
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"_class_name": "FluxTransformer2DModel"}, "is a FluxTransformer2DModel, but the teacher's is a SD3"),
+        ({"_class_name": None}, "is a null, but the teacher's is a SD3"),
+        ({"num_layers": 2}, "do not belong together|they do not belong to its config.json"),
+        ({"num_layers": 4}, "do not belong together|they do not belong to its config.json"),
+        ({"in_channels": 16, "out_channels": 16}, "they do not belong to its config.json"),
+    ],
+)
+def test_a_model_that_says_it_is_another_is_refused(
+    change: dict[str, Any], told: str, place: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(place / "other", tmp_path / "other")
+    file = tmp_path / "other" / "transformer" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises((ConfigError, CheckpointError), match=told) as caught:
+        roles(place, f"student.init={{model: {tmp_path}/other}}")
+    assert "\n" not in str(caught.value)
 
 
 def test_another_architecture_is_refused(place: Path) -> None:

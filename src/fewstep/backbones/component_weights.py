@@ -27,6 +27,7 @@ def load_component(model: str, revision: str | None, component: str, class_name:
     place = f"the {component} of {model}"
     listing = list_files(model, revision)
     folder, files = fetch_parts(listing, revision, {component: part}), listing.weights(component, part)
+    assert files is not None
     network_class = part_class(part, place=place)
     with loading(model, revision, place):
         network, info = network_class.from_pretrained(
@@ -38,7 +39,7 @@ def load_component(model: str, revision: str | None, component: str, class_name:
             f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
             "Its weights and its config.json do not belong together; get the model again."
         )
-    require_floating_weights(network, folder / component, place)
+    require_floating_weights(network, [folder / component / name for name in files.tensors], place)
     loaded: nn.Module = network.eval()
     return loaded
 
@@ -46,9 +47,10 @@ def load_component(model: str, revision: str | None, component: str, class_name:
 def fetch_pipeline(
     model: str, revision: str | None, parts: Mapping[str, Part], dtype: torch.dtype, *, given: Collection[str]
 ) -> tuple[Path, dict[str, Any]]:
-    """A local folder that a pipeline loads from, and the components that it would not load there as they are.
+    """A local folder that a pipeline loads from, and those of its components that have weights.
 
-    A pipeline loads one variant of everything, or none; here each component has the weights that it has, all of them.
+    A pipeline loads one variant of everything, or none, and lets random weights stand in for missing ones; here each
+    component has the weights that it has, all of them.
 
     Args:
         parts: Every component that the index names.
@@ -60,14 +62,14 @@ def fetch_pipeline(
     loaded = {}
     for name, part in wanted.items():
         files = listing.weights(name, part)
-        # transformers fills weights that are missing with random ones, so its components are never left to the pipeline
-        if files is not None and (files.variant is not None or part[0] == "transformers"):
+        if files is not None and (files.variant is not None or part[0] in _LIBRARIES):
             place = f"the {name} of {model}"
             with loading(model, revision, place):
                 loaded[name], info = part_class(part, place=place).from_pretrained(
                     folder, subfolder=name, dtype=dtype, output_loading_info=True, **_kept_as(files)
                 )
             _require_every_weight(info, place=place)
+            require_floating_weights(loaded[name], [folder / name / file for file in files.tensors], place)
     return folder, loaded
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.component_weights import fetch_pipeline, load_component, part_class
 from fewstep.backbones.configurations import pipeline_parts
-from fewstep.backbones.finite import require_finite, require_floating_weights
+from fewstep.backbones.finite import require_finite
 from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
@@ -150,6 +150,12 @@ class DiffusersAdapter(ModelAdapter):
         checkpoint = open_checkpoint(model, revision)
         if self.network_component not in checkpoint.components:
             raise ConfigError(f"student.init.model is {model}, which has no {self.network_component} to start from.")
+        found = checkpoint.components[self.network_component].get("_class_name")
+        if found != self.network_class:
+            raise ConfigError(
+                f"student.init.model is {model}, whose {self.network_component} is a {shown(found, quoted=False)}, but "
+                f"the teacher's is a {self.network_class}. Start from a model made from the teacher's."
+            )
         _require_same_prediction(model, checkpoint.adapter_components, self.components)
         network = load_component(model, revision, self.network_component, self.network_class, torch.float32)
         ours, theirs = ({name: value.shape for name, value in net.named_parameters()} for net in (like, network))
@@ -180,14 +186,10 @@ class DiffusersAdapter(ModelAdapter):
         given = {**self.load_kwargs(), **components}
         inside = {name: self._load_inside(name, dtype) for name in self._inside() if name not in given}
         parts = pipeline_parts(self.components["model_index"])
-        folder, variants = fetch_pipeline(origin, self.config.revision, parts, dtype, given={*given, *inside})
+        folder, others = fetch_pipeline(origin, self.config.revision, parts, dtype, given={*given, *inside})
         with loading(origin, self.config.revision, f"the pipeline {origin}"):
-            pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **given, **inside, **variants)
-        loaded = {name: part for name, part in pipeline.components.items() if name not in given}
-        for name, part in loaded.items():
-            if isinstance(part, nn.Module) and name not in inside:
-                require_floating_weights(part, folder / name, f"the {name} of {self.config.model}")
-        self._merge(loaded)
+            pipeline = pipeline_class.from_pretrained(folder, dtype=dtype, **given, **inside, **others)
+        self._merge({name: part for name, part in pipeline.components.items() if name not in given})
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

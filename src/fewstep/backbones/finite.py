@@ -4,12 +4,12 @@ One look per batch, after the work: no step of a sampler or a training waits for
 """
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from fewstep.backbones.protocol import ModelAdapter
@@ -73,24 +73,36 @@ def require_clock(adapter: ModelAdapter) -> None:
         )
 
 
-def require_floating_weights(module: nn.Module, folder: Path, place: str) -> None:
+def require_floating_weights(module: nn.Module, files: Iterable[Path], place: str) -> None:
     """Raise CheckpointError when whole numbers were read as a weight: the libraries turn them into floats silently.
 
     Args:
         module: As it was loaded.
-        folder: Its files; what they hold besides weights, such as positions, may be whole numbers.
+        files: What it was loaded from; beside weights, such as positions, they may hold whole numbers.
         place: The module, for the message.
     """
     weights = {name for name, weight in module.named_parameters() if weight.is_floating_point()}
-    for path in sorted(folder.glob("*.safetensors")):
-        with suppress(SafetensorError), safe_open(path, framework="pt") as file:
-            for name in sorted(weights.intersection(file.keys())):
-                stored = file.get_slice(name).get_dtype()
-                if not stored.startswith(("F", "BF")):
-                    raise CheckpointError(
-                        f"The weight {name} of {place} is stored as {stored} in {path.name}, not as floating-point "
-                        "numbers. Get the model again."
-                    )
+    for path in files:
+        for name, stored in sorted(_whole_numbers(path).items()):
+            # transformers adds a prefix to some names, and takes it from others
+            if any(
+                f".{one}".endswith(f".{other}") for weight in weights for one, other in permutations((name, weight))
+            ):
+                raise CheckpointError(
+                    f"The weight {name} of {place} is stored as {stored} in {path.name}, not as floating-point "
+                    "numbers. Get the model again."
+                )
+
+
+def _whole_numbers(path: Path) -> dict[str, str]:
+    """The tensors in a file of weights that are no floating-point numbers, with what they are; no number is read."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+        return {name: stored for name, stored in types.items() if not stored.startswith(("F", "BF"))}
+    stored = torch.load(path, map_location="meta", weights_only=True)
+    tensors = {name: value for name, value in stored.items() if isinstance(value, Tensor)}
+    return {name: str(value.dtype) for name, value in tensors.items() if not value.is_floating_point()}
 
 
 def _is_number(value: Any) -> bool:

@@ -24,6 +24,8 @@ VAE = ("first_stage_model.", "vae.")
 _OTHERS = (*VAE, "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _SUFFIXES = (".safetensors", ".gguf", *_PICKLES)
+_WHOLE = ("position_ids", "num_batches_tracked")
+"""What is no weight, and holds whole numbers."""
 _NO_WEIGHTS = ("*.safetensors", "*.bin", "*.msgpack", "*.onnx*", "*.ckpt", "*.h5")
 
 
@@ -128,7 +130,14 @@ class OneFile:
 
     def _read(self, component: str) -> dict[str, Tensor]:
         with self._opened() as file:
-            return {name: file.get_tensor(name) for name in self.held[component]}
+            tensors = {name: file.get_tensor(name) for name in self.held[component]}
+        for name, tensor in tensors.items():
+            if not (tensor.is_floating_point() or name.endswith(_WHOLE)):
+                raise CheckpointError(
+                    f"The weight {shown(name, quoted=False)} in {self.path} is stored as {tensor.dtype}, not as "
+                    "floating-point numbers. Get the file again; quantised files are not read."
+                )
+        return tensors
 
     def _converted(
         self, component: str, kind: type[Any], tensors: dict[str, Tensor], like: nn.Module | None, folder: Path

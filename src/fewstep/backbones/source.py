@@ -139,15 +139,17 @@ def loading(model: str, revision: str | None, place: str) -> Iterator[None]:
     except (ConfigError, CheckpointError):
         raise
     except Exception as error:  # whatever a library raises over files of somebody else
-        detail = " ".join(str(error).split())[:300]
+        # behind the reason diffusers says how to go on with random weights
+        detail = " ".join(str(error).split()).partition(" If you want to instead")[0][:300]
         package = _missing_package(error)
         if package is not None:
             raise ConfigError(
                 f"A component of {place} needs {package}, which is not installed ({detail}). Install the {package} "
                 "that fits your PyTorch, or use a copy of the model without that component."
             ) from error
+        fits = "a file may be cut short" if "expected shape" not in detail else "they do not belong to its config.json"
         raise CheckpointError(
-            f"The weights of {place} cannot be read ({detail}). Get the model again; a file may be cut short."
+            f"The weights of {place} cannot be read ({detail}). Get the model again; {fits}."
         ) from error
 
 

@@ -1,15 +1,14 @@
 """Any diffusers pipeline as its own folder describes it: the class it names, its scheduler, LoRA factors on top."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from fewstep.backbones.finite import require_floating_weights
+from fewstep.backbones.component_weights import fetch_pipeline
+from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import Checkpoint, loading, locate
+from fewstep.backbones.source import Checkpoint, loading
 from fewstep.errors import ConfigError
 
 
@@ -44,12 +43,10 @@ def load_stock(checkpoint: Checkpoint, *, dtype: torch.dtype, lora: str | None, 
         # an adapter knows what its family needs to load, such as components that are left out
         pipeline = create_model_adapter(checkpoint.model, as_teacher=False).load_pipeline(dtype=dtype)
     except ConfigError:
+        found, parts = pipeline_class(checkpoint), pipeline_parts(checkpoint.components["model_index"])
+        folder, components = fetch_pipeline(checkpoint.model, checkpoint.revision, parts, dtype, given=())
         with loading(checkpoint.model, checkpoint.revision, checkpoint.model):
-            pipeline = pipeline_class(checkpoint).from_pretrained(locate(checkpoint.model), dtype=dtype)
-        for name, part in pipeline.components.items():
-            if isinstance(part, nn.Module):
-                folder = Path(locate(checkpoint.model), name)
-                require_floating_weights(part, folder, f"the {name} of {checkpoint.model}")
+            pipeline = found.from_pretrained(folder, dtype=dtype, **components)
     if lora is not None:
         _attach(pipeline, checkpoint, lora, lora_scale)
     pipeline.set_progress_bar_config(disable=True)
