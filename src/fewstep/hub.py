@@ -31,10 +31,26 @@ def hub_errors(source: str, revision: str | None) -> Iterator[None]:
                 f"The Hugging Face hub refuses your token for {source} (HTTP {_status(error)}): set HF_TOKEN to a "
                 f"valid token of an account that may read it (or run `hf auth login`); {page} says who may."
             ) from error
-        raise ConfigError(
-            f"{source} is not a local folder, not in the download cache, and the Hugging Face hub cannot be reached. "
-            "Check the spelling of a local path, go online (unset HF_HUB_OFFLINE), or download the model first."
-        ) from error
+        raise _unreachable(source) from error
+    except Exception as error:
+        if not _is_of_the_connection(error):
+            raise
+        raise _unreachable(source) from error
+
+
+def _unreachable(source: str) -> ConfigError:
+    return ConfigError(
+        f"{source} is not a local folder, not in the download cache, and the Hugging Face hub cannot be reached. "
+        "Check the spelling of a local path, go online (unset HF_HUB_OFFLINE), or download the model first."
+    )
+
+
+def _is_of_the_connection(error: Exception) -> bool:
+    """Whether it is of the library below huggingface_hub, which differs from version to version, or no hub answered."""
+    from huggingface_hub.errors import FileMetadataError
+
+    kinds = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return isinstance(error, FileMetadataError) or any(kind.startswith(("httpx", "requests")) for kind in kinds)
 
 
 def _status(error: Exception) -> int | None:
