@@ -11,8 +11,10 @@ import torch
 
 from fewstep.backbones import adapter_class, create_model_adapter
 from fewstep.backbones.configurations import complete, pipeline_parts
+from fewstep.backbones.flow_match import shift_level
 from fewstep.backbones.refused import recognise
 from fewstep.backbones.source import Checkpoint, open_checkpoint
+from fewstep.backbones.vp_schedule import VPSchedule
 from fewstep.errors import CheckpointError, ConfigError
 from tests.published_twins import PUBLISHED, TWINS, raw
 
@@ -23,7 +25,10 @@ SD35M, SD35L = (f"stabilityai--stable-diffusion-3.5-{size}" for size in ("medium
 FLUX, SANA = "black-forest-labs--FLUX.1-dev", "Efficient-Large-Model--SANA1.5_1.6B_1024px_diffusers"
 WAN, QWEN, KREA = "Wan-AI--Wan2.1-T2V-14B-Diffusers", "Qwen--Qwen-Image", "krea--Krea-2-Raw"
 KLEIN, KLEIN_BASE = (f"black-forest-labs--FLUX.2-klein-{name}" for name in ("4B", "base-4B"))
-Z_TURBO = "Tongyi-MAI--Z-Image-Turbo"
+Z_BASE, Z_TURBO = "Tongyi-MAI--Z-Image", "Tongyi-MAI--Z-Image-Turbo"
+COGVIDEO, PIXART, LONGCAT = (
+    *("THUDM--CogVideoX-2b", "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS", "meituan-longcat--LongCat-Image"),
+)
 
 
 def opened(name: str) -> Checkpoint:
@@ -102,6 +107,18 @@ def test_a_stated_shift_is_not_used_where_shifting_is_dynamic() -> None:
     torch.testing.assert_close(sigma, torch.tensor([shift / (1 + shift)]))
 
 
+def test_two_models_that_differ_by_their_shift_alone_have_two_clocks() -> None:
+    half = torch.tensor([0.5])
+    base, turbo = (shift_level(half, component_of(name, "scheduler"), num_tokens=4096) for name in (Z_BASE, Z_TURBO))
+    torch.testing.assert_close(torch.cat([base, turbo]), torch.tensor([6 / 7, 3 / 4]))
+
+
+def test_an_empty_list_and_null_are_settings_of_a_scheduler() -> None:
+    scheduler = component_of(WAN, "scheduler")
+    assert (scheduler["disable_corrector"], scheduler["solver_p"], scheduler["flow_shift"]) == ([], None, 3.0)
+    assert (scheduler["_class_name"], scheduler["prediction_type"]) == ("UniPCMultistepScheduler", "flow_prediction")
+
+
 def test_the_objective_is_not_in_the_class_name() -> None:
     sana = component_of(SANA, "scheduler")
     assert (sana["_class_name"], sana["flow_shift"], sana["prediction_type"]) == (
@@ -121,6 +138,16 @@ def test_near_equal_files_predict_different_things() -> None:
     assert create_model_adapter(str(PUBLISHED / BASE21)).schedule.prediction == "epsilon"  # type: ignore[attr-defined]
 
 
+def test_levels_that_are_not_those_of_the_betas_are_refused() -> None:
+    """CogVideoX moves every level by its snr_shift_scale, on betas that end without signal."""
+    scheduler = component_of(COGVIDEO, "scheduler")
+    assert (scheduler["rescale_betas_zero_snr"], scheduler["set_alpha_to_one"]) == (True, True)
+    with pytest.raises(ConfigError, match=r"moves every noise level by snr_shift_scale=3\.0"):
+        VPSchedule(scheduler, model=COGVIDEO)
+    unmoved = VPSchedule({**scheduler, "snr_shift_scale": 1.0}, model=COGVIDEO)
+    assert 0.9995 < unmoved.sigma_max < 1.0
+
+
 def test_a_key_of_another_scheduler_does_no_harm() -> None:
     """The DDIM file of Stable Diffusion 2.1 carries a key of PNDM."""
     scheduler = opened(SD21).components["scheduler"]
@@ -138,6 +165,7 @@ def test_a_key_of_another_scheduler_does_no_harm() -> None:
         (SD3, 1.5305, 0.0609),
         (FLUX, 0.3611, 0.1159),
         (Z_TURBO, 0.3611, 0.1159),
+        (COGVIDEO, 1.15258426, None),
     ],
 )
 def test_every_form_of_scaling_latents_is_read(name: str, scale: float, shift: float | None) -> None:
@@ -145,7 +173,7 @@ def test_every_form_of_scaling_latents_is_read(name: str, scale: float, shift: f
     assert (made["scaling_factor"], made.get("shift_factor")) == (scale, shift)
 
 
-@pytest.mark.parametrize("component", [WAN, QWEN])
+@pytest.mark.parametrize("component", [WAN, QWEN, KLEIN, COGVIDEO])
 def test_latents_of_another_form_are_refused_where_a_network_meets_them(component: str, tmp_path: Path) -> None:
     vae = raw(component, "vae/config.json")
     folder = copied(SDXL, tmp_path)
@@ -166,6 +194,50 @@ def test_null_and_absent_mean_the_same(tmp_path: Path) -> None:
     assert open_checkpoint(str(folder)).components["vae"] == opened(SD15).components["vae"]
 
 
+@pytest.mark.parametrize("name", [WAN, QWEN, KREA])
+def test_a_published_misspelling_is_the_key_of_the_class(name: str) -> None:
+    vae = raw(name, "vae/config.json")
+    assert "temperal_downsample" in complete({"_class_name": vae["_class_name"]}, place=name)
+    assert component_of(name, "vae")["temperal_downsample"] == vae["temperal_downsample"] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "quantised"), [(SD15, True), (SD21, True), (SDXL, True), (SD3, False), (FLUX, False), (Z_TURBO, False)]
+)
+def test_layers_around_the_latents_are_there_unless_the_file_says_otherwise(name: str, quantised: bool) -> None:
+    vae = component_of(name, "vae")
+    assert (vae["use_quant_conv"], vae["use_post_quant_conv"]) == (quantised, quantised)
+    assert vae["mid_block_add_attention"] is True
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "factor", "channels"),
+    [("sana", SANA, 32, 32), ("sd15", SD15, 8, 4), ("sdxl", SDXL, 8, 4), ("sd3", SD3, 8, 16), ("flux", FLUX, 8, 16)],
+)
+def test_pixels_of_a_latent_are_counted_as_the_family_does(kind: str, name: str, factor: int, channels: int) -> None:
+    vae = component_of(name, "vae")
+    assert adapter_class(kind).vae_factor(vae) == factor  # type: ignore[attr-defined]
+    assert vae["latent_channels"] == channels
+
+
+def test_lists_in_lists_and_empty_ones_are_kept() -> None:
+    assert component_of(SANA, "vae")["encoder_qkv_multiscales"] == [[], [], [], [5], [5], [5]]
+    assert component_of(WAN, "vae")["attn_scales"] == []
+
+
+def test_the_size_of_a_picture_is_the_networks_and_not_the_vaes() -> None:
+    """The VAE of Stable Diffusion 2.1 base says 768, and its UNet 64 latents."""
+    adapter = create_model_adapter(str(PUBLISHED / BASE21))
+    assert adapter.components["vae"]["sample_size"] == 768
+    assert (adapter.config.height, adapter.config.width) == (512, 512)
+
+
+def test_more_channels_out_than_in_are_no_more_latents() -> None:
+    adapter = create_model_adapter(str(PUBLISHED / PIXART))
+    assert adapter.components["transformer"]["out_channels"] == 8
+    assert adapter.latent_shape(1024, 1024) == (4, 128, 128)
+
+
 @pytest.mark.parametrize(("name", "kind"), [(SD15, int), (SD21, list), (SDXL, list)])
 def test_heads_are_a_number_or_a_list(name: str, kind: type) -> None:
     assert isinstance(opened(name).components["unet"]["attention_head_dim"], kind)
@@ -179,6 +251,14 @@ def test_keys_that_the_class_no_longer_takes_are_kept(name: str) -> None:
 
 def test_keys_that_the_class_got_later_have_its_defaults() -> None:
     assert opened(FLUX).components["transformer"]["axes_dims_rope"] == [16, 56, 56]
+
+
+def test_the_file_counts_where_the_class_defaults_are_of_another_model() -> None:
+    layers = ("num_layers", "num_single_layers")
+    published = component_of(LONGCAT, "transformer")
+    default = complete({"_class_name": published["_class_name"]}, place=LONGCAT)
+    assert [published[name] for name in layers] == [10, 20]
+    assert [default[name] for name in layers] == [19, 38]
 
 
 def test_a_publishers_folder_is_never_followed(tmp_path: Path) -> None:
@@ -197,7 +277,7 @@ def test_order_of_keys_and_the_last_newline_mean_nothing(tmp_path: Path) -> None
     assert open_checkpoint(str(folder)).components == opened(SD3).components
 
 
-@pytest.mark.parametrize("name", sorted(set(TWINS) - {SANA, "meituan-longcat--LongCat-Image"}))
+@pytest.mark.parametrize("name", sorted(set(TWINS) - {SANA, LONGCAT}))
 def test_a_published_checkpoint_is_no_distilled_one(name: str) -> None:
     assert recognise(opened(name)) is None
 

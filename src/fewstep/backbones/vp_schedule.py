@@ -150,6 +150,12 @@ def _prediction(scheduler: Mapping[str, Any], *, model: str) -> _Prediction:
             f"{model} ships with the scheduler {name}, which has no betas; this backbone knows the clock of "
             "variance-preserving models only. A retraining with flow matching needs a backbone of its own."
         )
+    stretch = scheduler.get("snr_shift_scale")
+    if stretch not in (None, 1, 1.0):
+        raise ConfigError(
+            f"The {name} of {model} moves every noise level by snr_shift_scale={shown(stretch)}, as CogVideoX does; "
+            "this backbone reads noise levels off the betas alone. Use the original checkpoint's scheduler_config.json."
+        )
     prediction = scheduler["prediction_type"]
     foreign = scheduler.get("use_flow_sigmas") or scheduler.get("timestep_type", "discrete") != "discrete"
     if foreign or prediction not in ("epsilon", "v_prediction"):
