@@ -233,8 +233,12 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Write a text, whole or not at all: what stood there stays until the new one does."""
+    with explain_write_errors(path), whole_file(path, durable=durable) as unfinished:
+        unfinished.write_text(text, encoding="utf-8", newline="")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write plain data, whole or not at all, and bring it to the disk."""
-    with explain_write_errors(path), whole_file(path, durable=True) as unfinished:
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        unfinished.write_text(f"{text}\n", encoding="utf-8")
+    write_text(path, f"{json.dumps(value, indent=2, ensure_ascii=False)}\n", durable=True)

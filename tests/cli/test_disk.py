@@ -7,6 +7,7 @@ which every writer meets as it meets a full disk.
 
 import errno
 import resource
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ import torch.distributed.checkpoint as dcp
 
 from fewstep.cli.main import execute
 from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
+from tests.evaluation.tiny_models import write_embedded_student
+from tests.scores import tiny_clip
 from tests.training.test_run import assert_same_state
 from tests.training.tiny_run import recipe, run, saved_state, write_inputs
 
@@ -217,3 +220,59 @@ def lora_run(folder: Path) -> Path:
     lora = ["student.weights.kind=lora", "student.weights.rank=2", "fake_score.weights.kind=lora"]
     run(recipe(folder, "budget.student_updates=1", *lora, "fake_score.weights.rank=2"), folder / "lora")
     return folder / "lora"
+
+
+PICTURES = ("--teacher", "fewstep:digits,steps=2", "--num-prompts", "2", "--ladder", "0", "--device", "cpu")
+SCORES = ("--metrics", "digits", "vendi", "--set", "vendi.extractor=digits")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished evaluation and the student that it is about."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    student = write_embedded_student(folder / "student")
+    assert execute(["evaluate", str(student), *PICTURES, *SCORES, "--output", str(folder / "done")]) == 0
+    return folder
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("num_bytes", [300, 3_000])
+def test_an_evaluation_that_the_disk_stops_is_told_and_loses_nothing(
+    num_bytes: int, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = Path(shutil.copytree(evaluated / "done", tmp_path / "done"))
+    whole = content(done)
+    command = ["evaluate", str(evaluated / "student"), *PICTURES, *SCORES]
+    capsys.readouterr()
+    with largest_file(num_bytes):
+        code = execute([*command, "--output", str(done)])
+        said = told(capsys, code)
+        assert str(done) in said
+        assert str(tmp_path / "new") in told(capsys, execute([*command, "--output", str(tmp_path / "new")]))
+    left = content(done)
+    assert {name for name in whole if whole[name] and not left.get(name)} == set()
+    assert execute([*command, "--output", str(done)]) == 0
+    assert {name: left for name, left in content(done).items() if name.suffix == ".csv"} == {
+        name: before for name, before in whole.items() if name.suffix == ".csv"
+    }
+
+
+@pytest.mark.parametrize("num_bytes", [0, 40_000])
+def test_a_demo_that_the_disk_stops_is_told(num_bytes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with largest_file(num_bytes):
+        code = execute(["demo", "--output", str(tmp_path / "demo")])
+    assert str(tmp_path / "demo") in told(capsys, code)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 5_000])
+def test_a_conversion_that_the_disk_stops_is_told_and_leaves_nothing(
+    num_bytes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_clip.write_clip(tmp_path / "clip")
+    with largest_file(num_bytes):
+        code = execute(["evaluate", "convert", "clipscore", str(tmp_path / "clip"), "--output", str(tmp_path / "out")])
+    assert str(tmp_path / "out") in told(capsys, code)
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from fewstep.evaluation.report_pictures import best_and_worst, diversity_strip, 
 from fewstep.evaluation.results import arrow, format_value
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Subject, Table
-from fewstep.files import explain_write_errors, whole_file
+from fewstep.files import write_text
 from fewstep.scores.metric import MetricCard
 
 _METHODS = (
@@ -79,9 +79,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
-        text = self.html()
-        with explain_write_errors(path), whole_file(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        write_text(path, self.html())
 
 
 def report_of(

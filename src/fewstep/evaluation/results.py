@@ -4,23 +4,22 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
 from fewstep.evaluation.protocol_id import short_hash
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
-from fewstep.files import explain_write_errors, write_json
+from fewstep.files import write_json, write_text
 
 
 def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Write the four files; returns what scores.json holds."""
     summary = as_json(task, table, scored)
     write_json(folder.path / "scores.json", summary)
-    _write(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
-    _write(folder.path / "pictures.csv", _csv(_picture_rows(scored)))
-    _write(folder.path / "scores.md", as_markdown(task, table))
+    write_text(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
+    write_text(folder.path / "pictures.csv", _csv(_picture_rows(scored)))
+    write_text(folder.path / "scores.md", as_markdown(task, table))
     return summary
 
 
@@ -140,8 +139,3 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
         writer.writeheader()
         writer.writerows(rows)
     return buffer.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with explain_write_errors(path):
-        path.write_text(text, encoding="utf-8", newline="")
