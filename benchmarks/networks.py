@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from tests.backbones import tiny
 
+from fewstep.testing import clip_encoder, clip_tokenizer, t5_tokenizer
+
 CLIP_WIDTH, CLIP_TOKENS = 32, 77
 
 
@@ -37,12 +39,12 @@ def save_pipeline(folder: Path, size: Size) -> Path:
             transformer=_transformer(size).eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
             vae=_vae().eval(),
-            text_encoder=tiny.clip_encoder(CLIP_WIDTH, CLIP_TOKENS).eval(),
-            tokenizer=tiny.clip_tokenizer(CLIP_TOKENS),
-            text_encoder_2=tiny.clip_encoder(CLIP_WIDTH, CLIP_TOKENS).eval(),
-            tokenizer_2=tiny.clip_tokenizer(CLIP_TOKENS),
+            text_encoder=clip_encoder(CLIP_WIDTH, CLIP_TOKENS),
+            tokenizer=clip_tokenizer(CLIP_TOKENS),
+            text_encoder_2=clip_encoder(CLIP_WIDTH, CLIP_TOKENS),
+            tokenizer_2=clip_tokenizer(CLIP_TOKENS),
             text_encoder_3=_t5(size.text_width).eval(),
-            tokenizer_3=tiny.t5_tokenizer(),
+            tokenizer_3=t5_tokenizer(),
         )
     return tiny.save(pipeline, folder)
 

@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.backbones import tiny, tiny_packed, tiny_sana
+from fewstep.testing import (
+    clip_tokenizer,
+    gemma_encoder,
+    gemma_tokenizer,
+    qwen25_vl_encoder,
+    qwen_tokenizer,
+    t5_encoder,
+    t5_tokenizer,
+)
+from fewstep.testing.text_encoders import WIDTH
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -30,7 +39,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
         "attention_head_dim": 8,
         "caption_projection_dim": 16,
-        "joint_attention_dim": tiny.WIDTH,
+        "joint_attention_dim": WIDTH,
         "pooled_projection_dim": 32,
         "sample_size": 8,
     },
@@ -39,15 +48,15 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_layers": 1,
         "num_single_layers": 1,
         "num_attention_heads": 1,
-        "joint_attention_dim": tiny.WIDTH,
+        "joint_attention_dim": WIDTH,
         "pooled_projection_dim": 16,
     },
     "LongCatImageTransformer2DModel": {
         "num_layers": 1,
         "num_single_layers": 1,
         "num_attention_heads": 1,
-        "joint_attention_dim": tiny.WIDTH,
-        "pooled_projection_dim": tiny.WIDTH,
+        "joint_attention_dim": WIDTH,
+        "pooled_projection_dim": WIDTH,
     },
     "SanaTransformer2DModel": {
         "in_channels": 4,
@@ -57,8 +66,8 @@ SIZES: dict[str, dict[str, Any]] = {
         "attention_head_dim": 16,
         "num_cross_attention_heads": 2,
         "cross_attention_head_dim": 16,
-        "cross_attention_dim": tiny.WIDTH,
-        "caption_channels": tiny_sana.WIDTH,
+        "cross_attention_dim": WIDTH,
+        "caption_channels": WIDTH,
         "sample_size": 2,
     },
     "Transformer2DModel": {
@@ -66,7 +75,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_attention_heads": 2,
         "attention_head_dim": 16,
         "cross_attention_dim": 32,
-        "caption_channels": tiny.WIDTH,
+        "caption_channels": WIDTH,
         "sample_size": 8,
     },
     "CLIPTextModel": {
@@ -80,7 +89,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "T5EncoderModel": {
         "vocab_size": 128,
-        "d_model": tiny.WIDTH,
+        "d_model": WIDTH,
         "d_kv": 8,
         "d_ff": 32,
         "num_layers": 1,
@@ -136,20 +145,20 @@ TWINS = {
     "stabilityai--stable-diffusion-3.5-large": Twin("sd3", config=SHORT, repeats=True),
     "black-forest-labs--FLUX.1-dev": Twin("flux", config=SHORT),
     "Efficient-Large-Model--SANA1.5_1.6B_1024px_diffusers": Twin(
-        "sana", SANA_INDEX, {"text_encoder": tiny_sana.gemma_encoder}, config=SHORT
+        "sana", SANA_INDEX, {"text_encoder": gemma_encoder}, config=SHORT
     ),
-    "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS": Twin("pixart", missing={"text_encoder": tiny.t5_encoder}, config=SHORT),
+    "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS": Twin("pixart", missing={"text_encoder": t5_encoder}, config=SHORT),
     "meituan-longcat--LongCat-Image": Twin(
-        "longcat", missing={"text_encoder": tiny_packed._qwen_encoder, "scheduler": _dynamic_scheduler}
+        "longcat", missing={"text_encoder": qwen25_vl_encoder, "scheduler": _dynamic_scheduler}
     ),
 }
 TOKENIZERS = {
-    "CLIPTokenizer": tiny.clip_tokenizer,
-    "T5Tokenizer": tiny.t5_tokenizer,
-    "T5TokenizerFast": tiny.t5_tokenizer,
-    "GemmaTokenizer": tiny_sana.gemma_tokenizer,
-    "Qwen2Tokenizer": tiny_packed.qwen_tokenizer,
-    "Qwen2VLProcessor": tiny_packed.qwen_tokenizer,  # never loaded: the real one needs torchvision
+    "CLIPTokenizer": clip_tokenizer,
+    "T5Tokenizer": t5_tokenizer,
+    "T5TokenizerFast": t5_tokenizer,
+    "GemmaTokenizer": gemma_tokenizer,
+    "Qwen2Tokenizer": qwen_tokenizer,
+    "Qwen2VLProcessor": qwen_tokenizer,  # never loaded: the real one needs torchvision
 }
 
 

@@ -105,6 +105,12 @@ def test_a_part_of_use_alone_knows_no_other_than_these(part: str) -> None:
     assert known - GROUND <= {f"fewstep.{other}" for other in (*MAY_KNOW[part], "__version__")}
 
 
+def test_nothing_that_runs_imports_what_tests_a_port() -> None:
+    outside = [path for path in files(SOURCE) if part_of(path) != "testing"]
+    found = [i.where for path in outside for i in imports_of(path) if i.is_of("fewstep.testing") or i.is_of("pytest")]
+    assert found == []
+
+
 def test_nothing_imports_the_commands() -> None:
     outside = [path for path in files(SOURCE) if path.parent.name != "cli" and path.name != "__main__.py"]
     found = [i.where for path in outside for i in imports_of(path) if i.is_of("fewstep.cli") or i.is_of("typer")]
@@ -112,7 +118,8 @@ def test_nothing_imports_the_commands() -> None:
 
 
 def test_only_backbones_know_diffusers() -> None:
-    outside = [path for path in files(SOURCE) if path.relative_to(SOURCE).parts[0] != "backbones"]
+    # what a port is tested with makes tiny pipelines
+    outside = [path for path in files(SOURCE) if path.relative_to(SOURCE).parts[0] not in ("backbones", "testing")]
     found = [
         i.where
         for path in outside

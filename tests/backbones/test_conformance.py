@@ -16,8 +16,8 @@ from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
 from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
+from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
 from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS, Family
-from tests.closeness import additions, assert_rounded_alike, assert_same_bits
 
 PROMPTS = ["a red cat", "two blue dogs in the snow"]
 NEGATIVE = 'blurred, with "text" in it'

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from fewstep.backbones import create_model_adapter
 from fewstep.core.points import NoisyLatent
 from fewstep.export import export_student
+from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
 from tests.backbones.families import FAMILIES
 from tests.backbones.test_conformance import Case, modules_matching, open_case
-from tests.closeness import additions, assert_rounded_alike, assert_same_bits
 
 
 @pytest.fixture(scope="module", params=sorted(FAMILIES))

@@ -3,10 +3,19 @@
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers
 from torch import Tensor
 
-from tests.backbones import tiny
+from fewstep.testing import (
+    clip_encoder,
+    clip_tokenizer,
+    kl_vae,
+    qwen25_vl_encoder,
+    qwen_tokenizer,
+    t5_encoder,
+    t5_tokenizer,
+)
+from fewstep.testing.text_encoders import WIDTH
+from fewstep.testing.vaes import LATENT_CHANNELS
 
 DYNAMIC_SHIFT = {
     "_class_name": "FlowMatchEulerDiscreteScheduler",
@@ -18,7 +27,6 @@ DYNAMIC_SHIFT = {
     "max_image_seq_len": 4096,
 }
 """The scheduler file of FLUX.1-dev; LongCat-Image is taken to have the same."""
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 FLUX_DEV = {
     "patch_size": 1,
     "in_channels": 64,
@@ -61,12 +69,12 @@ def flux_pipeline(*, guidance_embeds: bool = True) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformer = FluxTransformer2DModel(
-            in_channels=4 * tiny.LATENT_CHANNELS,
+            in_channels=4 * LATENT_CHANNELS,
             num_layers=1,
             num_single_layers=2,
             attention_head_dim=16,
             num_attention_heads=2,
-            joint_attention_dim=tiny.WIDTH,
+            joint_attention_dim=WIDTH,
             pooled_projection_dim=16,
             axes_dims_rope=(4, 6, 6),
             guidance_embeds=guidance_embeds,
@@ -74,11 +82,11 @@ def flux_pipeline(*, guidance_embeds: bool = True) -> Any:
         return FluxPipeline(
             transformer=transformer.eval(),
             scheduler=_scheduler(FlowMatchEulerDiscreteScheduler),
-            vae=tiny.kl_vae().eval(),
-            text_encoder=_clip_text_model().eval(),
-            tokenizer=tiny.clip_tokenizer(),
-            text_encoder_2=tiny.t5_encoder().eval(),
-            tokenizer_2=tiny.t5_tokenizer(),
+            vae=kl_vae(),
+            text_encoder=clip_encoder(projection=False),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=t5_encoder(),
+            tokenizer_2=t5_tokenizer(),
         )
 
 
@@ -94,15 +102,15 @@ def longcat_pipeline() -> Any:
             num_single_layers=2,
             attention_head_dim=16,
             num_attention_heads=2,
-            joint_attention_dim=tiny.WIDTH,
-            pooled_projection_dim=tiny.WIDTH,
+            joint_attention_dim=WIDTH,
+            pooled_projection_dim=WIDTH,
             axes_dims_rope=[4, 6, 6],
         )
         return LongCatImagePipeline(
             transformer=transformer.eval(),
             scheduler=_scheduler(FlowMatchEulerDiscreteScheduler),
-            vae=tiny.kl_vae(16).eval(),
-            text_encoder=_qwen_encoder().eval(),
+            vae=kl_vae(16),
+            text_encoder=qwen25_vl_encoder(),
             tokenizer=qwen_tokenizer(),
             text_processor=qwen_tokenizer(),
         )
@@ -112,47 +120,6 @@ def _scheduler(scheduler_class: Any) -> Any:
     # as if 4 tokens were few, so that a tiny picture lies inside the range of the shift, and 4,096 not far beyond it
     scheduler = {**DYNAMIC_SHIFT, "base_image_seq_len": 4, "max_image_seq_len": 512}
     return scheduler_class(**{name: value for name, value in scheduler.items() if name != "_class_name"})
-
-
-def _clip_text_model() -> Any:
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(tiny.clip_encoder().config)
-
-
-def qwen_tokenizer() -> Any:
-    """A byte-level Qwen2 tokenizer without merges."""
-    from transformers import Qwen2Tokenizer
-
-    vocab = {symbol: index for index, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    vocab.update({symbol: 256 + index for index, symbol in enumerate(SPECIAL)})
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=SPECIAL[1:])
-    tokenizer.chat_template = "{% for message in messages %}{{ message.content[0].text }}{% endfor %}"
-    return tokenizer
-
-
-def _qwen_encoder() -> Any:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-
-    text = {
-        "vocab_size": 264,
-        "hidden_size": tiny.WIDTH,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 2048,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
-    }
-    vision = {
-        "depth": 1,
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_heads": 2,
-        "out_hidden_size": tiny.WIDTH,
-        "fullatt_block_indexes": [0],
-    }
-    return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
 def pack(pipeline: Any, latents: Tensor) -> Tensor:

@@ -5,63 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.testing import dc_vae, gemma_encoder, gemma_tokenizer
+from fewstep.testing.text_encoders import WIDTH
+from fewstep.testing.vaes import LATENT_CHANNELS
 from tests.backbones import tiny
 
-WIDTH = 32
-CHANNELS = 4
 STOCK_SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
-
-
-def gemma_tokenizer() -> Any:
-    """A byte-fallback tokenizer without merges."""
-    from transformers import GemmaTokenizer
-
-    vocab = {symbol: index for index, symbol in enumerate(["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"])}
-    vocab.update({f"<0x{byte:02X}>": 5 + byte for byte in range(256)})
-    vocab["\u2581"] = 261
-    return GemmaTokenizer(vocab=vocab, merges=[])
-
-
-def gemma_encoder() -> Any:
-    from transformers import Gemma2Config, Gemma2Model
-
-    config = Gemma2Config(
-        vocab_size=262,
-        hidden_size=WIDTH,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        head_dim=16,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=2,
-    )
-    return Gemma2Model(config)
-
-
-def dc_vae() -> Any:
-    """A deep-compression autoencoder of factor 2."""
-    from diffusers import AutoencoderDC
-
-    blocks = ("ResBlock", "EfficientViTBlock")
-    return AutoencoderDC(
-        latent_channels=CHANNELS,
-        attention_head_dim=2,
-        encoder_block_types=blocks,
-        decoder_block_types=blocks,
-        encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8),
-        encoder_qkv_multiscales=((), (5,)),
-        decoder_qkv_multiscales=((), (5,)),
-        encoder_layers_per_block=(1, 1),
-        decoder_layers_per_block=(1, 1),
-        downsample_block_type="conv",
-        upsample_block_type="interpolate",
-        decoder_norm_types="rms_norm",
-        decoder_act_fns="silu",
-        scaling_factor=0.41407,
-    )
 
 
 def sana_pipeline(*, euler: bool = False, **network: Any) -> Any:
@@ -77,8 +26,8 @@ def sana_pipeline(*, euler: bool = False, **network: Any) -> Any:
         torch.manual_seed(0)
         structure = {
             "patch_size": 1,
-            "in_channels": CHANNELS,
-            "out_channels": CHANNELS,
+            "in_channels": LATENT_CHANNELS,
+            "out_channels": LATENT_CHANNELS,
             "num_layers": 2,
             "num_attention_heads": 2,
             "attention_head_dim": 16,
@@ -92,8 +41,8 @@ def sana_pipeline(*, euler: bool = False, **network: Any) -> Any:
         stock = DPMSolverMultistepScheduler(**STOCK_SCHEDULER)
         return SanaPipeline(
             tokenizer=gemma_tokenizer(),
-            text_encoder=gemma_encoder().eval(),
-            vae=dc_vae().eval(),
+            text_encoder=gemma_encoder(),
+            vae=dc_vae(),
             transformer=transformer.eval(),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0) if euler else stock,
         )

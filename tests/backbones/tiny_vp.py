@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from fewstep.core import vp
+from fewstep.testing import clip_encoder, clip_tokenizer, kl_vae, t5_encoder, t5_tokenizer
+from fewstep.testing.text_encoders import WIDTH
+from fewstep.testing.vaes import LATENT_CHANNELS
 from tests.backbones import tiny
 
-CHANNELS = 4
 SD_BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 UNET = {
     "sample_size": 8,
-    "in_channels": CHANNELS,
-    "out_channels": CHANNELS,
+    "in_channels": LATENT_CHANNELS,
+    "out_channels": LATENT_CHANNELS,
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
     "block_out_channels": (16, 32),
@@ -22,29 +24,6 @@ UNET = {
     "attention_head_dim": 2,
     "norm_num_groups": 4,
 }
-
-
-def vae(scaling_factor: float) -> Any:
-    """A KL autoencoder of factor 2, with the quantisation layers that these models have."""
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=CHANNELS,
-        sample_size=16,
-        scaling_factor=scaling_factor,
-    ).eval()
-
-
-def clip_text_model(width: int = 16, positions: int = 40) -> Any:
-    """The CLIP without projection of Stable Diffusion 1 and 2."""
-    from transformers import CLIPTextModel
-
-    return CLIPTextModel(tiny.clip_encoder(width, positions).config)
 
 
 def pixart_pipeline(**network: Any) -> Any:
@@ -56,19 +35,19 @@ def pixart_pipeline(**network: Any) -> Any:
         structure = {
             "sample_size": 8,
             "patch_size": 2,
-            "in_channels": CHANNELS,
-            "out_channels": 2 * CHANNELS,
+            "in_channels": LATENT_CHANNELS,
+            "out_channels": 2 * LATENT_CHANNELS,
             "num_layers": 2,
             "num_attention_heads": 2,
             "attention_head_dim": 16,
             "cross_attention_dim": 32,
-            "caption_channels": tiny.WIDTH,
+            "caption_channels": WIDTH,
             "use_additional_conditions": False,
         }
         return PixArtSigmaPipeline(
-            tokenizer=tiny.t5_tokenizer(),
-            text_encoder=tiny.t5_encoder().eval(),
-            vae=vae(0.13025),
+            tokenizer=t5_tokenizer(),
+            text_encoder=t5_encoder(),
+            vae=kl_vae(scaling_factor=0.13025, shift_factor=None, quant_conv=True),
             transformer=PixArtTransformer2DModel(**{**structure, **network}).eval(),
             scheduler=DPMSolverMultistepScheduler(),
         )
@@ -81,9 +60,9 @@ def sd_pipeline(**scheduler: Any) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return StableDiffusionPipeline(
-            vae=vae(0.18215),
-            text_encoder=clip_text_model().eval(),
-            tokenizer=tiny.clip_tokenizer(),
+            vae=kl_vae(scaling_factor=0.18215, shift_factor=None, quant_conv=True),
+            text_encoder=clip_encoder(projection=False),
+            tokenizer=clip_tokenizer(),
             unet=UNet2DConditionModel(**UNET, cross_attention_dim=16).eval(),
             scheduler=PNDMScheduler(**SD_BETAS, skip_prk_steps=True, steps_offset=1, **scheduler),
             safety_checker=None,
@@ -108,11 +87,11 @@ def sdxl_pipeline(*, force_zeros_for_empty_prompt: bool = True) -> Any:
             use_linear_projection=True,
         )
         return StableDiffusionXLPipeline(
-            vae=vae(0.13025),
-            text_encoder=clip_text_model().eval(),
-            tokenizer=tiny.clip_tokenizer(),
-            text_encoder_2=tiny.clip_encoder().eval(),
-            tokenizer_2=tiny.clip_tokenizer(),
+            vae=kl_vae(scaling_factor=0.13025, shift_factor=None, quant_conv=True),
+            text_encoder=clip_encoder(projection=False),
+            tokenizer=clip_tokenizer(),
+            text_encoder_2=clip_encoder(),
+            tokenizer_2=clip_tokenizer(),
             unet=unet.eval(),
             scheduler=EulerDiscreteScheduler(**SD_BETAS, steps_offset=1, timestep_spacing="leading"),
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,

@@ -13,7 +13,7 @@ from fewstep.distributed.sharding import Policy, allocate, build_mesh, fill, loc
 from fewstep.distributed.world import World, join
 from fewstep.errors import ConfigError
 from fewstep.roles.build import RoleSettings
-from tests.closeness import additions, assert_rounded_alike
+from fewstep.testing.closeness import additions, assert_rounded_alike
 
 
 class Block(nn.Module):

@@ -17,7 +17,7 @@ from fewstep.evaluation.models import ModelEntry, ModelSpec, parse_spec, resolve
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.ranks import Ranks
 from fewstep.sampling import load_model
-from tests.closeness import assert_same_pictures
+from fewstep.testing.closeness import assert_same_pictures
 from tests.evaluation.pictures import task_of
 from tests.evaluation.tiny_models import write_student, write_teacher
 

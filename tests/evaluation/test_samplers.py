@@ -14,8 +14,8 @@ from fewstep.errors import ConfigError
 from fewstep.evaluation.models import parse_spec, resolve
 from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.sampling.sampler import generator_for
+from fewstep.testing.closeness import assert_same_pictures
 from tests.backbones import tiny_vp
-from tests.closeness import assert_same_pictures
 from tests.evaluation.tiny_models import write_teacher
 
 PROMPTS, SEEDS = ["a red cat", "two blue dogs"], [0, 7]

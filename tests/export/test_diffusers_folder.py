@@ -18,9 +18,9 @@ from fewstep.export.diffusers_folder import plain_floats
 from fewstep.export.weights import put_weights
 from fewstep.sampling import load_model
 from fewstep.sampling.pictures import to_pil
+from fewstep.testing.closeness import assert_same_pictures
 from tests.backbones import tiny
 from tests.backbones.families import FAMILIES, Family
-from tests.closeness import assert_same_pictures
 
 LEVELS = (1.0, 0.75, 0.5, 0.25)
 PROMPTS = ["a red cat", "two blue dogs"]

@@ -14,9 +14,9 @@ from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.roles.role import Role, Roles
+from fewstep.testing.closeness import UNIT
 from fewstep.training.trainer import StepReport, Trainer
 from tests.backbones import tiny
-from tests.closeness import UNIT
 from tests.golden import FOLDER, arrays, record
 
 OPTIMISER = {"warmup": 0, "weight_decay": 1e-4, "clip": 1.0}

@@ -22,6 +22,7 @@ from fewstep.export import export_student
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
 from fewstep.roles.role import Role, Roles
+from fewstep.testing.text_encoders import WIDTH
 from fewstep.training.run import role_settings
 from tests.backbones import lora_files, tiny
 from tests.training.tiny_run import recipe, run
@@ -68,7 +69,7 @@ def merged(adapter: ModelAdapter, scale: float) -> nn.Module:
 def answer(role: Role) -> Tensor:
     generator = torch.Generator().manual_seed(3)
     point = NoisyLatent(torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([0.9, 0.4]))
-    shapes = {"prompt_embeds": (12, tiny.WIDTH), "pooled_prompt_embeds": (32,)}
+    shapes = {"prompt_embeds": (12, WIDTH), "pooled_prompt_embeds": (32,)}
     return role(point, Conditioning({name: torch.randn(2, *s, generator=generator) for name, s in shapes.items()}))
 
 

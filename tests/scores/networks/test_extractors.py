@@ -13,7 +13,7 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metric import MetricError
 from fewstep.scores.metrics.variety import VarietySettings, VendiMetric
 from fewstep.scores.networks.extractors import CLIP, ClipExtractor, Extractor, create_extractor
-from tests.closeness import additions, assert_rounded_alike
+from fewstep.testing.closeness import additions, assert_rounded_alike
 from tests.scores.tiny_clip import SIZE, write_clip
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of, pattern
