@@ -25,7 +25,9 @@ settings.load_profile("fewstep")
 install_import_hook(["fewstep.core", "fewstep.methods"], "beartype.beartype")
 
 # what compares numbers that were computed: what another processor could round to another verdict
-COMPARES = re.compile(r"closeness|approx\(|assert_close|allclose|torch\.equal|assert_same|\b(max|norm|mean)\(\) <")
+COMPARES = re.compile(
+    r"closeness|conformance\(|approx\(|assert_close|allclose|torch\.equal|assert_same|\b(max|norm|mean)\(\) <"
+)
 
 
 @cache

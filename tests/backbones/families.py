@@ -1,131 +1,63 @@
-"""The backbones that the conformance suite runs over: one line per tiny pipeline, one per real configuration."""
+"""The backbones that the conformance suite runs over, and their released networks on the meta device."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fewstep.backbones import adapter_class
+from fewstep.testing import Family
 from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp
 
-
-def sd3_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The stock pipeline's embeddings in the order of our conditioning: of the prompts, of the unconditional branch."""
-    embeds = pipeline.encode_prompt(prompts, None, None, do_classifier_free_guidance=True, **call)
-    return list(embeds[0::2]), list(embeds[1::2])
-
-
-@dataclass(frozen=True)
-class Family:
-    """A tiny real pipeline of one family.
-
-    Attributes:
-        build: Makes the pipeline.
-        config: Fields of the backbone config beside the model and its own size.
-        size: Height and width of the default pictures, in pixels.
-        other_size: Another size, not square.
-        call: Arguments of the stock call that the config's fields stand for.
-        encode: Asks the stock pipeline for its embeddings.
-        prepare: Changes the stock pipeline before it is compared, where its own scheduler takes no grid.
-        pack, unpack: The stock pipeline's own packing of latents, where it has one; sizes are in pixels.
-        grid: The stock call's arguments for pre-shift levels.
-        flow_sigma: Maps the stock scheduler's noise levels to ours.
-        flow_state: Maps the stock sampler's state at one of our noise levels to ours.
-        tolerance: Largest difference of a latent, where rounding is enlarged on the way.
-    """
-
-    kind: str
-    build: Callable[[], Any]
-    config: dict[str, Any] = field(default_factory=dict)
-    size: tuple[int, int] = (16, 16)
-    other_size: tuple[int, int] = (24, 12)
-    call: dict[str, Any] = field(default_factory=dict)
-    encode: Callable[[Any, list[str], dict[str, Any]], tuple[list[Tensor], list[Tensor]]] = sd3_encode
-    prepare: Callable[[Any], None] = lambda pipeline: None
-    pack: Callable[[Any, Tensor], Tensor] = lambda pipeline, latents: latents
-    unpack: Callable[[Any, Tensor, int, int], Tensor] = lambda pipeline, latents, height, width: latents
-    grid: Callable[[Sequence[float]], dict[str, Any]] = lambda levels: {"sigmas": list(levels)}
-    flow_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma
-    flow_state: Callable[[Tensor, Tensor], Tensor] = lambda state, sigma: state
-    tolerance: float = 1e-5
-
-
 FAMILIES: dict[str, Family] = {
-    "sd35": Family("sd3", tiny.sd3_pipeline, {"max_sequence_length": 24}, call={"max_sequence_length": 24}),
-    "sd3": Family("sd3", lambda: tiny.sd3_pipeline(sd35=False)),
-    "sd3-without-t5": Family(
-        "sd3", lambda: tiny.sd3_pipeline(t5=False), {"max_sequence_length": 1}, call={"max_sequence_length": 1}
-    ),
-    "sd3-stored-in-fp16": Family("sd3", lambda: tiny.sd3_pipeline(sd35=False).to(torch.float16)),
-    "sd3-dynamic-shift": Family(
-        "sd3", lambda: tiny.sd3_pipeline(scheduler={"use_dynamic_shifting": True, "base_image_seq_len": 4})
-    ),
-    "flux": Family(
-        "flux",
-        tiny_packed.flux_pipeline,
-        {"max_sequence_length": 24},
-        call={"max_sequence_length": 24},
-        encode=tiny_packed.flux_encode,
-        pack=tiny_packed.pack,
-        unpack=tiny_packed.unpack,
-    ),
-    "longcat": Family(
-        "longcat",
-        tiny_packed.longcat_pipeline,
-        call={"enable_prompt_rewrite": False},
-        encode=tiny_packed.longcat_encode,
-        pack=tiny_packed.pack,
-        unpack=tiny_packed.unpack,
-    ),
-    "longcat-plain-guidance": Family(
-        "longcat",
-        tiny_packed.longcat_pipeline,
-        {"renormalise": None},
-        call={"enable_prompt_rewrite": False, "enable_cfg_renorm": False},
-        encode=tiny_packed.longcat_encode,
-        pack=tiny_packed.pack,
-        unpack=tiny_packed.unpack,
-    ),
-    "sana": Family(
-        "sana",
-        tiny_sana.sana_pipeline,
-        {"max_sequence_length": 24},
-        size=(32, 32),
-        other_size=(64, 32),
-        call={"max_sequence_length": 24, "use_resolution_binning": False},
-        encode=tiny_sana.encode,
-        prepare=tiny_sana.take_sigmas,
-    ),
-    "sana-euler": Family(
-        "sana",
-        lambda: tiny_sana.sana_pipeline(euler=True, qk_norm="rms_norm_across_heads", timestep_scale=0.5),
-        {"max_sequence_length": 24, "instruction": False},
-        size=(32, 32),
-        other_size=(32, 64),
-        call={
-            "max_sequence_length": 24,
-            "use_resolution_binning": False,
-            "complex_human_instruction": None,
-        },
-        encode=tiny_sana.encode,
-    ),
-    "pixart": Family(
-        "pixart",
-        tiny_vp.pixart_pipeline,
-        {"max_sequence_length": 24},
-        call={"max_sequence_length": 24, "clean_caption": False, "use_resolution_binning": False},
-        **tiny_vp.hooks(tiny_vp.pixart_encode, tolerance=2e-3),
-    ),
-    "sd15": Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tiny_vp.sd_encode, tolerance=2e-4)),
-    "sd21": Family(
-        "sd15",
-        lambda: tiny_vp.sd_pipeline(prediction_type="v_prediction"),
-        **tiny_vp.hooks(tiny_vp.sd_encode, tolerance=1e-5),
-    ),
-    "sdxl": Family("sdxl", tiny_vp.sdxl_pipeline, **tiny_vp.hooks(tiny_vp.sdxl_encode, tolerance=2e-4)),
+    str(family): family
+    for family in (
+        Family("sd3", tiny.sd3_pipeline, {"max_sequence_length": 24}, "sd35"),
+        Family("sd3", lambda: tiny.sd3_pipeline(sd35=False)),
+        Family("sd3", lambda: tiny.sd3_pipeline(t5=False), {"max_sequence_length": 1}, "sd3-without-t5"),
+        Family("sd3", lambda: tiny.sd3_pipeline(sd35=False).to(torch.float16), name="sd3-stored-in-fp16"),
+        Family(
+            "sd3",
+            lambda: tiny.sd3_pipeline(scheduler={"use_dynamic_shifting": True, "base_image_seq_len": 4}),
+            name="sd3-dynamic-shift",
+        ),
+        Family("flux", tiny_packed.flux_pipeline, {"max_sequence_length": 24}, **tiny_packed.LAYOUT),
+        Family("longcat", tiny_packed.longcat_pipeline, **tiny_packed.LAYOUT),
+        Family(
+            "longcat",
+            tiny_packed.longcat_pipeline,
+            {"renormalise": None},
+            "longcat-plain-guidance",
+            call={"enable_cfg_renorm": False},
+            **tiny_packed.LAYOUT,
+        ),
+        Family(
+            "sana",
+            tiny_sana.sana_pipeline,
+            {"max_sequence_length": 24},
+            size=(32, 32),
+            other_size=(64, 32),
+            prepare=tiny_sana.take_sigmas,
+        ),
+        Family(
+            "sana",
+            lambda: tiny_sana.sana_pipeline(euler=True, qk_norm="rms_norm_across_heads", timestep_scale=0.5),
+            {"max_sequence_length": 24, "instruction": False},
+            "sana-euler",
+            size=(32, 32),
+            other_size=(32, 64),
+        ),
+        Family("pixart", tiny_vp.pixart_pipeline, {"max_sequence_length": 24}, **tiny_vp.hooks(tolerance=2e-3)),
+        Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
+        Family(
+            "sd15",
+            lambda: tiny_vp.sd_pipeline(prediction_type="v_prediction"),
+            name="sd21",
+            **tiny_vp.hooks(tolerance=1e-5),
+        ),
+        Family("sdxl", tiny_vp.sdxl_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
+    )
 }
 
 

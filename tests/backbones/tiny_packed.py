@@ -135,11 +135,5 @@ def unpack(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
     return latents
 
 
-def flux_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    length = call["max_sequence_length"]
-    positive = pipeline.encode_prompt(prompts, None, max_sequence_length=length)
-    return list(positive[:2]), list(pipeline.encode_prompt([""], None, max_sequence_length=length)[:2])
-
-
-def longcat_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    return [pipeline.encode_prompt(prompts, 1)[0]], [pipeline.encode_prompt("", 1)[0]]
+LAYOUT: dict[str, Any] = {"pack": pack, "unpack": unpack}
+"""What these families say to the conformance suite."""

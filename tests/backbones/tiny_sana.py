@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fewstep.testing import dc_vae, gemma_encoder, gemma_tokenizer
 from fewstep.testing.text_encoders import WIDTH
@@ -53,22 +52,6 @@ def take_sigmas(pipeline: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     pipeline.scheduler = FlowMatchEulerDiscreteScheduler(shift=pipeline.scheduler.config.flow_shift)
-
-
-def encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The embeddings and masks that reach the network from the stock call with guidance."""
-    seen: dict[str, Tensor] = {}
-
-    def remember(module: Any, arguments: Any, options: dict[str, Any]) -> None:
-        seen.update({name: value for name, value in options.items() if isinstance(value, Tensor)})
-
-    hook = pipeline.transformer.register_forward_pre_hook(remember, with_kwargs=True)
-    try:
-        pipeline(prompts, height=32, width=32, num_inference_steps=1, guidance_scale=2.0, output_type="latent", **call)
-    finally:
-        hook.remove()
-    pairs = [seen[name].chunk(2) for name in ("encoder_hidden_states", "encoder_attention_mask")]
-    return [positive for _, positive in pairs], [negative for negative, _ in pairs]
 
 
 def components(**network: Any) -> Any:

@@ -1,6 +1,5 @@
 """Tiny pipelines around variance-preserving networks, and what the conformance suite asks of them."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -118,9 +117,11 @@ def first_order(pipeline: Any) -> None:
     )
 
 
-def time_steps(levels: Sequence[float]) -> dict[str, Any]:
-    """The stock call's arguments for a uniform grid's levels."""
-    return {"timesteps": [round(1000 * level) - 1 for level in levels]}
+def call_with_times(pipeline: Any, call: dict[str, Any]) -> Any:
+    """These pipelines are told time steps: those of a uniform grid's levels, or an exported student's."""
+    if "sigmas" in call:
+        call["timesteps"] = [round(1000 * level) - 1 for level in call.pop("sigmas")]
+    return pipeline(**call, return_dict=False)[0]
 
 
 def flow_sigma(ratio: Tensor) -> Tensor:
@@ -133,26 +134,7 @@ def flow_state(x_t: Tensor, sigma: Tensor) -> Tensor:
     return x_t / vp.state_scale(sigma)
 
 
-def pixart_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    options = {name: call[name] for name in ("max_sequence_length", "clean_caption")}
-    embeds, mask, null, null_mask = pipeline.encode_prompt(prompts, do_classifier_free_guidance=True, **options)
-    return [embeds, mask], [null, null_mask]
-
-
-def sd_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    embeds, null = pipeline.encode_prompt(prompts, "cpu", 1, True, **call)
-    return [embeds], [null]
-
-
-def sdxl_encode(pipeline: Any, prompts: list[str], call: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    embeds, null, pooled, null_pooled = pipeline.encode_prompt(prompts, do_classifier_free_guidance=True, **call)
-    return [embeds, pooled], [null, null_pooled]
-
-
-Encode = Callable[[Any, list[str], dict[str, Any]], tuple[list[Tensor], list[Tensor]]]
-
-
-def hooks(encode: Encode, *, tolerance: float) -> dict[str, Any]:
+def hooks(*, tolerance: float) -> dict[str, Any]:
     """What every variance-preserving family says to the suite.
 
     Args:
@@ -161,9 +143,8 @@ def hooks(encode: Encode, *, tolerance: float) -> dict[str, Any]:
     """
     return {
         "other_size": (24, 16),
-        "encode": encode,
         "prepare": first_order,
-        "grid": time_steps,
+        "stock_call": call_with_times,
         "flow_sigma": flow_sigma,
         "flow_state": flow_state,
         "tolerance": tolerance,

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.backbones.registry import adapter_class, create_model_adapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data import stored_prompt
-from tests.backbones import tiny
+from fewstep.testing.case import open_adapter, save
 from tests.backbones.families import FAMILIES
 
 PROMPTS = ["a cat", "a rather long story of two dogs"]
@@ -35,12 +34,8 @@ def test_rows_of_other_lengths_have_other_names() -> None:
 @pytest.mark.parametrize("name", ["pixart", "sana"])
 def test_without_padding_the_networks_answer_and_gradients_are_the_same_bits(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
-    folder = tiny.save(family.build(), tmp_path / "teacher")
-    height, width = family.size
-    config = adapter_class(family.kind).config_class(
-        kind=family.kind, model=str(folder), height=height, width=width, **family.config
-    )
-    adapter = create_model_adapter(folder, config)
+    folder = save(family, tmp_path / "teacher")
+    adapter = open_adapter(family, folder)
     cond = adapter.encode(adapter.load_pipeline(vae=None), PROMPTS)
     shapes = {key: tuple(value.shape[1:]) for key, value in cond.tensors.items()}
     parts = stored_prompt.split(stored_prompt.clear_padding(cond.tensors))
@@ -50,7 +45,7 @@ def test_without_padding_the_networks_answer_and_gradients_are_the_same_bits(nam
 
     def answer(told: Conditioning) -> list[torch.Tensor]:
         network = adapter.load_network()
-        x = torch.randn(2, *adapter.latent_shape(height, width), generator=torch.Generator().manual_seed(0))
+        x = torch.randn(2, *adapter.latent_shape(*family.size), generator=torch.Generator().manual_seed(0))
         velocity = adapter.velocity(network, NoisyLatent(x, torch.tensor([0.9, 0.4])), told)
         velocity.square().sum().backward()
         return [velocity.detach(), *(p.grad for p in network.parameters() if p.grad is not None)]

@@ -10,11 +10,10 @@ from fewstep.config.run_config import RunConfig
 from fewstep.data.embeddings import open_or_build
 from fewstep.distributed.world import World
 from fewstep.roles.build import build_roles
+from fewstep.testing.case import PROMPTS, open_case, save
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 from tests.backbones.families import FAMILIES
-from tests.backbones.test_conformance import PROMPTS, open_case
-from tests.backbones.test_two_steps import run_config
 
 ONE_OF_EACH = {family.kind: name for name, family in reversed(FAMILIES.items())}
 """Kind of backbone -> the first of its tiny pipelines."""
@@ -34,9 +33,9 @@ def scenarios(folder: Path, world: World, mesh: DeviceMesh | None) -> dict[str, 
 def two_steps(folder: Path, kind: str, mode: str, world: World, mesh: DeviceMesh | None) -> None:
     family = FAMILIES[ONE_OF_EACH[kind]]
     teacher = folder / "families" / kind
-    world.from_main(lambda: None if teacher.exists() else family.build().save_pretrained(teacher))
-    case = open_case(family, teacher, family.size)
-    settings = run_config(case).model_dump(mode="json")
+    world.from_main(lambda: None if teacher.exists() else save(family, teacher))
+    case = open_case(family, teacher)
+    settings = case.run_config().model_dump(mode="json")
     for role in ("student", "fake_score"):
         settings[role]["weights"] = WEIGHTS[mode]
     config = RunConfig.model_validate(settings)

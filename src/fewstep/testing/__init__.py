@@ -1,19 +1,36 @@
-"""Tests for a backbone of one's own: tiny real parts of pipelines."""
+"""Tests for a backbone, ours or yours: one suite for all of them, and tiny real parts of pipelines to build theirs."""
 
-from fewstep.testing.text_encoders import clip_encoder, gemma_encoder, qwen25_vl_encoder, t5_encoder, umt5_encoder
+from fewstep.testing.conformance import conformance
+from fewstep.testing.family import Family
+from fewstep.testing.text_encoders import (
+    clip_encoder,
+    gemma_encoder,
+    mistral_encoder,
+    qwen3_encoder,
+    qwen25_vl_encoder,
+    t5_encoder,
+    umt5_encoder,
+)
 from fewstep.testing.tokenizers import clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer
-from fewstep.testing.vaes import dc_vae, kl_vae
+from fewstep.testing.vaes import dc_vae, flux2_vae, kl_vae, qwen_image_vae, wan_vae
 
 __all__ = [
+    "Family",
     "clip_encoder",
     "clip_tokenizer",
+    "conformance",
     "dc_vae",
+    "flux2_vae",
     "gemma_encoder",
     "gemma_tokenizer",
     "kl_vae",
+    "mistral_encoder",
+    "qwen3_encoder",
     "qwen25_vl_encoder",
+    "qwen_image_vae",
     "qwen_tokenizer",
     "t5_encoder",
     "t5_tokenizer",
     "umt5_encoder",
+    "wan_vae",
 ]

@@ -7,6 +7,7 @@ two machines. What is promised bit by bit (weights that were stored and loaded, 
 is compared with ``torch.equal``; the rest here.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def rounding(terms: int) -> float:
     and both orders have them: 0.8 sqrt(terms) UNIT. The largest of a million entries is five deviations out, and
     normalisations on the way enlarge it twice.
     """
-    return 8 * terms**0.5 * UNIT
+    return 8 * math.sqrt(terms) * UNIT
 
 
 def additions(network: nn.Module) -> int:

@@ -77,5 +77,32 @@ def qwen25_vl_encoder() -> Any:
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision)).eval()
 
 
+def qwen3_encoder(layers: int = 2) -> Any:
+    """A Qwen3, as Z-Image and FLUX.2 klein have it; goes with :func:`qwen_tokenizer`.
+
+    Args:
+        layers: A pipeline that joins the states of several layers asks for as many as the last of them.
+    """
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(vocab_size=264, num_hidden_layers=layers, head_dim=16, **_DECODER)
+    return Qwen3ForCausalLM(config).eval()
+
+
+def mistral_encoder(layers: int = 3) -> Any:
+    """A Mistral 3, as FLUX.2-dev has it; goes with :func:`qwen_tokenizer` in place of a processor.
+
+    Args:
+        layers: See :func:`qwen3_encoder`.
+    """
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration, MistralConfig, PixtralVisionConfig
+
+    text = MistralConfig(vocab_size=264, num_hidden_layers=layers, head_dim=16, **_DECODER)
+    vision = PixtralVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    return Mistral3ForConditionalGeneration(Mistral3Config(text_config=text, vision_config=vision)).eval()
+
+
 _T5 = {"vocab_size": 128, "d_model": WIDTH, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
 _DECODER = {"hidden_size": WIDTH, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 2}

@@ -1,8 +1,10 @@
-"""Tiny real autoencoders with random weights, in eval mode: two pixels make a latent where released ones take more."""
+"""Tiny real autoencoders with random weights, in eval mode."""
 
 from typing import Any
 
 LATENT_CHANNELS = 4
+# not 0 and 1, so that an adapter that leaves them out draws something else
+_STATISTICS = {"latents_mean": [0.1, -0.2, 0.3, 0.0], "latents_std": [1.2, 0.8, 1.0, 0.9]}
 
 
 def kl_vae(
@@ -56,4 +58,46 @@ def dc_vae() -> Any:
         decoder_norm_types="rms_norm",
         decoder_act_fns="silu",
         scaling_factor=0.41407,
+    ).eval()
+
+
+def flux2_vae() -> Any:
+    """An ``AutoencoderKLFlux2`` of factor 2, whose batch normalisation has seen no latents yet."""
+    from diffusers import AutoencoderKLFlux2
+
+    return AutoencoderKLFlux2(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=LATENT_CHANNELS,
+    ).eval()
+
+
+def qwen_image_vae() -> Any:
+    """An ``AutoencoderKLQwenImage`` of factor 4, for pictures as films of one frame."""
+    from diffusers import AutoencoderKLQwenImage
+
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        **_STATISTICS,
+    ).eval()
+
+
+def wan_vae() -> Any:
+    """An ``AutoencoderKLWan`` of factor 8 in space and 4 in time."""
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan(
+        base_dim=4,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        **_STATISTICS,
     ).eval()

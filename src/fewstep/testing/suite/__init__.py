@@ -1,0 +1,1 @@
+"""What every backbone is held to, one class of tests per subject; :func:`fewstep.testing.conformance` joins them."""

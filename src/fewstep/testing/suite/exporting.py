@@ -1,0 +1,120 @@
+"""An exported student is a stock diffusers pipeline that draws what our own sampler draws."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewstep.backbones import ModelAdapter, create_model_adapter
+from fewstep.export import Exported, export_student
+from fewstep.sampling import load_model
+from fewstep.sampling.pictures import to_pil
+from fewstep.testing.case import LEVELS, PROMPTS, Case
+from fewstep.testing.closeness import assert_same_pictures
+
+
+@dataclass
+class Student:
+    """An exported student and what the example of its README made, run as a reader would.
+
+    Attributes:
+        case: The teacher.
+        written: The student's folder and the printed code.
+        readme: The variables of the example.
+    """
+
+    case: Case
+    written: Exported
+    readme: dict[str, Any]
+
+
+class Exporting:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def student(cls, oblong: Case, tmp_path_factory: pytest.TempPathFactory) -> Student:
+        root = tmp_path_factory.mktemp("export")
+        written = export_student(oblong.adapter, shaken(oblong.adapter), root / "student", levels=LEVELS)
+        blocks = re.findall(r"```python\n(.*?)```", (written.folder / "README.md").read_text(), flags=re.DOTALL)
+        assert len(blocks) == 1
+        return Student(oblong, written, run_code(blocks[0], root))
+
+    def test_stock_call_of_the_readme_draws_our_samplers_latents(self, student: Student) -> None:
+        case, ours = student.case, load_model(student.written.folder, "cpu")
+        noise = case.noise()
+        drawn = ours.latents(list(PROMPTS), [0, 0], noise=noise)
+        pipeline = student.readme["pipeline"]
+        call = {
+            "prompt": list(PROMPTS),
+            "latents": case.family.pack(pipeline, noise),
+            "output_type": "latent",
+            **student.readme["call"],
+        }
+        stock = case.family.unpack(pipeline, case.family.stock_call(pipeline, call), *case.size)
+        case.require_same_latents(drawn, stock)
+
+    def test_picture_of_the_readme_is_ours(self, student: Student) -> None:
+        ours = load_model(student.written.folder, "cpu")
+        start = torch.randn(1, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
+        drawn = ours.latents(["a lighthouse on a cliff at dusk"], [0], noise=start)
+        picture = to_pil(ours.pixels(drawn))[0]
+        assert picture.size == student.readme["image"].size
+        assert_same_pictures(np.asarray(picture), np.asarray(student.readme["image"]))
+        assert (student.written.folder.parent / "picture.png").is_file()
+
+    def test_printed_call_draws_the_same_picture_as_the_readme(self, student: Student) -> None:
+        printed = run_code(student.written.stock_call, student.written.folder.parent)
+        assert_same_pictures(np.asarray(printed["image"]), np.asarray(student.readme["image"]))
+
+    def test_exported_network_is_the_trained_one_and_not_the_teacher(self, student: Student) -> None:
+        reloaded = create_model_adapter(student.written.folder, as_teacher=False).load_network().state_dict()
+        expected = shaken(student.case.adapter).state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in reloaded.items())
+
+    def test_grid_of_the_student_is_the_shifted_one_of_its_teacher(self, student: Student) -> None:
+        shifted = student.case.adapter.to_sigma(torch.tensor(LEVELS))
+        torch.testing.assert_close(torch.tensor(sigmas_of(student)), shifted, rtol=0, atol=0)
+
+    def test_another_number_of_steps_still_uses_the_teachers_clock(self, student: Student) -> None:
+        """The student's scheduler no longer shifts, so its own grid must come from the facts, never from its files."""
+        ours = load_model(student.written.folder, "cpu")
+        shifted = student.case.adapter.to_sigma(torch.tensor([1.0, 0.5]))
+        torch.testing.assert_close(ours.sigmas(2), shifted, rtol=1e-6, atol=1e-6)
+
+    def test_number_of_steps_of_the_student_uses_its_own_grid(self, student: Student) -> None:
+        ours = load_model(student.written.folder, "cpu")
+        assert ours.sigmas(len(LEVELS)).tolist() == torch.tensor(sigmas_of(student)).tolist()
+
+
+def shaken(adapter: ModelAdapter) -> nn.Module:
+    """A student that is not its teacher."""
+    network = adapter.load_network()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return network
+
+
+def sigmas_of(student: Student) -> list[float]:
+    """The grid that its folder states."""
+    facts = json.loads((student.written.folder / "fewstep.json").read_text())
+    return [float(sigma) for sigma in facts["sigmas"]]
+
+
+def run_code(code: str, folder: Path) -> dict[str, Any]:
+    """Run example code in ``folder``, as a reader would, and return its variables."""
+    names: dict[str, Any] = {}
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        exec(code, names)
+    finally:
+        os.chdir(before)
+    return names

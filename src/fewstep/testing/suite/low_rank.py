@@ -1,0 +1,121 @@
+"""Low-rank factors: attached through peft, equal to the base until they move, exact when merged."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fewstep.backbones import create_model_adapter
+from fewstep.export import export_student
+from fewstep.testing.case import Case
+from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
+
+
+class LowRank:
+    @pytest.fixture
+    def wrapped(self, case: Case) -> Any:
+        """The case's network with fresh factors of rank 4 on the adapter's targets."""
+        from peft import LoraConfig, get_peft_model
+
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            targets = case.adapter.get_lora_target_modules()
+            return get_peft_model(case.adapter.load_network(), LoraConfig(r=4, lora_alpha=4, target_modules=targets))
+
+    def test_lora_targets_and_blocks_exist(self, case: Case) -> None:
+        classes = {type(module).__name__ for module in case.network.modules()}
+        assert set(case.adapter.block_classes) <= classes
+        for target in case.adapter.lora_targets:
+            found = modules_matching(case.network, target)
+            assert found, target
+            assert all(_takes_low_rank_factors(case.network.get_submodule(name)) for name in found)
+
+    def test_fresh_factors_change_nothing(self, case: Case, wrapped: Any) -> None:
+        with wrapped.disable_adapter():
+            base = case.velocity(wrapped)
+        assert torch.equal(case.velocity(wrapped), base)
+
+    def test_factors_are_all_that_trains_and_sit_on_every_target(self, case: Case, wrapped: Any) -> None:
+        expected = {name for target in case.adapter.lora_targets for name in modules_matching(case.network, target)}
+        marker = ".lora_A."
+        names = factors(wrapped)
+        found = {name.split(marker)[0].removeprefix("base_model.model.") for name in names if marker in name}
+        assert found == expected
+        assert all(".lora_A." in name or ".lora_B." in name for name in names)
+
+    def test_merged_factors_give_the_velocity_of_the_attached_ones(self, case: Case, wrapped: Any) -> None:
+        attached = case.velocity(moved(wrapped))
+        terms = additions(wrapped)
+        merged = case.velocity(wrapped.merge_and_unload())
+        assert (attached - case.velocity(case.network)).abs().max() > 1e-3
+        # (W + B A) x against W x + B (A x)
+        assert_rounded_alike(merged, attached, terms=terms)
+
+    def test_saved_factors_load_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
+        from peft import PeftModel
+
+        moved(wrapped).save_pretrained(tmp_path)
+        loaded = PeftModel.from_pretrained(case.adapter.load_network(), tmp_path)
+        assert_same_network(case, loaded, wrapped)
+
+    def test_factors_load_through_diffusers_own_loader(self, case: Case, tmp_path: Path) -> None:
+        """As the pages say for pipelines without a loader of their own, such as LongCat-Image's."""
+        from peft import LoraConfig
+
+        network: Any = case.adapter.load_network()
+        if getattr(network, "load_lora_adapter", None) is None:
+            pytest.skip(f"{type(network).__name__} has no loader in diffusers; its student ships merged")
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            targets = case.adapter.get_lora_target_modules()
+            network.requires_grad_(False)
+            network.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
+        before = case.velocity(moved(network))
+        network.save_lora_adapter(tmp_path)
+        fresh: Any = case.adapter.load_network()
+        fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
+        assert (before - case.velocity(case.network)).abs().max() > 1e-3
+        assert_same_network(case, fresh, network)
+
+    def test_merged_student_survives_its_export_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
+        merged = moved(wrapped).merge_and_unload()
+        done = export_student(case.adapter, merged, tmp_path / "student", levels=(1.0, 0.5))
+        exported = create_model_adapter(done.folder, as_teacher=False)
+        assert_same_network(case, exported.load_network(), merged)
+
+
+def modules_matching(network: nn.Module, suffix: str) -> list[str]:
+    """Names of the modules that a LoRA target means."""
+    return [name for name, _ in network.named_modules() if name == suffix or name.endswith(f".{suffix}")]
+
+
+def _takes_low_rank_factors(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+
+
+def factors(network: nn.Module) -> dict[str, nn.Parameter]:
+    """What trains."""
+    return {name: value for name, value in network.named_parameters() if value.requires_grad}
+
+
+def moved(network: Any) -> Any:
+    """As after training: no factor is zero any more."""
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for value in factors(network).values():
+            value.copy_(0.1 * torch.randn(value.shape, generator=generator))
+    return network
+
+
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    """Every weight by its name without the adapter's own, which diffusers chooses when it loads."""
+    return {re.sub(r"\.default(_\d+)?\.", ".", name): value for name, value in network.state_dict().items()}
+
+
+def assert_same_network(case: Case, loaded: nn.Module, saved: nn.Module) -> None:
+    """Equal weights bit by bit, and answers up to rounding: what was loaded is frozen, which is another kernel."""
+    assert_same_bits(weights(loaded), weights(saved))
+    assert_rounded_alike(case.velocity(loaded), case.velocity(saved), terms=additions(saved))
