@@ -2,6 +2,8 @@
 
 import os
 import re
+import sys
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -44,6 +46,26 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     run(recipe(folder), folder / "whole")
     return folder
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, Mapping[str, str]], Path]:
+    """Put a distribution on the path as an installer would: its name, its entry_points.txt, its files by path."""
+
+    def put(name: str, entry_points: str, files: Mapping[str, str]) -> Path:
+        folder = tmp_path / "site" / name
+        own = {
+            f"{name.replace('-', '_')}-1.0.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+            f"{name.replace('-', '_')}-1.0.dist-info/entry_points.txt": entry_points,
+        }
+        for path, text in {**own, **files}.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(text)
+            monkeypatch.delitem(sys.modules, path.partition("/")[0].removesuffix(".py"), raising=False)
+        monkeypatch.syspath_prepend(str(folder))
+        return folder
+
+    return put
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

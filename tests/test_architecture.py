@@ -14,7 +14,9 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src" / "fewstep"
 
 # what a part near the ground may import beside the standard library
-GROUND = {f"fewstep.{name}" for name in ("bounds", "devices", "errors", "files", "pickles", "seals", "section")}
+GROUND = {
+    f"fewstep.{name}" for name in ("bounds", "devices", "errors", "files", "pickles", "plugins", "seals", "section")
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"torch", "jaxtyping", *GROUND},
     "methods": {"torch", "jaxtyping", "numpy", "pydantic", "fewstep.core", *GROUND},

@@ -6,7 +6,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -337,49 +337,70 @@ NOT_AN_ADAPTER = 3
 """
 
 
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Put a distribution with one entry point on the path, as an installer would."""
-
-    def put(entry_point: str) -> None:
-        site = tmp_path / "site"
-        info = site / "outside_backbone-1.0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-backbone\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[fewstep.backbones]\n{entry_point}\n")
-        (site / "outside_backbone.py").write_text(ADAPTER_SOURCE)
-        monkeypatch.syspath_prepend(str(site))
-
-    monkeypatch.delitem(sys.modules, "outside_backbone", raising=False)
-    return put
+Install = Callable[[str, str, Mapping[str, str]], Path]
 
 
-def test_installed_package_adds_a_kind(install: Callable[[str], None]) -> None:
-    install("outside = outside_backbone:Adapter")
+def add(install: Install, entry_point: str, *, name: str = "outside-backbone") -> None:
+    module = name.replace("-", "_")
+    install(name, f"[fewstep.backbones]\n{entry_point}\n", {f"{module}.py": ADAPTER_SOURCE})
+
+
+def test_installed_package_adds_a_kind(install: Install) -> None:
+    add(install, "outside = outside_backbone:Adapter")
     assert "outside" in backbone_kinds()
     assert adapter_class("outside").config_class(kind="outside", model="m").model_dump()["sharpness"] == 3
 
 
-def test_installed_package_serves_its_pipeline_class(install: Callable[[str], None], folder: Path) -> None:
-    install("outside = outside_backbone:Adapter")
+def test_installed_package_serves_its_pipeline_class(install: Install, folder: Path) -> None:
+    add(install, "outside = outside_backbone:Adapter")
     edit(folder / "model_index.json", lambda index: index.update(_class_name="OutsidePipeline"))
     assert type(create_model_adapter(folder)).__module__ == "outside_backbone"
 
 
-def test_package_that_registers_something_else_is_refused(install: Callable[[str], None]) -> None:
-    install("outside = outside_backbone:NOT_AN_ADAPTER")
+def test_package_that_registers_something_else_is_refused(install: Install) -> None:
+    add(install, "outside = outside_backbone:NOT_AN_ADAPTER")
     with pytest.raises(
         ConfigError, match=r"package outside-backbone registers .* that is not a ModelAdapter whose kind"
     ):
         adapter_class("outside")
 
 
-def test_package_that_cannot_be_imported_is_refused(install: Callable[[str], None]) -> None:
-    install("outside = outside_backbone_that_is_gone:Adapter")
+BROKEN = "broken = module_that_is_gone:Adapter"
+SENTENCE = r"broken of the package broken-backbone cannot be imported \(ModuleNotFoundError: .*\)\. Repair or uninstall"
+
+
+def test_package_that_cannot_be_imported_is_refused(install: Install) -> None:
+    add(install, BROKEN, name="broken-backbone")
+    with pytest.raises(ConfigError, match=SENTENCE):
+        adapter_class("broken")
+
+
+def test_package_that_cannot_be_imported_stops_nobody_who_does_not_need_it(install: Install, folder: Path) -> None:
+    add(install, BROKEN, name="broken-backbone")
+    add(install, "outside = outside_backbone:Adapter")
+    assert type(create_model_adapter(folder)) is SD3Adapter
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="OutsidePipeline"))
+    assert type(create_model_adapter(folder)).__module__ == "outside_backbone"
+
+
+def test_package_that_cannot_be_imported_is_told_where_no_other_serves(install: Install, folder: Path) -> None:
+    add(install, BROKEN, name="broken-backbone")
+    edit(folder / "model_index.json", lambda index: index.update(_class_name="OutsidePipeline"))
+    with pytest.raises(ConfigError, match=rf"is a OutsidePipeline, for which there is no backbone.*{SENTENCE}"):
+        create_model_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "owners"), [("sd3", "fewstep, one-backbone"), ("outside", "o.*-backbone, o.*-backbone")]
+)
+def test_kind_of_two_packages_is_refused(install: Install, kind: str, owners: str) -> None:
+    add(install, f"{kind} = one_backbone:Adapter", name="one-backbone")
+    add(install, "outside = other_backbone:Adapter", name="other-backbone")
+    add(install, "outside = outside_backbone:Adapter")
     with pytest.raises(
-        ConfigError, match=r"outside of the package outside-backbone cannot be imported \(ModuleNotFound"
+        ConfigError, match=rf"backbone {kind} is of more than one installed package: .*{owners}\. Uninst"
     ):
-        adapter_class("outside")
+        adapter_class(kind)
 
 
 def test_family_fields_are_not_accepted_by_the_base_config() -> None:

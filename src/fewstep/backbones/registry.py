@@ -4,9 +4,7 @@ Third parties add kinds through the entry-point group ``fewstep.backbones``.
 """
 
 import difflib
-from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.refused import other_medium, refuse_distilled, refuse_distilled_name
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.errors import ConfigError
+from fewstep.plugins import BACKBONES, find, installed, load
 
 BUILT_IN = {
     "sd3": "fewstep.backbones.sd3:SD3Adapter",
@@ -28,26 +27,29 @@ BUILT_IN = {
     "sd15": "fewstep.backbones.sd15:SD15Adapter",
     "sdxl": "fewstep.backbones.sdxl:SDXLAdapter",
 }
-_ENTRY_POINT_GROUP = "fewstep.backbones"
 
 
 def backbone_kinds() -> tuple[str, ...]:
     """Every kind that a recipe may name, built in or from an installed package."""
-    return tuple(sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=_ENTRY_POINT_GROUP))}))
+    return tuple(sorted({*BUILT_IN, *(entry.name for entry in installed(BACKBONES))}))
 
 
 def adapter_class(kind: str) -> type[ModelAdapter]:
     """The adapter of one kind.
 
     Raises:
-        ConfigError: No such kind, or an installed package's adapter cannot be used.
+        ConfigError: No such kind, an installed package's adapter cannot be used, or packages clash over the kind.
     """
+    entry = find(BACKBONES, kind, built_in=BUILT_IN)
+    if entry is not None:
+        outside: type[ModelAdapter] = load(
+            entry, lambda loaded: _is_adapter(loaded, kind), f"a ModelAdapter whose kind is {kind!r}"
+        )
+        return outside
     if kind in BUILT_IN:
         module, name = BUILT_IN[kind].split(":")
         built_in: type[ModelAdapter] = getattr(import_module(module), name)
         return built_in
-    for entry in entry_points(group=_ENTRY_POINT_GROUP, name=kind):
-        return _load_entry_point(entry)
     known = backbone_kinds()
     nearest = difflib.get_close_matches(kind, known, n=3) or known
     raise ConfigError(
@@ -117,14 +119,20 @@ def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:
         adapter = adapter_class(str(checkpoint.facts.backbone["kind"]))
         _require_pipeline(adapter, checkpoint)
         return adapter
-    for adapter in _all_classes():
+    served, broken = [], []
+    for kind in [*BUILT_IN, *(kind for kind in backbone_kinds() if kind not in BUILT_IN)]:
+        try:
+            adapter = adapter_class(kind)
+        except ConfigError as error:  # of a package that may have nothing to do with this checkpoint
+            broken.append(str(error))
+            continue
         if adapter.pipeline_class == checkpoint.pipeline_class:
             return adapter
+        served.append(f"{kind} ({adapter.pipeline_class})")
     _refuse_other_media(checkpoint)
-    served = ", ".join(f"{kind} ({adapter_class(kind).pipeline_class})" for kind in backbone_kinds())
     raise ConfigError(
-        f"{checkpoint.model} is a {checkpoint.pipeline_class}, for which there is no backbone; there are: {served}. "
-        "docs/adding-a-backbone.md says how to add one."
+        f"{checkpoint.model} is a {checkpoint.pipeline_class}, for which there is no backbone; there are: "
+        f"{', '.join(sorted(served))}. {' '.join(['docs/adding-a-backbone.md says how to add one.', *broken])}"
     )
 
 
@@ -173,23 +181,5 @@ def _own_config(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> Backbone
         ) from error
 
 
-def _all_classes() -> Iterator[type[ModelAdapter]]:
-    yield from (adapter_class(kind) for kind in BUILT_IN)
-    yield from (adapter_class(kind) for kind in backbone_kinds() if kind not in BUILT_IN)
-
-
-def _load_entry_point(entry: EntryPoint) -> type[ModelAdapter]:
-    owner = entry.dist.name if entry.dist is not None else entry.value
-    try:
-        loaded = entry.load()
-    except Exception as error:  # whatever a foreign module raises while it is imported
-        raise ConfigError(
-            f"The backbone {entry.name} of the package {owner} cannot be imported ({type(error).__name__}: {error}). "
-            "Repair or uninstall that package."
-        ) from error
-    if not (isinstance(loaded, type) and issubclass(loaded, ModelAdapter) and loaded.kind == entry.name):
-        raise ConfigError(
-            f"The package {owner} registers {entry.value} as the backbone {entry.name}, "
-            f"but that is not a ModelAdapter whose kind is {entry.name!r}. Repair or uninstall that package."
-        )
-    return loaded
+def _is_adapter(loaded: Any, kind: str) -> bool:
+    return isinstance(loaded, type) and issubclass(loaded, ModelAdapter) and getattr(loaded, "kind", None) == kind
