@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import fewstep
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS, DtypeName
@@ -35,7 +36,7 @@ app.command()(check)
 app.command()(embed)
 app.command()(plan)
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="OVERRIDES", help="Settings, such as student.lr=1e-4 terms.cdm=null."),
@@ -161,13 +162,19 @@ def demo(
 
 @app.command()
 def recipes() -> None:
-    """List the built-in recipes."""
-    from fewstep.config.recipe_files import recipe_names, recipe_summary
+    """List the recipes that have a name: fewstep's own, and those of installed packages."""
+    from fewstep.config.recipe_files import recipe_names, recipe_summary, unusable_packages
 
     table = Table.grid(padding=(0, 2))
     for name in recipe_names():
-        table.add_row(f"[bold]{name}[/bold]", recipe_summary(name))
+        try:
+            said = recipe_summary(name)
+        except ConfigError as error:  # of one package; the others are listed
+            said = str(error)
+        table.add_row(Text(name, style="bold"), Text(said))
     Console().print(table, highlight=False)
+    for problem in unusable_packages():
+        print(problem, file=sys.stderr)
 
 
 @recipe_app.command("show")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def embed(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="OVERRIDES", help="Settings, such as prompts.path=my-prompts.txt.")
     ] = None,

@@ -17,7 +17,7 @@ _MAX_BYTES = 2**50
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe, or a YAML file of your own.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="OVERRIDES", help="Settings; those about memory are kept instead of chosen."),

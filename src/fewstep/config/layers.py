@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewstep.config.recipe_files import recipe_names, recipe_source
+from fewstep.config.recipe_files import named_recipe, recipe_names, recipe_source
 from fewstep.config.yaml_text import MAX_CHARACTERS, parse_yaml, parse_yaml_mapping
 from fewstep.errors import ConfigError, shown
 
@@ -47,7 +47,7 @@ def recipe_layers(name_or_path: str) -> list[Layer]:
     """The layers of a recipe, lowest base first.
 
     Args:
-        name_or_path: A built-in recipe, or the path of a YAML file.
+        name_or_path: The name of a recipe, or the path of a YAML file.
 
     Raises:
         ConfigError: A recipe or a base is not there, is no recipe, or builds on itself.
@@ -160,18 +160,15 @@ def _read(reference: str, beside: Path, *, below: str | None) -> tuple[Layer, st
     """One recipe or base: its layer, its own base, and the folder that the base is relative to."""
     if _is_path(reference):
         path = _absolute(reference, beside, "the recipe" if below is None else f"the base of {below}")
-        settings = parse_yaml_mapping(_read_file(path, below=below), source=str(path))
-        layer = Layer(str(path), _anchor_paths({k: v for k, v in settings.items() if k != "base"}, path.parent))
-        folder = path.parent
+        text, source, folder = _read_file(path, below=below), str(path), path.parent
     else:
-        settings = parse_yaml_mapping(recipe_source(reference), source=f"recipe {reference}")
-        layer = Layer(f"recipe {reference}", _anchor_paths({k: v for k, v in settings.items() if k != "base"}, Path()))
-        folder = beside
+        recipe = named_recipe(reference)
+        text, source, folder = recipe_source(reference), recipe.source, recipe.folder
+    settings = parse_yaml_mapping(text, source=source)
+    layer = Layer(source, _anchor_paths({k: v for k, v in settings.items() if k != "base"}, folder))
     base = settings.get("base")
     if base is not None and not isinstance(base, str):
-        raise ConfigError(
-            f"base is {shown(base)} in {layer.source}; it names a built-in recipe or a file beside this one."
-        )
+        raise ConfigError(f"base is {shown(base)} in {source}; it names a recipe or a file beside this one.")
     return layer, base, folder
 
 

@@ -19,7 +19,7 @@ class Recipe:
     """Settings with the name under which their runs are filed.
 
     Attributes:
-        name: Of the built-in recipe, or of the file without its suffix.
+        name: Of the named recipe, or of the file without its suffix.
         config: The settings, complete.
     """
 
@@ -31,7 +31,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
     """Read a recipe, its bases and the overrides, and check all of it.
 
     Args:
-        name_or_path: A built-in recipe (see ``fewstep recipes``) or the path of a YAML file.
+        name_or_path: The name of a recipe (see ``fewstep recipes``) or the path of a YAML file.
         overrides: Settings as ``student.lr=1e-4``; later ones win.
 
     Raises:

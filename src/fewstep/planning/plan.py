@@ -84,7 +84,7 @@ class Planner:
     """Plans for one recipe; what is measured of its networks serves all of them.
 
     Args:
-        recipe: A built-in recipe or a file.
+        recipe: A recipe's name or a file.
         overrides: Settings given by the user; those that only concern memory are kept as they are.
         mode: Train all weights or low-rank factors, whatever the recipe does; None leaves it.
     """
