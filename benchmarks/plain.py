@@ -166,13 +166,14 @@ class PlainTrainer:
 def require_plain(config: RunConfig) -> None:
     """Raise ValueError for a recipe that these formulas are not about."""
     terms = config.terms.active().values()
+    ours = config.terms.active().keys() <= {"ca", "dm", "cdm"}
     asked = not config.terms.noisy_queries() and not config.terms.needs_whole_simulation()
     unguided = all(term.asks_guidance != term.asks_fake_score for term in terms)
     full = config.student.weights.kind == config.fake_score.weights.kind == "full"
     align = config.fake_score.align
     each = align is None or (align.after, align.every) == ("fake_score", 1)
     alone = config.terms.isg is None and config.fake_score.target == "anchor" and not config.draw.reuse_trajectory
-    if not (asked and unguided and full and each and alone):
+    if not (ours and asked and unguided and full and each and alone):
         raise ValueError("the plain formulation knows full weights, and terms as the released settings have them")
 
 

@@ -1,5 +1,7 @@
 """The CDM step on a toy network: exact savings, where gradients go, and the published special cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from fewstep.methods.terms import (
     LastAnchor,
     OffTrajectory,
     Terms,
+    Views,
 )
 from tests.methods.toy import RELEASED, ToyVelocity, draws, labels, method, unguided
 
@@ -258,6 +261,35 @@ def test_one_backward_per_graph_gives_the_gradient_of_one_for_all(anchor_gradien
     for graph in of.terms.graphs():
         torch.stack([losses[name].mean() for name in graph]).sum().backward()
     torch.testing.assert_close(gradients(one_by_one), gradients(together), rtol=1e-5, atol=1e-7)
+
+
+class _Twice(DistributionMatching):
+    """A term of somebody else: twice the direction, and a normaliser of its own."""
+
+    def direction(self, views: Views) -> Tensor:
+        return 2.0 * super().direction(views)
+
+    def normaliser(self, views: Views) -> Tensor:
+        return torch.full_like(views.probe.sigma, 4.0)
+
+
+class _WithTwice(Terms):
+    twice: _Twice | None = None
+
+
+def test_a_term_says_its_direction_and_its_normaliser() -> None:
+    of = method(_WithTwice(dm=DistributionMatching(floor=16.0), twice=_Twice()))
+    drawn = draws(of)
+    drawn = replace(drawn, terms=dict.fromkeys(drawn.terms, drawn.terms["dm"]))
+    losses = losses_of(of, drawn, ToyVelocity(seed=1))
+    # both are pulled from the same probe: by direction / 16, and by 2 direction / 4
+    torch.testing.assert_close(losses["twice"], losses["dm"] * 8.0**2, rtol=1e-4, atol=0)
+
+
+def test_a_term_of_another_class_under_a_built_in_name_is_refused() -> None:
+    """Its own settings would train, and be lost from those that the run writes down."""
+    with pytest.raises(ValueError, match=r"terms\.dm is a _Twice, but only a DistributionMatching can be written down"):
+        Terms(dm=_Twice())
 
 
 def test_terms_without_a_loss_are_refused() -> None:

@@ -21,18 +21,10 @@ from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
 from fewstep.methods.draws import Draws, TermDraws
-from fewstep.methods.frozen_answers import FrozenAnswers, ask_frozen
+from fewstep.methods.frozen_answers import ask_frozen
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
-from fewstep.methods.terms import (
-    CfgAugmentation,
-    DistributionMatching,
-    FreshNoise,
-    LastAnchor,
-    OffTrajectory,
-    Term,
-    Terms,
-)
+from fewstep.methods.terms import FreshNoise, LastAnchor, OffTrajectory, Term, Terms
 
 
 @dataclass(frozen=True)
@@ -133,11 +125,21 @@ def student_losses(
     """
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
+    x0_student = {name: answer.x0.detach() for name, answer in answers.items()}
     probes = {name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()}
-    frozen = ask_frozen(
-        terms, probes, teacher=teacher, fake_score=fake_score, prompts=prompts, batched=method.batch_frozen_calls
+    views = ask_frozen(
+        terms,
+        x0_student,
+        probes,
+        teacher=teacher,
+        fake_score=fake_score,
+        prompts=prompts,
+        batched=method.batch_frozen_calls,
     )
-    losses = {name: _pull(term, answers[name].x0, frozen[name]) for name, term in terms.items()}
+    losses = {
+        name: objectives.pull(answers[name].x0, term.direction(views[name]), term.normaliser(views[name]))
+        for name, term in terms.items()
+    }
     if method.terms.isg is not None:
         assert draws.segment is not None
         losses["isg"] = isg_losses(
@@ -211,19 +213,3 @@ def _level(
     """A law's noise level. Without a query, laws below it see the largest level, 1."""
     bound = torch.ones_like(u) if query_sigma is None else query_sigma
     return level(law, u, query_sigma=bound, within=method.sigma_range)
-
-
-def _pull(term: Term, x0_student: Float[Tensor, "b *latent"], frozen: FrozenAnswers) -> Float[Tensor, "b"]:
-    """Direction and normaliser of one term, then the pull."""
-    reference = frozen.x0_teacher
-    match term:
-        case CfgAugmentation():
-            assert frozen.guidance is not None
-            direction = objectives.cfg_augmentation(frozen.guidance, scale=term.scale)
-        case DistributionMatching():
-            assert frozen.x0_fake is not None
-            if frozen.guidance is not None:
-                reference = reference + (term.guidance_scale - 1.0) * frozen.guidance
-            direction = objectives.distribution_matching(reference, frozen.x0_fake)
-    scale = objectives.normaliser(reference, x0_student.detach(), floor=term.floor)
-    return objectives.pull(x0_student, direction, scale)

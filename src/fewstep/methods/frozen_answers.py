@@ -1,7 +1,6 @@
 """What the frozen networks say at the probes: nothing is asked twice, and one call per network serves all terms."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -10,32 +9,25 @@ from torch import Tensor
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.methods.simulation import Velocity
-from fewstep.methods.terms import Term
-
-
-@dataclass(frozen=True)
-class FrozenAnswers:
-    """What the frozen networks predict at one term's probe; None where the term does not ask."""
-
-    x0_teacher: Float[Tensor, "b *latent"]
-    guidance: Float[Tensor, "b *latent"] | None
-    x0_fake: Float[Tensor, "b *latent"] | None
+from fewstep.methods.terms import Term, Views
 
 
 @torch.no_grad()
 def ask_frozen(
     terms: Mapping[str, Term],
+    x0_student: Mapping[str, Float[Tensor, "b *latent"]],
     probes: Mapping[str, NoisyLatent],
     *,
     teacher: Velocity,
     fake_score: Velocity,
     prompts: PromptBatch,
     batched: bool,
-) -> dict[str, FrozenAnswers]:
+) -> dict[str, Views]:
     """Ask the frozen networks at every term's probe.
 
     Args:
         terms: The active terms by name.
+        x0_student: The student's answer to each term, detached.
         probes: Where each term looks.
         teacher: Asked by every term, twice more where the term needs the direction of guidance.
         fake_score: Asked by the terms that match distributions.
@@ -50,15 +42,16 @@ def ask_frozen(
     of_teacher.ask(teacher, probes, batched=batched)
     of_fake.ask(fake_score, probes, batched=batched)
 
-    def answers(name: str, term: Term) -> FrozenAnswers:
+    def views(name: str, term: Term) -> Views:
         guidance = None
         if term.asks_guidance:
             positive, negative = of_teacher.x0(name, prompts.positive), of_teacher.x0(name, prompts.negative)
             guidance = prompts.contrast * (positive - negative)
         x0_fake = of_fake.x0(name, prompts.student) if term.asks_fake_score else None
-        return FrozenAnswers(of_teacher.x0(name, prompts.teacher), guidance, x0_fake)
+        x0_teacher = of_teacher.x0(name, prompts.teacher)
+        return Views(x0_student[name], probes[name], x0_teacher, guidance, x0_fake)
 
-    return {name: answers(name, term) for name, term in terms.items()}
+    return {name: views(name, term) for name, term in terms.items()}
 
 
 class _Questions:

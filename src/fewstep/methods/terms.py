@@ -1,11 +1,16 @@
-"""The student's loss terms as data: where the student is asked, where it is looked at, what is asked of it."""
+"""The student's loss terms: where the student is asked, where it is looked at, what is asked of it."""
 
-from typing import Annotated, ClassVar, Literal
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal, get_args
 
+from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
+from torch import Tensor
 
 from fewstep.bounds import GuidanceScale, Levels, Rate, Scale, Share, Weight
-from fewstep.core.objectives import NORMALISER_FLOOR
+from fewstep.core import objectives
+from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import SigmaLaw, Uniform, UniformBelowQuery
 from fewstep.section import Section
@@ -55,58 +60,109 @@ class FreshNoise(_Query):
 Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
 
 
-class CfgAugmentation(Section):
-    """`ca`: pull along the teacher's conditional minus unconditional prediction."""
+@dataclass(frozen=True)
+class Views:
+    """What a term looks at, without gradient.
 
-    asks_guidance: ClassVar[bool] = True
-    """Whether it needs the teacher's direction of guidance."""
-    asks_fake_score: ClassVar[bool] = False
+    Attributes:
+        x0_student: The student's answer at the term's query.
+        probe: That answer with new noise: where the frozen networks are asked.
+        x0_teacher: The teacher's prediction there.
+        guidance: The teacher's direction of guidance there, ``x0_cond - x0_null``; None unless the term asks for it.
+        x0_fake: The fake score's prediction there; None unless the term asks for it.
+    """
+
+    x0_student: Float[Tensor, "b *latent"]
+    probe: NoisyLatent
+    x0_teacher: Float[Tensor, "b *latent"]
+    guidance: Float[Tensor, "b *latent"] | None
+    x0_fake: Float[Tensor, "b *latent"] | None
+
+
+class Term(Section):
+    """A term made of query, probe and direction: its settings, what it has to see, what it asks of the student.
+
+    Installed packages add subclasses of it through the entry-point group ``fewstep.terms``.
+    """
 
     weight: Weight = 1.0
-    scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
     query: Query = AtAnchor()
-    probe: SigmaLaw = Field(default=UniformBelowQuery(), discriminator="law")
-    floor: Rate = NORMALISER_FLOOR
+    probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
+    floor: Rate = objectives.NORMALISER_FLOOR
+
+    @property
+    def asks_guidance(self) -> bool:
+        """Whether it needs the teacher's direction of guidance, which costs one more of its calls."""
+        return False
+
+    @property
+    def asks_fake_score(self) -> bool:
+        """Whether it needs the fake score's prediction."""
+        return False
 
     @property
     def at_anchor(self) -> bool:
         """Whether it asks where every sample has been asked already."""
         return self.query.at == "anchor"
 
+    @abstractmethod
+    def direction(self, views: Views) -> Float[Tensor, "b *latent"]:
+        """The change that is asked of ``x0_student``, before the normaliser divides it."""
 
-class DistributionMatching(Section):
+    def reference(self, views: Views) -> Float[Tensor, "b *latent"]:
+        """The prediction that the student's error is measured from."""
+        return views.x0_teacher
+
+    def normaliser(self, views: Views) -> Float[Tensor, "b"]:
+        """The size of the student's error, by which the direction is divided."""
+        return objectives.normaliser(self.reference(views), views.x0_student, floor=self.floor)
+
+
+class CfgAugmentation(Term):
+    """`ca`: pull along the teacher's conditional minus unconditional prediction."""
+
+    scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
+    probe: SigmaLaw = Field(default=UniformBelowQuery(), discriminator="law")
+
+    @property
+    def asks_guidance(self) -> bool:
+        return True
+
+    def direction(self, views: Views) -> Float[Tensor, "b *latent"]:
+        assert views.guidance is not None
+        return objectives.cfg_augmentation(views.guidance, scale=self.scale)
+
+
+class DistributionMatching(Term):
     """`dm` and `cdm`: pull along the teacher's minus the fake score's prediction.
 
     With ``guidance_scale`` other than 1 the teacher is guided (DMD2), and so is the normaliser.
     """
 
-    asks_fake_score: ClassVar[bool] = True
-
-    weight: Weight = 1.0
     guidance_scale: GuidanceScale = Field(default=1.0, description="of the teacher, counted so that 1 is off")
-    query: Query = AtAnchor()
-    probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
-    floor: Rate = NORMALISER_FLOOR
 
     @property
     def asks_guidance(self) -> bool:
-        """Whether it needs the teacher's direction of guidance."""
         return self.guidance_scale != 1.0
 
     @property
-    def at_anchor(self) -> bool:
-        """Whether it asks where every sample has been asked already."""
-        return self.query.at == "anchor"
+    def asks_fake_score(self) -> bool:
+        return True
+
+    def direction(self, views: Views) -> Float[Tensor, "b *latent"]:
+        assert views.x0_fake is not None
+        return objectives.distribution_matching(self.reference(views), views.x0_fake)
+
+    def reference(self, views: Views) -> Float[Tensor, "b *latent"]:
+        if views.guidance is None:
+            return views.x0_teacher
+        return views.x0_teacher + (self.guidance_scale - 1.0) * views.guidance
 
 
 class ContinuousAlignment(DistributionMatching):
     """`cdm`: distribution matching asked off the trajectory."""
 
     query: Query = OffTrajectory()
-
-
-Term = CfgAugmentation | DistributionMatching
-"""A term made of query, probe and direction."""
 
 
 class GuidanceRange(Section):
@@ -138,7 +194,10 @@ class IntraSegmentGuidance(Section):
 
 
 class Terms(Section):
-    """The terms of the student's loss; an absent term is off. `isg` accompanies the others."""
+    """The terms of the student's loss; an absent term is off. `isg` accompanies the others.
+
+    A recipe that names terms of installed packages has a subclass with a field for each of them.
+    """
 
     ca: CfgAugmentation | None = None
     dm: DistributionMatching | None = None
@@ -151,10 +210,22 @@ class Terms(Section):
             raise ValueError("terms names no loss; switch on at least one of ca, dm, cdm")
         return self
 
+    @model_validator(mode="after")
+    def _of_their_own_classes(self) -> "Terms":
+        for name, field in type(self).model_fields.items():
+            term, declared = getattr(self, name), get_args(field.annotation)[0]
+            if term is not None and type(term) is not declared:
+                # its own settings would train and be lost from those of the run
+                raise ValueError(
+                    f"terms.{name} is a {type(term).__name__}, but only a {declared.__name__} can be written down and "
+                    "read again under this name; give another kind of term a name by an entry point of fewstep.terms"
+                )
+        return self
+
     def active(self) -> dict[str, Term]:
         """The terms made of query, probe and direction that are on, by name, in a fixed order."""
-        named = {"ca": self.ca, "dm": self.dm, "cdm": self.cdm}
-        return {name: term for name, term in named.items() if term is not None}
+        named = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: term for name, term in named if isinstance(term, Term)}
 
     def weights(self) -> dict[str, float]:
         """The weight of every loss, by name."""
