@@ -15,6 +15,7 @@ import fewstep
 from fewstep.config import RunConfig, config_hash, load_recipe
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.runs.folder import RunFolder, read_config
+from tests.config.outside_term import Install, add
 
 
 def settings(*overrides: str) -> RunConfig:
@@ -331,3 +332,30 @@ def test_a_run_moves_to_a_smaller_gpu_under_the_same_name(tmp_path: Path) -> Non
     with make(tmp_path, *SMALLER, resume=True) as second:
         assert second.path == first.path
     assert RunFolder.open(first.path).config.memory == settings(*SMALLER).memory
+
+
+def test_a_run_with_a_term_of_a_package_is_read_again(tmp_path: Path, install: Install) -> None:
+    add(install)
+    with make(tmp_path, "terms.attract.strength=3.0") as folder:
+        assert folder.facts["sessions"][-1]["plugins"] == {"terms.attract": "outside-term 1.0"}
+    assert RunFolder.open(folder.path).config == settings("terms.attract.strength=3.0")
+
+
+def test_a_run_whose_package_is_gone_says_which_it_was(
+    tmp_path: Path, install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = add(install)
+    with make(tmp_path, "terms.attract={}") as folder:
+        pass
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place != str(package)])
+    with pytest.raises(ConfigError) as caught:
+        RunFolder.open(folder.path)
+    assert str(caught.value) == (
+        f"{folder.path / 'config.json'} has the setting terms.attract of the package outside-term 1.0, which is not "
+        "installed; install it to open the run."
+    )
+
+
+def test_a_run_of_this_package_alone_names_no_other(tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        assert "plugins" not in folder.facts["sessions"][-1]

@@ -10,11 +10,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.config.installed_terms import term_names, terms_class
 from fewstep.config.layers import Layer
 from fewstep.config.moved import names_now
 from fewstep.config.run_config import RunConfig, backbone_config_class
 from fewstep.config.schema import fields_of, leaf_paths, real_path
 from fewstep.errors import MAX_LINES, ConfigError, shown
+from fewstep.methods.terms import Terms
 
 Path = tuple[str | int, ...]
 
@@ -80,9 +82,7 @@ def _first(sentences: Iterator[str], *, of: int) -> list[str]:
 
 
 def _sentence(details: ErrorDetails, settings: Mapping[str, Any], layers: Sequence[Layer]) -> str:
-    path, owner = real_path(RunConfig, details["loc"], settings)
-    if owner is BackboneConfig:
-        owner = _backbone_owner(settings)
+    path, owner = real_path(RunConfig, details["loc"], settings, refine=_as_stated)
     kind, context = details["type"], details.get("ctx", {})
     source = _source(path, layers)
     if kind in _UNKNOWN_KEY:
@@ -124,7 +124,9 @@ def _nearest(path: Path, owner: type | None) -> str:
     if "." in key:
         return "a name has no dot; write each one below the other."
     known = list(dict.fromkeys(leaf_paths(RunConfig)))
-    here = {_dotted((*path[:-1], name)): name for name in fields_of(owner)} if owner else {}
+    of_terms = owner is not None and issubclass(owner, Terms)
+    names = term_names() if of_terms else fields_of(owner) if owner else ()
+    here = {_dotted((*path[:-1], name)): name for name in names}
     if dotted_path in known:
         return f"it belongs to another kind of {path[-2]}, and the settings of this one are {', '.join(here.values())}."
     close = difflib.get_close_matches(key, here.values(), n=3, cutoff=0.6)
@@ -133,15 +135,20 @@ def _nearest(path: Path, owner: type | None) -> str:
     meant = list(dict.fromkeys([*near, *elsewhere[:3]]))
     if meant:
         return f"did you mean {' or '.join(meant)}?"
+    if of_terms:
+        return f"the terms are {', '.join(here.values())}, and no installed package adds this one."
     return f"the settings there are {', '.join(here.values())}." if here else "that place has no settings."
 
 
-def _backbone_owner(settings: Mapping[str, Any]) -> type[BackboneConfig]:
-    backbone = settings.get("backbone")
+def _as_stated(section: type, settings: Any) -> type:
+    """The class of a section in which packages have a say, as far as they can be asked."""
+    stated = settings if isinstance(settings, Mapping) else {}
     try:
-        return backbone_config_class(backbone.get("kind") if isinstance(backbone, Mapping) else None)
+        if section is BackboneConfig:
+            return backbone_config_class(stated.get("kind"))
+        return terms_class(stated) if section is Terms else section
     except (ConfigError, ValueError):
-        return BackboneConfig
+        return section
 
 
 def _source(path: Path, layers: Sequence[Layer]) -> str:

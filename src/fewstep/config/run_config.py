@@ -26,6 +26,7 @@ from fewstep.bounds import (
     Weight,
 )
 from fewstep.config.evaluation_config import EvaluationConfig
+from fewstep.config.installed_terms import read_terms
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
@@ -231,7 +232,7 @@ class RunConfig(Section):
     backbone: SerializeAsAny[BackboneConfig]
     prompts: Prompts
     schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
-    terms: Terms
+    terms: SerializeAsAny[Terms]
     sigma_range: SigmaRange = SigmaRange()
     student: StudentConfig
     fake_score: FakeScoreConfig
@@ -254,6 +255,12 @@ class RunConfig(Section):
         if not isinstance(value, dict):
             return value
         return backbone_config_class(value.get("kind")).model_validate_json(json.dumps(value), strict=True)
+
+    @field_validator("terms", mode="before")
+    @classmethod
+    def _with_terms_of_packages(cls, value: Any) -> Any:
+        """Let every installed package say which settings its term has."""
+        return read_terms(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _microbatch_fits(self) -> "RunConfig":

@@ -1,7 +1,7 @@
 """Which settings exist where: walks the config types, so that a wrong key can be answered with the right ones."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -50,13 +50,20 @@ def choose(annotation: Any, settings: Any) -> type | None:
     return next((kind for kind in kinds if tag_of(kind) in stated), None)
 
 
-def real_path(root: type, location: Sequence[str | int], settings: Any) -> tuple[tuple[str | int, ...], type | None]:
+def real_path(
+    root: type,
+    location: Sequence[str | int],
+    settings: Any,
+    *,
+    refine: Callable[[type, Any], type] = lambda kind, _: kind,
+) -> tuple[tuple[str | int, ...], type | None]:
     """Strip the tags that pydantic puts into a location, and find the type that owns its last key.
 
     Args:
         root: The type of the whole.
         location: Of an error: keys, indices, and the tag of every choice on the way.
         settings: The whole as it was stated.
+        refine: The class that a section really has when these are its settings, where packages may add some.
 
     Returns:
         The path as the user writes it, and the type its last key should be a setting of (None inside a list).
@@ -73,6 +80,7 @@ def real_path(root: type, location: Sequence[str | int], settings: Any) -> tuple
             owner, entered = choose(entered, settings), None
             if owner is not None and key == tag_of(owner):
                 continue
+            owner = owner and refine(owner, settings)
         path.append(key)
         entered = fields_of(owner).get(str(key)) if owner else None
         settings = settings.get(key) if isinstance(settings, Mapping) else None

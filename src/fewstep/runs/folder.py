@@ -26,6 +26,7 @@ from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, explain_write_errors, read_json, unfinished_name, write_json
+from fewstep.runs.packages import packages_of, require_packages
 from fewstep.runs.provenance import provenance
 from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
@@ -188,8 +189,10 @@ def read_config(folder: Path) -> RunConfig:
 
     Raises:
         CheckpointError: They are damaged, or another version of fewstep wrote them.
+        ConfigError: They need a package that is not installed.
     """
     settings = moved(_read(folder / _CONFIG, dict[str, Any]))
+    require_packages(settings, _packages(folder), place=str(folder / _CONFIG))
     try:
         return validate(settings)
     except ValueError as error:  # of pydantic, or a number with more digits than Python writes
@@ -199,6 +202,15 @@ def read_config(folder: Path) -> RunConfig:
             f"{folder / _CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
             "It was edited, or written by another version; use that version, or start a new run."
         ) from error
+
+
+def _packages(folder: Path) -> dict[str, Any]:
+    """What the run's last start says of packages; nothing where that cannot be read."""
+    try:
+        found = _facts(folder)["sessions"][-1].get("plugins")
+    except CheckpointError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_occupied(folder: Path) -> bool:
@@ -247,6 +259,8 @@ def _acquire(folder: Path) -> FileLock:
 
 def _run_facts(folder: Path, recipe_name: str, config: RunConfig, files: Mapping[str, Path]) -> dict[str, Any]:
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
+    packages = packages_of(config.model_dump(mode="json"))
+    session |= {"plugins": packages} if packages else {}
     earlier = _facts(folder) if (folder / _RUN).exists() else {"sessions": [], "files": {}}
     found = _seals(files)
     _require_same(folder, earlier["files"], found, files)
