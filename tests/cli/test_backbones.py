@@ -1,6 +1,8 @@
 """`fewstep backbones` and `fewstep check`."""
 
 import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,8 @@ from fewstep.cli.main import execute
 from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED
 from fewstep.planning.porting_tables import as_markdown
 from tests.backbones import tiny, tiny_sana
+
+Install = Callable[[str, str, Mapping[str, str]], Path]
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +165,80 @@ def test_check_refuses_a_video_pipeline_with_the_reason(capsys: pytest.CaptureFi
 
 def test_check_refuses_what_is_no_pipeline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "has no model_index.json" in printed(capsys, "check", str(tmp_path), code=2)
+
+
+def test_a_deep_check_builds_the_network_without_its_weights(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tiny.save(tiny.sd3_pipeline(sd35=False), tmp_path / "teacher")
+    capsys.readouterr()
+    said = lines_of(printed(capsys, "check", str(folder), "--deep"))
+    assert said["network"].startswith("SD3Transformer2DModel, ")
+    assert said["found"].startswith("3 x JointTransformerBlock; ")
+
+
+def test_a_deep_check_tells_what_an_adapter_names_in_vain(
+    capsys: pytest.CaptureFixture[str], teacher: Path, install: Install
+) -> None:
+    source = (
+        "from fewstep.backbones.sd3 import SD3Adapter, SD3Config\n"
+        "class Config(SD3Config):\n"
+        "    kind: str = 'outside'\n"
+        "class Adapter(SD3Adapter):\n"
+        "    kind = 'outside'\n"
+        "    config_class = Config\n"
+        "    pipeline_class = 'OutsidePipeline'\n"
+        "    block_classes = ('JointBlock', 'SingleBlock')\n"
+    )
+    install("outside-sd3", "[fewstep.backbones]\noutside = outside_sd3:Adapter\n", {"outside_sd3.py": source})
+    index = json.loads((teacher / "model_index.json").read_text())
+    folder = Path(shutil.copytree(teacher, teacher.with_name("outside")))
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "OutsidePipeline"}))
+    assert "outside" in lines_of(printed(capsys, "check", str(folder)))["adapter"]
+    said = printed(capsys, "check", str(folder), "--deep", code=2)
+    assert "block_classes has JointBlock" in said
+    assert "block_classes has SingleBlock" in said
+
+
+@pytest.mark.parametrize("shard", ["10GB", "20KB"])
+def test_check_recognises_a_network_that_was_saved_with_its_lora(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shard: str
+) -> None:
+    from peft import LoraConfig
+
+    pipeline = tiny.sd3_pipeline(sd35=False)
+    folder = tiny.save(pipeline, tmp_path / "tuned")
+    for weights in (folder / "transformer").glob("*.safetensors"):
+        weights.unlink()
+    pipeline.transformer.add_adapter(LoraConfig(r=2, target_modules=["to_q"]))
+    pipeline.transformer.save_pretrained(folder / "transformer", max_shard_size=shard)
+    capsys.readouterr()
+    said = printed(capsys, "check", str(folder), code=2)
+    assert f"The transformer of {folder} was saved with a LoRA attached to it (12 of its weights, first " in said
+    assert "fuse and unload the LoRA before saving" in said
+    assert "name the LoRA in backbone.lora" in said
+
+
+def test_what_installed_packages_add_is_listed_with_the_package(
+    capsys: pytest.CaptureFixture[str], install: Install
+) -> None:
+    assert "Added" not in printed(capsys, "backbones")
+    entries = "[fewstep.backbones]\nmine = gone:Adapter\n[fewstep.terms]\nmine-term = gone:Term\n"
+    install("my-package", entries, {})
+    listed = printed(capsys, "backbones").splitlines()
+    assert listed[-3:] == [
+        "Added by installed packages:",
+        "  backbone mine: gone:Adapter of my-package 1.0",
+        "  loss term mine-term: gone:Term of my-package 1.0",
+    ]
+    assert printed(capsys, "backbones", "mine") == "backbone mine: gone:Adapter of my-package 1.0\n"
+
+
+def test_check_lists_the_recipes_of_packages_and_passes_over_those_that_cannot_be_read(
+    capsys: pytest.CaptureFixture[str], teacher: Path, install: Install
+) -> None:
+    files = {"my_recipes/mine.yaml": "base: sd3-medium\n", "my_recipes/torn.yaml": "base: [\n"}
+    install("my-package", "[fewstep.recipes]\nx = my_recipes\n", files)
+    text = printed(capsys, "check", str(teacher))
+    assert {"mine", "sd3-medium"} <= set(lines_of(text)["recipes"].split(", "))
+    assert "not read   recipe torn of the package my-package is not valid YAML" in text

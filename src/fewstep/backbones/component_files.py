@@ -7,10 +7,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from fewstep.backbones.configurations import CURE, pipeline_parts
 from fewstep.backbones.source import MODEL_INDEX, Checkpoint, find_file, locate
@@ -127,6 +130,38 @@ def missing_parts(checkpoint: Checkpoint) -> list[str]:
         except CheckpointError as error:
             told.append(str(error))
     return told
+
+
+def attached_loras(checkpoint: Checkpoint) -> list[str]:
+    """One sentence for each component of a local folder that was saved with a LoRA attached; headers are read alone."""
+    folder = Path(locate(checkpoint.model))
+    if not folder.is_dir():
+        return []
+    listing = list_files(checkpoint.model, checkpoint.revision)
+    told = []
+    for name, part in pipeline_parts(checkpoint.components["model_index"]).items():
+        weights = listing.weights(name, part)
+        files = () if weights is None else weights.names if weights.index is None else (weights.index,)
+        keys = [key for file in files for key in _tensor_names(folder / name / file)]
+        attached = [key for key in keys if ".base_layer." in key or ".lora_" in key]
+        if attached:
+            told.append(
+                f"The {name} of {checkpoint.model} was saved with a LoRA attached to it ({len(attached)} of its "
+                f"weights, first {shown(attached[0], quoted=False)}): fuse and unload the LoRA before saving "
+                "(fuse_lora, unload_lora_weights), or take the model without it and name the LoRA in backbone.lora."
+            )
+    return told
+
+
+def _tensor_names(path: Path) -> list[str]:
+    """The names in a file of weights or in an index of shards; none where that is for the loader to tell."""
+    if path.suffix == ".json":
+        return list(_index(path)["weight_map"])
+    if path.suffix != ".safetensors":
+        return []
+    with suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
+        return list(file.keys())
+    return []
 
 
 def copy_part(source: Path, target: Path, listing: _Listing, part: Part) -> None:

@@ -131,7 +131,8 @@ def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:
 def _never_trained(network: Mapping[str, Any]) -> tuple[str, ...]:
     # the text stream ends in the last block: its query is computed and dropped, so its gradient is exactly zero
     last = int(network["num_layers"]) - 1
-    return (f"transformer_blocks.{last}.attn.add_q_proj.*", f"transformer_blocks.{last}.attn.norm_added_q.*")
+    normed = () if network.get("qk_norm") is None else ("norm_added_q",)
+    return tuple(f"transformer_blocks.{last}.attn.{name}.*" for name in ("add_q_proj", *normed))
 
 
 def _text_width_stand_in(joint_attention_dim: int) -> nn.Module:

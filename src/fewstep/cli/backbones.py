@@ -33,13 +33,16 @@ def backbones(
 
 def check(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A diffusers folder or a repository id.")],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Build the network without weights and look for all that its adapter names.")
+    ] = False,
 ) -> None:
     """Say which adapter serves a model, what the schedule becomes, and whether it is already distilled.
 
     Exit code 0 says that the question is answered, also when the answer is that the model is already distilled; 2 says
     that the model cannot be read or that nothing serves it.
     """
-    from fewstep.backbones.component_files import missing_parts
+    from fewstep.backbones.component_files import attached_loras, missing_parts
     from fewstep.backbones.refused import recognise, recognise_name
     from fewstep.backbones.source import open_checkpoint
     from fewstep.errors import CheckpointError, ConfigError
@@ -54,10 +57,12 @@ def check(
     else:
         found = recognise(checkpoint)
         print(f"pipeline   {checkpoint.pipeline_class}")
-        _print_adapter_of(model, may_have_none=found is not None)
-        missing = missing_parts(checkpoint) if found is None else []
-        if missing:
-            raise CheckpointError("\n".join(missing))
+        adapter = _print_adapter_of(model, may_have_none=found is not None)
+        if deep and adapter is not None:
+            _print_anatomy(adapter)
+        wrong = (missing_parts(checkpoint) or attached_loras(checkpoint)) if found is None else []
+        if wrong:
+            raise CheckpointError("\n".join(wrong))
     if found is None:
         print("distilled  not that its name or its configuration tells (a renamed copy cannot be told)")
     else:
@@ -67,7 +72,7 @@ def check(
         )
 
 
-def _print_adapter_of(model: str, *, may_have_none: bool) -> None:
+def _print_adapter_of(model: str, *, may_have_none: bool) -> "ModelAdapter | None":
     from fewstep.backbones.registry import create_model_adapter
     from fewstep.errors import ConfigError
 
@@ -77,8 +82,9 @@ def _print_adapter_of(model: str, *, may_have_none: bool) -> None:
         if not may_have_none:
             raise
         print("adapter    none")
-    else:
-        _print_adapter(adapter)
+        return None
+    _print_adapter(adapter)
+    return adapter
 
 
 def _print_adapter(adapter: "ModelAdapter") -> None:
@@ -96,8 +102,39 @@ def _print_adapter(adapter: "ModelAdapter") -> None:
     print(f"recipes    {', '.join(recipes) or 'none of this kind; docs/adding-a-backbone.md shows one'}")
 
 
-def _recipes_of(kind: str) -> list[str]:
-    from fewstep.config.recipe import load_recipe
-    from fewstep.config.recipe_files import recipe_names
+def _print_anatomy(adapter: "ModelAdapter") -> None:
+    """What ``--deep`` finds; ConfigError when the adapter names what its network does not have."""
+    from fewstep.backbones.anatomy import anatomy
+    from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+    from fewstep.errors import ConfigError
 
-    return [name for name in recipe_names() if load_recipe(name).config.backbone.kind == kind]
+    if not isinstance(adapter, DiffusersAdapter):
+        raise ConfigError(
+            f"--deep builds networks of a DiffusersAdapter, and {type(adapter).__name__}, which serves "
+            f"{adapter.config.model}, is none; leave --deep out."
+        )
+    found = anatomy(adapter, adapter.network_without_weights())
+    print(f"network    {found.network}, {found.parameters:,} parameters")
+    print(
+        f"found      {', '.join(f'{count} x {name}' for name, count in found.blocks.items())}; "
+        f"{found.factor_layers} layers that take factors; {found.never_trained:,} parameters never trained"
+    )
+    if found.problems:
+        raise ConfigError("\n".join(found.problems))
+
+
+def _recipes_of(kind: str) -> list[str]:
+    """Recipes of a kind, those of packages included; one that cannot be read says so and is no reason to stop."""
+    from fewstep.config.layers import merge_layers, recipe_layers
+    from fewstep.config.recipe_files import recipe_names
+    from fewstep.errors import ConfigError
+
+    found = []
+    for name in recipe_names():
+        try:
+            backbone = merge_layers(recipe_layers(name)).get("backbone")
+        except ConfigError as error:
+            print(f"not read   {error}")
+        else:
+            found += [name] if isinstance(backbone, dict) and backbone.get("kind") == kind else []
+    return found

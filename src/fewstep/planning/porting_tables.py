@@ -12,6 +12,7 @@ from fewstep.config.recipe_files import recipe_names
 from fewstep.errors import ConfigError, shown
 from fewstep.planning.cost import EIGHT_H100, hours
 from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
+from fewstep.plugins import WHAT, installed, package_of
 
 _JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
 _HEADINGS = ("#", "target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes")
@@ -85,7 +86,7 @@ def as_markdown() -> str:
 
 
 def overview(width: int) -> Iterator[str]:
-    """A short table: every kind, its models, whether it runs."""
+    """A short table: every kind, its models, whether it runs; then what installed packages add."""
     width = max(width, _MIN_WIDTH)
     rows = [(kind, ", ".join(row.name for row in targets), _STATUS[targets[0].status]) for kind, targets in _by_kind()]
     first, last = (max(len(row[column]) for row in (_LIST_HEADINGS, *rows)) for column in (0, 2))
@@ -97,6 +98,21 @@ def overview(width: int) -> Iterator[str]:
     yield ""
     yield from _wrapped(_NOTE, width)
     yield from _wrapped(_MORE, width)
+    added = _added()
+    if added:
+        yield from ("", "Added by installed packages:")
+    for text in added:
+        yield from _wrapped(text, width, indent="  ")
+
+
+def _added(wanted: str | None = None) -> list[str]:
+    """A line for everything that installed packages add, or for what they add under one name."""
+    found = ((what, entry) for group, what in WHAT.items() for entry in installed(group))
+    return [
+        f"{what} {entry.name}: {entry.value} of {package_of(entry, version=True)}"
+        for what, entry in found
+        if wanted in (None, entry.name)
+    ]
 
 
 def details(width: int, wanted: str | None = None) -> Iterator[str]:
@@ -106,6 +122,11 @@ def details(width: int, wanted: str | None = None) -> Iterator[str]:
         ConfigError: There is no such kind or model; the nearest names are told.
     """
     width = max(width, _MIN_WIDTH)
+    added = _added(wanted)
+    for text in added:
+        yield from _wrapped(text, width)
+    if added and wanted is not None:
+        return
     costs = {port.target: port for port in ports()}
     for target in MATRIX if wanted is None else named(wanted):
         yield f"{target.name} (kind {target.family}, {_STATUS[target.status]})"
