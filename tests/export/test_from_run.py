@@ -1,5 +1,6 @@
 """A run's newest checkpoint becomes a pipeline."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,26 @@ def test_one_checkpoint_can_be_chosen(run: RunFolder, teacher: Path, tmp_path: P
     earlier = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
     checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
     assert exported_value(export(earlier, tmp_path / "student").folder) == 0.125
+
+
+def test_a_checkpoint_under_another_number_is_refused(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    kept = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    kept.rename(kept.with_name("step-00000400"))
+    with pytest.raises(CheckpointError, match=r"step-00000400 holds step 4, .* name back, step-00000004, or"):
+        export(run.path, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("name", ["step-4", "final", "step-00000004 (copy)"])
+def test_a_checkpoint_under_no_checkpoints_name_is_not_overlooked(
+    name: str, run: RunFolder, teacher: Path, tmp_path: Path
+) -> None:
+    kept = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    kept.rename(kept.with_name(name))
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} is a checkpoint, but that is no checkpoint's name"):
+        export(run.path, tmp_path / "student")
+    checkpoint(run, teacher, 6, ema=0.25, student=0.5)
+    assert exported_value(export(run.path, tmp_path / "student").folder) == 0.25
 
 
 def test_card_names_the_run(run: RunFolder, teacher: Path, tmp_path: Path) -> None:

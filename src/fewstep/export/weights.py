@@ -19,9 +19,9 @@ from fewstep.runs.checkpoint import (
     LATEST,
     StoredTensors,
     checkpoints,
-    completed_steps,
     is_published,
     pointed_to,
+    stored_steps,
     stored_tensors,
 )
 from fewstep.runs.folder import RunFolder
@@ -61,7 +61,7 @@ def read_student(run: str | Path) -> _TrainedStudent:
     newest = published[-1]
     section = "student" if folder.config.student.ema is None else "ema"
     weights = stored_tensors(newest, section)
-    return _TrainedStudent(folder.config, weights, _provenance(folder, newest))
+    return _TrainedStudent(folder.config, weights, _provenance(folder, stored_steps(newest, weights.seals)))
 
 
 @torch.no_grad()
@@ -138,8 +138,8 @@ def _start(start: StartFromLora | StartFromModel | None) -> dict[str, str]:
             return {"started_from": _public_name(start.model)}
 
 
-def _provenance(folder: RunFolder, checkpoint: Path) -> dict[str, Any]:
-    facts, steps = folder.facts, completed_steps(checkpoint)
+def _provenance(folder: RunFolder, steps: int) -> dict[str, Any]:
+    facts = folder.facts
     code = facts["sessions"][-1]
     return {
         "recipe": facts["recipe"],

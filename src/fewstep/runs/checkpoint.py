@@ -173,15 +173,51 @@ def stored_tensors(checkpoint: Path, section: str) -> StoredTensors:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Published checkpoints, oldest first."""
+    """Published checkpoints, oldest first.
+
+    Raises:
+        CheckpointError: There is none, but a checkpoint under a name that is none, which nobody would go on from.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _PUBLISHED.fullmatch(path.name))
+    found = sorted(folder.iterdir())
+    published = [path for path in found if is_published(path.name)]
+    renamed = [path for path in found if not path.name.startswith(".") and (path / MANIFEST).is_file()]
+    if renamed and not published:
+        raise CheckpointError(
+            f"{renamed[0]} is a checkpoint, but that is no checkpoint's name. Call it step- and the number of its "
+            "steps in eight digits, such as step-00000400, or take it out of the folder."
+        )
+    return published
 
 
 def completed_steps(checkpoint: Path) -> int:
-    """Steps a checkpoint's run had completed."""
+    """Steps a checkpoint's run had completed, by its name."""
     return int(checkpoint.name.removeprefix("step-"))
+
+
+def stored_steps(checkpoint: Path, seals: Mapping[str, Seal]) -> int:
+    """Steps a checkpoint's run had completed, by what it holds.
+
+    Args:
+        seals: Of its files, which were checked.
+
+    Raises:
+        CheckpointError: It does not say, or its name says another number.
+    """
+    state = {"progress": {"step": 0}}
+    _read(checkpoint, seals, state, alone(torch.device("cpu")))
+    require_own_name(checkpoint, state["progress"]["step"])
+    return state["progress"]["step"]
+
+
+def require_own_name(checkpoint: Path, steps: int) -> None:
+    """Raise CheckpointError when a checkpoint is not called by its number of steps."""
+    if steps != completed_steps(checkpoint):
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} holds step {steps}, which is not the one of its name; give the folder its "
+            f"own name back, step-{steps:08d}, or delete it."
+        )
 
 
 def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> dict[str, Seal]:

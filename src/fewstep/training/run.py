@@ -21,12 +21,11 @@ from fewstep.data.prompts import load_prompts
 from fewstep.devices import DTYPES, choose_device, cpu_threads
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import World, join, launched_alone
-from fewstep.errors import CheckpointError
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
 from fewstep.roles.weights import StartFromLora, StartFromModel
-from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoint
+from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoint, require_own_name
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.noise_levels import require_fitting_levels
@@ -197,11 +196,7 @@ def _restore(trainer: Trainer, folder: RunFolder) -> None:
         state = trainer.state_dict()
         load_checkpoint(found[-1], state, trainer.world)
         trainer.load_state_dict(state)
-        if trainer.step != completed_steps(found[-1]):
-            raise CheckpointError(
-                f"The checkpoint {found[-1]} holds step {trainer.step}, which is not the one of its name; give the "
-                f"folder its own name back, step-{trainer.step:08d}, or delete it."
-            )
+        require_own_name(found[-1], trainer.step)
 
 
 def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter | None:
