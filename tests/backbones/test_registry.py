@@ -333,6 +333,10 @@ class Adapter(SD3Adapter):
     config_class = Config
     pipeline_class = "OutsidePipeline"
 
+class WithoutAConfig(SD3Adapter):
+    kind = "outside"
+    pipeline_class = "OutsidePipeline"
+
 NOT_AN_ADAPTER = 3
 """
 
@@ -357,8 +361,9 @@ def test_installed_package_serves_its_pipeline_class(install: Install, folder: P
     assert type(create_model_adapter(folder)).__module__ == "outside_backbone"
 
 
-def test_package_that_registers_something_else_is_refused(install: Install) -> None:
-    add(install, "outside = outside_backbone:NOT_AN_ADAPTER")
+@pytest.mark.parametrize("name", ["NOT_AN_ADAPTER", "WithoutAConfig"])
+def test_package_that_registers_something_else_is_refused(install: Install, name: str) -> None:
+    add(install, f"outside = outside_backbone:{name}")
     with pytest.raises(
         ConfigError, match=r"package outside-backbone registers .* that is not a ModelAdapter whose kind"
     ):

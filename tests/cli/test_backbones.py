@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.backbones import create_model_adapter
 from fewstep.cli.main import execute
+from fewstep.errors import CheckpointError
 from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED
 from fewstep.planning.porting_tables import as_markdown
 from tests.backbones import tiny, tiny_sana
@@ -217,6 +219,9 @@ def test_check_recognises_a_network_that_was_saved_with_its_lora(
     assert f"The transformer of {folder} was saved with a LoRA attached to it (12 of its weights, first " in said
     assert "fuse and unload the LoRA before saving" in said
     assert "name the LoRA in backbone.lora" in said
+    with pytest.raises(CheckpointError) as loaded:
+        create_model_adapter(folder).load_network()
+    assert f"fewstep: {loaded.value}" == said.strip()
 
 
 def test_what_installed_packages_add_is_listed_with_the_package(

@@ -143,14 +143,21 @@ def attached_loras(checkpoint: Checkpoint) -> list[str]:
         weights = listing.weights(name, part)
         files = () if weights is None else weights.names if weights.index is None else (weights.index,)
         keys = [key for file in files for key in _tensor_names(folder / name / file)]
-        attached = [key for key in keys if ".base_layer." in key or ".lora_" in key]
-        if attached:
-            told.append(
-                f"The {name} of {checkpoint.model} was saved with a LoRA attached to it ({len(attached)} of its "
-                f"weights, first {shown(attached[0], quoted=False)}): fuse and unload the LoRA before saving "
-                "(fuse_lora, unload_lora_weights), or take the model without it and name the LoRA in backbone.lora."
-            )
+        problem = attached_lora(f"The {name} of {checkpoint.model}", keys)
+        told += [problem] if problem else []
     return told
+
+
+def attached_lora(place: str, keys: Iterable[str]) -> str | None:
+    """What is wrong with weights of these names when a LoRA is still attached to their network."""
+    attached = sorted(key for key in keys if ".base_layer." in key or ".lora_" in key)
+    if not attached:
+        return None
+    return (
+        f"{place} was saved with a LoRA attached to it ({len(attached)} of its weights, first "
+        f"{shown(attached[0], quoted=False)}): fuse and unload the LoRA before saving (fuse_lora, "
+        "unload_lora_weights), or take the model without it and name the LoRA in backbone.lora."
+    )
 
 
 def _tensor_names(path: Path) -> list[str]:

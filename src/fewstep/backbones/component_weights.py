@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewstep.backbones.component_files import Part, fetch_parts, list_files
+from fewstep.backbones.component_files import Part, attached_lora, fetch_parts, list_files
 from fewstep.backbones.finite import require_floating_weights
 from fewstep.backbones.source import loading
 from fewstep.backbones.using import quiet_imports
@@ -36,7 +36,8 @@ def load_component(model: str, revision: str | None, component: str, class_name:
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *(entry[0] for entry in info["mismatched_keys"])]
     if wrong:
         raise CheckpointError(
-            f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
+            attached_lora(f"T{place[1:]}", info["unexpected_keys"])
+            or f"{len(wrong)} weights of {place} are missing, unknown or of another shape, first {wrong[0]}. "
             "Its weights and its config.json do not belong together; get the model again."
         )
     require_floating_weights(network, [folder / component / name for name in files.tensors], place)

@@ -6,7 +6,7 @@ Third parties add kinds through the entry-point group ``fewstep.backbones``.
 import difflib
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -43,7 +43,7 @@ def adapter_class(kind: str) -> type[ModelAdapter]:
     entry = find(BACKBONES, kind, built_in=BUILT_IN)
     if entry is not None:
         outside: type[ModelAdapter] = load(
-            entry, lambda loaded: _is_adapter(loaded, kind), f"a ModelAdapter whose kind is {kind!r}"
+            entry, lambda loaded: _is_adapter(loaded, kind), f"a ModelAdapter whose kind is {kind!r}, in its config too"
         )
         return outside
     if kind in BUILT_IN:
@@ -182,4 +182,7 @@ def _own_config(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> Backbone
 
 
 def _is_adapter(loaded: Any, kind: str) -> bool:
-    return isinstance(loaded, type) and issubclass(loaded, ModelAdapter) and getattr(loaded, "kind", None) == kind
+    if not (isinstance(loaded, type) and issubclass(loaded, ModelAdapter) and getattr(loaded, "kind", None) == kind):
+        return False
+    allowed = get_args(loaded.config_class.model_fields["kind"].annotation)
+    return not allowed or kind in allowed
