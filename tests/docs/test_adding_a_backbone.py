@@ -68,7 +68,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 def test_every_block_is_a_named_file_or_a_command() -> None:
     assert [language for language, name, _ in blocks() if not name] == ["sh"] * 4
-    assert len([name for _, name, _ in blocks() if name]) == 6
+    assert len([name for _, name, _ in blocks() if name]) == 7
 
 
 @pytest.mark.slow
@@ -76,6 +76,7 @@ def test_the_installed_package_serves_the_pipeline(followed: tuple[Path, str]) -
     _, printed = followed
     assert "adapter    auraflow (fewstep_auraflow.AuraFlowAdapter)" in printed
     assert "pipeline   AuraFlowPipeline" in printed
+    assert "recipes    auraflow\n" in printed
 
 
 @pytest.mark.slow
