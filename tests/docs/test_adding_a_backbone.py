@@ -80,9 +80,10 @@ def test_the_installed_package_serves_the_pipeline(followed: tuple[Path, str]) -
 
 
 @pytest.mark.slow
-def test_the_adapter_equals_the_stock_pipeline(followed: tuple[Path, str]) -> None:
+def test_the_adapter_passes_the_suite_and_nothing_is_skipped(followed: tuple[Path, str]) -> None:
     _, printed = followed
-    assert "our sampler draws what the pipeline draws" in printed
+    count = re.search(r"^=+ (\d+) passed in ", printed, flags=re.MULTILINE)
+    assert count is not None and int(count[1]) > 35
 
 
 @pytest.mark.slow
