@@ -51,16 +51,6 @@ def x0_from(
     return x_sigma.float() - per_sample(sigma, x_sigma) * velocity.float()
 
 
-def noise_from(
-    x_sigma: Float[Tensor, "b *latent"], velocity: Float[Tensor, "b *latent"], sigma: Float[Tensor, "b"]
-) -> Float[Tensor, "b *latent"]:
-    """Read the noise prediction off a velocity.
-
-    noise = x_sigma + (1 - sigma) velocity                                          [eq:noise-prediction]
-    """
-    return x_sigma.float() + (1 - per_sample(sigma, x_sigma)) * velocity.float()
-
-
 def euler_step(
     x_sigma: Float[Tensor, "b *latent"],
     velocity: Float[Tensor, "b *latent"],
