@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from fewstep.errors import CheckpointError, ConfigError, FewstepError, shown
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _MAX_JSON_BYTES = 64 * 2**20
 """No JSON file that a model, a run or a cache consists of comes near it; more is refused before it is read."""
@@ -44,7 +44,7 @@ class UnreadableError(ValueError):
     """Why a file or a text is not the plain data asked for: a clause such as ``it is not valid JSON (...)``."""
 
 
-def read_json(path: Path, shape: type[T], *, max_bytes: int = _MAX_JSON_BYTES) -> T:
+def read_json(path: Path, shape: type[_T], *, max_bytes: int = _MAX_JSON_BYTES) -> _T:
     """Read a JSON file whose content nobody vouches for.
 
     Args:
@@ -67,7 +67,7 @@ def read_json(path: Path, shape: type[T], *, max_bytes: int = _MAX_JSON_BYTES) -
     return parse_json(content, shape)
 
 
-def load_json(path: Path, shape: type[T], *, cure: str, max_bytes: int = _MAX_JSON_BYTES) -> T:
+def load_json(path: Path, shape: type[_T], *, cure: str, max_bytes: int = _MAX_JSON_BYTES) -> _T:
     """:func:`read_json` for files of a checkpoint, a run or a cache.
 
     Args:
@@ -82,7 +82,7 @@ def load_json(path: Path, shape: type[T], *, cure: str, max_bytes: int = _MAX_JS
         raise CheckpointError(f"{path} cannot be used: {error}. {cure}.") from error
 
 
-def parse_json(text: str | bytes, shape: type[T]) -> T:
+def parse_json(text: str | bytes, shape: type[_T]) -> _T:
     """Parse one JSON document of a given shape; ``NaN`` and infinities are numbers, as published files have them.
 
     Raises:
@@ -91,7 +91,7 @@ def parse_json(text: str | bytes, shape: type[T]) -> T:
     from pydantic import ValidationError
 
     try:
-        value: T = _reader(cast(Hashable, shape)).validate_json(text, strict=True)
+        value: _T = _reader(cast(Hashable, shape)).validate_json(text, strict=True)
     except ValidationError as error:
         raise UnreadableError(_misfit(error)) from error
     return value

@@ -14,8 +14,8 @@ from typing import Any
 from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, shown
 
-Config = Mapping[str, Any]
-Components = Mapping[str, Config]
+_Config = Mapping[str, Any]
+Components = Mapping[str, _Config]
 
 _MODEL_INDEX = "model_index"
 _SPLIT_CLASSES = {("Transformer2DModel", "ada_norm_single"): "PixArtTransformer2DModel"}
@@ -36,7 +36,7 @@ _NO_LIMIT = {"lambda_min_clipped": -math.inf}
 CURE = "Get the model again, or correct the file"
 
 
-def pipeline_parts(model_index: Config) -> dict[str, tuple[str, str]]:
+def pipeline_parts(model_index: _Config) -> dict[str, tuple[str, str]]:
     """The components that are present, as name -> (library, class).
 
     An index also holds plain settings, lists among them, and ``[null, null]`` for a component that is left out.
@@ -48,7 +48,7 @@ def pipeline_parts(model_index: Config) -> dict[str, tuple[str, str]]:
     }
 
 
-def complete_components(components: Components, *, place: str) -> dict[str, Config]:
+def complete_components(components: Components, *, place: str) -> dict[str, _Config]:
     """Complete every component of a pipeline; ``model_index`` stays as it is.
 
     Args:
@@ -66,7 +66,7 @@ def complete_components(components: Components, *, place: str) -> dict[str, Conf
     }
 
 
-def complete(config: Config, class_name: str = "", *, place: str) -> Config:
+def complete(config: _Config, class_name: str = "", *, place: str) -> _Config:
     """Lay one component's configuration over the defaults of its class, and check its values.
 
     The file's own ``_class_name`` counts before the index's: it is the class that wrote the file. ``_class_name`` of
@@ -91,7 +91,7 @@ def complete(config: Config, class_name: str = "", *, place: str) -> Config:
     return {**{key: value for key, value in defaults.items() if value is not ...}, **config, **known}
 
 
-def without_infinities(config: Config) -> dict[str, Any]:
+def without_infinities(config: _Config) -> dict[str, Any]:
     """A completed configuration as strict JSON can hold it: an infinity that is the default goes without saying."""
     return {key: value for key, value in config.items() if not (isinstance(value, float) and math.isinf(value))}
 
@@ -141,7 +141,7 @@ def _as_json(default: Any) -> Any:
 # What any value must satisfy, whoever reads it.
 
 
-def _require_plain(config: Config, *, place: str) -> None:
+def _require_plain(config: _Config, *, place: str) -> None:
     """Refuse numbers that no configuration has, at any depth and under any key."""
     for key, value in config.items():
         _require_bounded(key, value, _NO_LIMIT.get(key), _MAX_DEPTH, place=place)

@@ -20,8 +20,8 @@ from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, ConfigError, shown
 
 _NETWORK = "model.diffusion_model."
-VAE = ("first_stage_model.", "vae.")
-_OTHERS = (*VAE, "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
+_VAE = ("first_stage_model.", "vae.")
+_OTHERS = (*_VAE, "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _SUFFIXES = (".safetensors", ".gguf", *_PICKLES)
 _WHOLE = ("position_ids", "num_batches_tracked")
@@ -67,7 +67,7 @@ class OneFile:
         self, path: str, *, folder: str, revision: str | None, encoders: Mapping[str, Sequence[str]], network: str
     ) -> None:
         self.path, self._folder, self._revision, self._network = Path(path), folder, revision, network
-        self._prefixes: dict[str, Sequence[str]] = {network: (_NETWORK,), "vae": VAE, **encoders}
+        self._prefixes: dict[str, Sequence[str]] = {network: (_NETWORK,), "vae": _VAE, **encoders}
 
     @cached_property
     def held(self) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 from fewstep.backbones.protocol import ModelAdapter
 
 _logger = logging.getLogger(__name__)
-PROMPTS_PER_CALL = 1024
+_PROMPTS_PER_CALL = 1024
 
 
 def warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence[str]) -> None:
@@ -25,5 +25,5 @@ def warn_of_cut_prompts(adapter: ModelAdapter, pipeline: Any, prompts: Sequence[
 
 
 def _token_counts(adapter: ModelAdapter, tokenizer: Any, prompts: Sequence[str]) -> Iterator[int]:
-    for start in range(0, len(prompts), PROMPTS_PER_CALL):
-        yield from adapter.count_tokens(tokenizer, prompts[start : start + PROMPTS_PER_CALL])
+    for start in range(0, len(prompts), _PROMPTS_PER_CALL):
+        yield from adapter.count_tokens(tokenizer, prompts[start : start + _PROMPTS_PER_CALL])

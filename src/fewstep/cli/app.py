@@ -28,16 +28,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-recipe_app = typer.Typer(help="Look at one recipe.")
-app.add_typer(recipe_app, name="recipe")
+_recipe_app = typer.Typer(help="Look at one recipe.")
+app.add_typer(_recipe_app, name="recipe")
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(backbones)
 app.command()(check)
 app.command()(embed)
 app.command()(plan)
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
-Overrides = Annotated[
+_RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
+_Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="OVERRIDES", help="Settings, such as student.lr=1e-4 terms.cdm=null."),
 ]
@@ -60,8 +60,8 @@ def main(
 
 @app.command()
 def train(
-    recipe: RecipeName,
-    overrides: Overrides = None,
+    recipe: _RecipeName,
+    overrides: _Overrides = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where the run stopped; start if there is none.")
     ] = False,
@@ -177,10 +177,10 @@ def recipes() -> None:
         print(problem, file=sys.stderr)
 
 
-@recipe_app.command("show")
-def show_recipe(
-    name: RecipeName,
-    overrides: Overrides = None,
+@_recipe_app.command("show")
+def _show_recipe(
+    name: _RecipeName,
+    overrides: _Overrides = None,
     resolved: Annotated[bool, typer.Option("--resolved", help="Every setting, with bases and defaults.")] = False,
 ) -> None:
     """Print a recipe, as it is written or with everything it stands on."""

@@ -70,7 +70,7 @@ class HubPrompts(Section):
     revision: Name | None = None
 
 
-Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
+_Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
 
 
 def _recomputation(value: Any) -> bool | Literal["selective"]:
@@ -230,7 +230,7 @@ class RunConfig(Section):
     """Everything that decides what a run computes. Build it with ``load_recipe``."""
 
     backbone: SerializeAsAny[BackboneConfig]
-    prompts: Prompts
+    prompts: _Prompts
     schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
     terms: SerializeAsAny[Terms]
     sigma_range: SigmaRange = SigmaRange()

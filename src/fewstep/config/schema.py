@@ -38,7 +38,7 @@ def tag_of(kind: type) -> str | None:
     return None
 
 
-def choose(annotation: Any, settings: Any) -> type | None:
+def _choose(annotation: Any, settings: Any) -> type | None:
     """The one type that ``settings`` mean: the only one there is, or the one whose tag they state."""
     kinds = alternatives(annotation)
     if len(kinds) == 1:
@@ -77,7 +77,7 @@ def real_path(
             settings = settings[key] if isinstance(settings, list) and key < len(settings) else None
             continue
         if entered is not None:
-            owner, entered = choose(entered, settings), None
+            owner, entered = _choose(entered, settings), None
             if owner is not None and key == tag_of(owner):
                 continue
             owner = owner and refine(owner, settings)

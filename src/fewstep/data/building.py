@@ -32,7 +32,7 @@ from fewstep.files import explain_write_errors, write_json
 from fewstep.seals import seal
 
 _logger = logging.getLogger(__name__)
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _SHARD_BYTES = 256 * 2**20
 """No shard is larger, counted with the padding; a process holds about three times as much while it writes one."""
@@ -64,7 +64,7 @@ class Processes(Protocol):
     @property
     def size(self) -> int: ...
 
-    def from_main(self, work: Callable[[], T]) -> T: ...
+    def from_main(self, work: Callable[[], _T]) -> _T: ...
 
     def all_or_none(self, work: Callable[[], None]) -> None: ...
 
@@ -75,7 +75,7 @@ class Alone:
     rank = 0
     size = 1
 
-    def from_main(self, work: Callable[[], T]) -> T:
+    def from_main(self, work: Callable[[], _T]) -> _T:
         return work()
 
     def all_or_none(self, work: Callable[[], None]) -> None:

@@ -36,7 +36,7 @@ OPEN_SHARDS = 512
 _FORMAT = 3
 
 
-class Index(BaseModel):
+class _Index(BaseModel):
     """``index.json``: the files, which of them hold rows, and the shapes of one prompt's tensors, padding included."""
 
     files: Seals
@@ -165,10 +165,10 @@ def _open(folder: Path, num_prompts: int, processes: Processes) -> EmbeddingCach
     return cache
 
 
-def _verified(folder: Path) -> Index:
+def _verified(folder: Path) -> _Index:
     """The index of a cache whose files hold what it and their names say; hashed once, then known by their times."""
     try:
-        index = read_json(folder / INDEX, Index)
+        index = read_json(folder / INDEX, _Index)
     except UnreadableError as error:
         raise damaged(folder / INDEX, f"it cannot be read: {error}") from error
     for name in (*index.shards, NULL, PLACES):

@@ -13,7 +13,7 @@ from fewstep.errors import CheckpointError, ConfigError
 # of the settings every backbone has, none changes what a prompt means; those of a family may (token counts, rewriting)
 _COMMON_SETTINGS = frozenset(BackboneConfig.model_fields)
 _PREFIXES = ("text_encoder", "tokenizer")
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MAX_FILE_BYTES = 2**28
 """Of a file beside the weights."""
 
@@ -45,7 +45,7 @@ def _hash_files(folder: Path) -> str:
     for path in sorted(files):
         if path.suffix == ".safetensors":
             _require_header(path)
-        elif path.suffix not in WEIGHTS and path.stat().st_size > _MAX_FILE_BYTES:
+        elif path.suffix not in _WEIGHTS and path.stat().st_size > _MAX_FILE_BYTES:
             raise CheckpointError(
                 f"{path} has {path.stat().st_size} bytes, more than any file of a tokenizer; get the model again."
             )

@@ -10,7 +10,7 @@ from rich.table import Table
 from fewstep.demo.protocol import METRICS, Row, mean_row
 from fewstep.files import UnreadableError, read_json, write_json
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 TITLES = {
     "real": "Real data",
@@ -131,7 +131,7 @@ class _Keys:
     keys: list[str]
 
 
-def _read(path: Path, shape: type[T]) -> T | None:
+def _read(path: Path, shape: type[_T]) -> _T | None:
     """What a file holds; one that is missing, cut off or of another shape is as good as none: it is made again."""
     try:
         return read_json(path, shape)

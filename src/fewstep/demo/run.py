@@ -36,9 +36,9 @@ from fewstep.runs.checkpoint import checkpoints, completed_steps
 from fewstep.runs.folder import run_place
 from fewstep.training.run import train
 
-RECIPE = "digits"
+_RECIPE = "digits"
 _RESULT = "result.json"
-THREADS = 1
+_THREADS = 1
 """One thread unless asked otherwise: on a busy machine two wait for each other and can be many times slower."""
 
 
@@ -98,7 +98,7 @@ def run_demo(
     """
     started = time.perf_counter()
     console = Console(stderr=as_json, highlight=False)
-    output, threads = Path(output), threads or THREADS
+    output, threads = Path(output), threads or _THREADS
     with explain_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     protocol = protocol or load_protocol()
@@ -109,7 +109,7 @@ def run_demo(
         students = _stored(jobs) if cached else _make(jobs, protocol, console)
         if not cached:
             _show(output, shipped, students, jobs[0], threads, console)
-    result = DemoResult(shipped, students, threads, time.perf_counter() - started, peak_mib(), cached)
+    result = DemoResult(shipped, students, threads, time.perf_counter() - started, _peak_mib(), cached)
     if not cached:
         write_result(output / _RESULT, result)
     _tell(result, output, console)
@@ -120,7 +120,7 @@ def run_demo(
 
 def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protocol: Protocol) -> _Job:
     where = ["parallel.device=cpu", f"parallel.threads={threads}"]
-    recipe = load_recipe(RECIPE, [*overrides, f"seed={seed}", *where])
+    recipe = load_recipe(_RECIPE, [*overrides, f"seed={seed}", *where])
     config = recipe.config
     decisive: dict[str, Any] = {
         "fewstep": fewstep.__version__,
@@ -226,7 +226,7 @@ def _show(
         write_report(output, rows=rows, students=students, recipe=job.recipe, threads=threads)
 
 
-def peak_mib() -> float:
+def _peak_mib() -> float:
     """Largest resident memory of this process so far."""
     # kilobytes on Linux, bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024

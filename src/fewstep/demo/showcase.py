@@ -16,11 +16,11 @@ from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prom
 from fewstep.evaluation.report_pictures import Sheet
 from fewstep.sampling.generate import TextToImage
 
-Draw = Callable[[Sequence[str], Sequence[int]], UInt8[Tensor, "n 3 h w"]]
+_Draw = Callable[[Sequence[str], Sequence[int]], UInt8[Tensor, "n 3 h w"]]
 """Draws one picture per prompt and seed, as bytes; a picture depends on its own prompt and seed only."""
 
 
-def draw_with(model: TextToImage, *, sigmas: Float[Tensor, "k"], guidance_scale: float) -> Draw:
+def draw_with(model: TextToImage, *, sigmas: Float[Tensor, "k"], guidance_scale: float) -> _Draw:
     """Pictures of ``model`` on the grid ``sigmas`` (without the final 0)."""
 
     def draw(prompts: Sequence[str], seeds: Sequence[int]) -> UInt8[Tensor, "n 3 h w"]:
@@ -48,14 +48,14 @@ class Panel:
     open: Sheet
 
 
-def draw_panel(draw: Draw, *, row: str, steps: int, calls: int) -> Panel:
+def draw_panel(draw: _Draw, *, row: str, steps: int, calls: int) -> Panel:
     """Draw the 140 pictures of one model."""
     full, free = full_prompts(), [prompt for prompt in open_colour_prompts() for _ in range(NUM_COLOURS)]
     seeds = list(range(NUM_COLOURS)) * len(open_colour_prompts())
     return Panel(row, steps, calls, _sheet(draw, full, [0] * len(full)), _sheet(draw, free, seeds))
 
 
-def _sheet(draw: Draw, prompts: Sequence[str], seeds: Sequence[int]) -> Sheet:
+def _sheet(draw: _Draw, prompts: Sequence[str], seeds: Sequence[int]) -> Sheet:
     return Sheet(draw(prompts, seeds), tuple(prompts), tuple(seeds), NUM_COLOURS)
 
 

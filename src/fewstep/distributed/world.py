@@ -18,7 +18,7 @@ from torch import Tensor
 from fewstep.distributed.lost import LostProcessError, explain_lost_processes
 from fewstep.errors import ConfigError, FewstepError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # of a communicator over which the others wait while one works alone (embedding prompts takes hours)
 _PATIENCE = datetime.timedelta(days=7)
@@ -53,14 +53,14 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def from_main(self, work: Callable[[], T]) -> T:
+    def from_main(self, work: Callable[[], _T]) -> _T:
         """Let process 0 do something; every process gets what it returned, or fails as it failed.
 
         What is returned is sent as a pickle, between processes of one run.
         """
         if self.size == 1:
             return work()
-        outcome: list[tuple[T | None, BaseException | None]] = [(None, None)]
+        outcome: list[tuple[_T | None, BaseException | None]] = [(None, None)]
         if self.is_main:
             try:
                 outcome = [(work(), None)]
@@ -89,11 +89,11 @@ class World:
         if first is not None:
             raise first
 
-    def gather_to_main(self, value: T) -> list[T]:
+    def gather_to_main(self, value: _T) -> list[_T]:
         """Collect one object of every process at process 0, by rank; the others get an empty list."""
         if self.size == 1:
             return [value]
-        gathered: list[T | None] | None = [None] * self.size if self.is_main else None
+        gathered: list[_T | None] | None = [None] * self.size if self.is_main else None
         dist.gather_object(value, gathered, dst=0, group=self.patient)
         return [] if gathered is None else gathered  # type: ignore[return-value]
 

@@ -32,7 +32,7 @@ class Measurement:
     improved: bool
 
 
-class Best(BaseModel):
+class _Best(BaseModel):
     """``best.json``."""
 
     figure: str
@@ -92,13 +92,13 @@ class TrainingEvaluation:
         told = {f"evaluation/{name}": figure.value for name, figure in figures.items()}
         return Measurement(told, self._keep(figures, update))
 
-    def best(self) -> "Best | None":
+    def best(self) -> "_Best | None":
         """The best measurement so far, or None; a resumed run reads it back."""
         path = self.folder / _BEST_FILE
         if not path.exists():
             return None
         try:
-            return read_json(path, Best)
+            return read_json(path, _Best)
         except UnreadableError as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}); delete it, and the next measurement is best."

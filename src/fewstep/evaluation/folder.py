@@ -17,7 +17,7 @@ from fewstep.scores.metric import Picture, PromptItem
 from fewstep.scores.pictures import SUFFIXES
 from fewstep.section import Section
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _FILE = "evaluation.json"
 _MODEL_FILE = "model.json"
@@ -218,7 +218,7 @@ class _TaskFile(BaseModel):
     items: list[_ItemRow]
 
 
-def _read(path: Path, shape: type[T], *, cure: str) -> T:
+def _read(path: Path, shape: type[_T], *, cure: str) -> _T:
     try:
         return read_json(path, shape)
     except UnreadableError as error:

@@ -21,7 +21,7 @@ from fewstep.scores.pictures import is_whole_png
 
 
 @dataclass(frozen=True)
-class Request:
+class _Request:
     """One picture to be drawn."""
 
     item: PromptItem
@@ -61,14 +61,14 @@ def generate(
         _generate_model(folder, task, spec, entry, batch=batch, ranks=ranks, console=console, device=place)
 
 
-def requests(folder: EvaluationFolder, task: Task, entry: ModelEntry) -> list[Request]:
+def requests(folder: EvaluationFolder, task: Task, entry: ModelEntry) -> list[_Request]:
     """Every picture of one model: those that are scored, then the report's own; none twice."""
     items, own = task.prompts.items, entry.sampling.steps
     extras = task.extras
     wanted = [(item, seed, own) for item in items for seed in task.seeds]
     wanted += [(item, task.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
     wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(task)]
-    found = (Request(i, seed, steps, folder.picture_path(entry.name, i, seed, steps)) for i, seed, steps in wanted)
+    found = (_Request(i, seed, steps, folder.picture_path(entry.name, i, seed, steps)) for i, seed, steps in wanted)
     return list({request.path: request for request in found}.values())
 
 
@@ -79,9 +79,9 @@ def strip_seeds(task: Task) -> tuple[int, ...]:
     return tuple(distinct)[: task.extras.strip_seeds]
 
 
-def in_batches(pictures: Sequence[Request], size: int) -> list[list[Request]]:
+def in_batches(pictures: Sequence[_Request], size: int) -> list[list[_Request]]:
     """Batches of one number of steps; the same ones whatever is drawn already, and whoever draws."""
-    by_steps: dict[int, list[Request]] = {}
+    by_steps: dict[int, list[_Request]] = {}
     for request in pictures:
         by_steps.setdefault(request.steps, []).append(request)
     return [group[start : start + size] for group in by_steps.values() for start in range(0, len(group), size)]
@@ -119,7 +119,7 @@ def _generate_model(
         folder.write_record(record)
 
 
-def _draw_all(sampler: Sampler, units: Sequence[Sequence[Request]], *, own_steps: int, advance: Advance) -> float:
+def _draw_all(sampler: Sampler, units: Sequence[Sequence[_Request]], *, own_steps: int, advance: Advance) -> float:
     """Draw every unit; returns the network calls per picture at the model's own number of steps, 0 if none was."""
     calls = 0.0
     for unit in units:

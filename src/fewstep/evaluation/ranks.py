@@ -11,7 +11,7 @@ import torch
 
 from fewstep.errors import ConfigError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _PATIENCE = timedelta(days=7)
 """Of a process that has finished its share: the leading one may take hours over intervals and reports alone."""
 
@@ -35,7 +35,7 @@ class Ranks:
         """Whether this process writes what belongs to all."""
         return self.rank == 0
 
-    def share(self, units: Sequence[T]) -> list[T]:
+    def share(self, units: Sequence[_T]) -> list[_T]:
         """This process's units: whole ones, so that no unit depends on how many processes there are."""
         return list(units[self.rank :: self.world])
 

@@ -15,7 +15,7 @@ from fewstep.files import write_json, write_text
 
 def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Write the four files; returns what scores.json holds."""
-    summary = as_json(task, table, scored)
+    summary = _as_json(task, table, scored)
     write_json(folder.path / "scores.json", summary)
     write_text(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
     write_text(folder.path / "pictures.csv", _csv(_picture_rows(scored)))
@@ -23,7 +23,7 @@ def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Se
     return summary
 
 
-def as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
+def _as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
     """Everything about the scores, as plain data."""
     conditions = {one.id.whole: dict(one.conditions) for one in scored}
     records = {one.record.entry.name: one.record for one in scored}

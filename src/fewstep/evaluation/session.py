@@ -36,7 +36,7 @@ _DEFAULT_PROMPTS = "drawbench"
 _DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
 _EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
 _EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in _EMBEDDED_METRICS if name != "digits"}
-OUTPUT = Path("runs/evaluation")
+_OUTPUT = Path("runs/evaluation")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Order:
 
 def evaluate(
     *models: str | Path,
-    output: str | Path = OUTPUT,
+    output: str | Path = _OUTPUT,
     teacher: str | None = None,
     metrics: Sequence[str] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,

@@ -113,12 +113,12 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
 def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
     digits = adapter.config.model == EMBEDDED_TEACHER
     prompt = "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
-    return stock_call(adapter, folder, facts.sigmas or (), prompt=prompt, dtype=dtype)
+    return _stock_call(adapter, folder, facts.sigmas or (), prompt=prompt, dtype=dtype)
 
 
 def _card(adapter: ModelAdapter, name: str, facts: ModelFacts, *, dtype: str) -> str:
     call = _call(adapter, name, facts, dtype=dtype)
-    return model_card(call, name=name, steps=len(facts.sigmas or ()), provenance=facts.provenance, dtype=dtype)
+    return _model_card(call, name=name, steps=len(facts.sigmas or ()), provenance=facts.provenance, dtype=dtype)
 
 
 def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
@@ -126,7 +126,7 @@ def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
     return [float(str(np.float32(sigma))) for sigma in torch.as_tensor(sigmas).tolist()]
 
 
-def stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, prompt: str, dtype: str) -> str:
+def _stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, prompt: str, dtype: str) -> str:
     """Python code that draws one picture with plain diffusers, exactly as our sampler does.
 
     Args:
@@ -147,7 +147,7 @@ def stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, p
     )
 
 
-def model_card(call: str, *, name: str, steps: int, provenance: Mapping[str, Any], dtype: str) -> str:
+def _model_card(call: str, *, name: str, steps: int, provenance: Mapping[str, Any], dtype: str) -> str:
     """The text of README.md."""
     teacher = provenance.get("teacher")
     rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in provenance.items())

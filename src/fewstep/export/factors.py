@@ -14,7 +14,7 @@ from fewstep.errors import ConfigError
 from fewstep.export.diffusers_folder import Exported, require_dtype, require_free
 from fewstep.files import explain_write_errors, whole_folder
 
-WEIGHTS = "pytorch_lora_weights.safetensors"
+_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def export_factors(
@@ -46,7 +46,7 @@ def export_factors(
     require_dtype(dtype)
     stored = {name: _stored(name, value, scaling, dtype) for name, value in factors.items()}
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
-        save_file(stored, unfinished / WEIGHTS, metadata={"format": "pt"})
+        save_file(stored, unfinished / _WEIGHTS, metadata={"format": "pt"})
         adapter.student_scheduler().save_pretrained(unfinished / "scheduler")
         write_facts(facts, unfinished)
         call = _call(adapter, target.resolve().name, facts, dtype=dtype)
@@ -77,7 +77,7 @@ def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) 
         "import torch\n"
         f"from diffusers import DiffusionPipeline, {scheduler}\n\n"
         f'pipeline = DiffusionPipeline.from_pretrained("{adapter.config.model}"{load})\n'
-        f'pipeline.{adapter.network_component}.load_lora_adapter("{folder}", prefix=None, weight_name="{WEIGHTS}")\n'
+        f'pipeline.{adapter.network_component}.load_lora_adapter("{folder}", prefix=None, weight_name="{_WEIGHTS}")\n'
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
         f"call = dict(\n{call})\n"
         'image = pipeline("a lighthouse on a cliff at dusk", generator=torch.Generator().manual_seed(0), **call)'

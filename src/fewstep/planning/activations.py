@@ -30,7 +30,7 @@ _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """Bytes as they grow with the number of samples."""
 
     constant: float
@@ -51,9 +51,9 @@ class Activations:
         backward: Most at once in forward and backward together.
     """
 
-    forward: Line
-    kept: Line
-    backward: Line
+    forward: _Line
+    kept: _Line
+    backward: _Line
 
 
 @dataclass
@@ -95,7 +95,9 @@ def measure(planned: PlannedNetwork, kind: Recomputation, *, factors: str | None
     disable()
     enable_recomputation(planned.network, kind, planned.switch)
     one, two = (_extrapolated(planned, factors, samples) for samples in (1, 2))
-    forward, kept, backward = (Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True))
+    forward, kept, backward = (
+        _Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)
+    )
     return Activations(forward, kept, backward)
 
 

@@ -118,7 +118,7 @@ class PlannedRoles:
 
 
 @dataclass(frozen=True)
-class Split:
+class _Split:
     """How the batch is dealt out.
 
     Attributes:
@@ -134,13 +134,13 @@ class Split:
     rounds: int
 
 
-def split(config: RunConfig, processes: int) -> Split:
+def split(config: RunConfig, processes: int) -> _Split:
     """Deal the batch out as training does."""
     parallel = config.parallel
     made = rounds(config.batch, rank=0, size=processes, microbatch=config.memory.microbatch)
     shards = parallel.shard or max(1, processes // (parallel.replicate or 1))
     own = [len(each.own) for each in made]
-    return Split(shards=shards, rows=sum(own), micro=max(own), rounds=len(made))
+    return _Split(shards=shards, rows=sum(own), micro=max(own), rounds=len(made))
 
 
 def predict(config: RunConfig, roles: PlannedRoles, *, processes: int, accelerator: bool = True) -> Memory:

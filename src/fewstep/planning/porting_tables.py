@@ -128,7 +128,7 @@ def details(width: int, wanted: str | None = None) -> Iterator[str]:
     if added and wanted is not None:
         return
     costs = {port.target: port for port in ports()}
-    for target in MATRIX if wanted is None else named(wanted):
+    for target in MATRIX if wanted is None else _named(wanted):
         yield f"{target.name} (kind {target.family}, {_STATUS[target.status]})"
         for text in _facts(target, costs.get(target)):
             yield from _wrapped(text, width, indent="  ")
@@ -136,7 +136,7 @@ def details(width: int, wanted: str | None = None) -> Iterator[str]:
     yield from _wrapped(_COST_NOTE, width)
 
 
-def named(wanted: str) -> list[Target]:
+def _named(wanted: str) -> list[Target]:
     """The targets of one kind, or of one name or repository id.
 
     Raises:

@@ -54,9 +54,9 @@ def spread(network: nn.Module, block_classes: Collection[str], shards: int) -> S
     largest = max(groups, key=_bytes, default=[])
     parameters = list(network.parameters())
     return Spread(
-        trained=sum(part(parameter, shards) for parameter in parameters if parameter.requires_grad),
-        frozen_bytes=sum(part(p, shards) * p.element_size() for p in parameters if not p.requires_grad),
-        frozen_block_bytes=sum(part(p, shards) * p.element_size() for p in blocks.values() if not p.requires_grad),
+        trained=sum(_part(parameter, shards) for parameter in parameters if parameter.requires_grad),
+        frozen_bytes=sum(_part(p, shards) * p.element_size() for p in parameters if not p.requires_grad),
+        frozen_block_bytes=sum(_part(p, shards) * p.element_size() for p in blocks.values() if not p.requires_grad),
         buffer_bytes=_bytes(network.buffers()),
         root=_bytes(root),
         block=_bytes(largest),
@@ -68,13 +68,13 @@ def spread(network: nn.Module, block_classes: Collection[str], shards: int) -> S
 def trained_part(network: nn.Module, shards: int, *, only: str | None) -> float:
     """Trained parameters at each process; of one role's factors when it has some."""
     return sum(
-        part(parameter, shards)
+        _part(parameter, shards)
         for name, parameter in network.named_parameters()
         if parameter.requires_grad and (only is None or is_factor(name, only))
     )
 
 
-def part(parameter: Tensor, shards: int) -> int:
+def _part(parameter: Tensor, shards: int) -> int:
     """Elements of a parameter at each process: rows are dealt out evenly, and the last part is padded."""
     rows = parameter.shape[0] if parameter.dim() else 1
     return -(-rows // shards) * (parameter.numel() // max(1, rows))

@@ -14,7 +14,7 @@ TEXT = "txt"
 _MAX_MEMBER_BYTES = 2**20
 _PARTS = (".txt", ".json")
 
-Sample = tuple[str, dict[str, Any]]
+_Sample = tuple[str, dict[str, Any]]
 
 
 class _Bounded:
@@ -30,7 +30,7 @@ class _Bounded:
         return self._file.read(size)
 
 
-def samples(path: Path) -> Iterator[Sample]:
+def samples(path: Path) -> Iterator[_Sample]:
     """Each sample's place and columns, from members that stand one behind the other under one name.
 
     Raises:

@@ -19,20 +19,20 @@ _QUOTE_CURE = 'put the whole field in double quotes and write each quote inside 
 
 
 @dataclass(frozen=True)
-class Record:
+class _Record:
     """One row: the number of its first line, and its fields."""
 
     line: int
     fields: list[str]
 
 
-def records(path: Path, delimiter: str) -> Iterator[Record]:
+def records(path: Path, delimiter: str) -> Iterator[_Record]:
     """The rows of a table, its header first; each has as many fields as the header. Blank lines are no rows.
 
     Raises:
         ConfigError: A quote is not balanced, or a row has more or fewer fields than the header.
     """
-    header: Record | None = None
+    header: _Record | None = None
     for record in _records(path, delimiter):
         if header is None:
             header = _header(record, path, delimiter)
@@ -42,11 +42,11 @@ def records(path: Path, delimiter: str) -> Iterator[Record]:
             yield record
 
 
-def _records(path: Path, delimiter: str) -> Iterator[Record]:
+def _records(path: Path, delimiter: str) -> Iterator[_Record]:
     numbered = lines(path)
     for first, text in numbered:
         if '"' not in text:
-            yield Record(first, text.split(delimiter))
+            yield _Record(first, text.split(delimiter))
             continue
         fields = _fields(text, delimiter, f"Line {first} of {path}")
         if fields is None:  # a quoted field goes on in the next lines, to the first with an odd number of quotes
@@ -54,7 +54,7 @@ def _records(path: Path, delimiter: str) -> Iterator[Record]:
             fields = _fields(whole, delimiter, f"Line {first} of {path}")
         if fields is None:
             raise _unbalanced(first, path)
-        yield Record(first, fields)
+        yield _Record(first, fields)
 
 
 def _to_closing_quote(numbered: Iterator[tuple[int, str]], first: int, text: str, path: Path) -> str:
@@ -103,7 +103,7 @@ def _literal(field: str, delimiter: str, place: str) -> str:
     return field
 
 
-def _header(record: Record, path: Path, delimiter: str) -> Record:
+def _header(record: _Record, path: Path, delimiter: str) -> _Record:
     names = [name.strip() for name in record.fields]
     counts = Counter(names)
     repeated = next((name for name in names if counts[name] > 1), None)
@@ -119,10 +119,10 @@ def _header(record: Record, path: Path, delimiter: str) -> Record:
                 f"The first line of {path} is {shown(names[0])}, one name with {plural}; if they separate its columns, "
                 f"{cure}. If it is a prompt, write a line prompt above it."
             )
-    return Record(record.line, names)
+    return _Record(record.line, names)
 
 
-def _require_fields(record: Record, header: Record, path: Path, delimiter: str) -> None:
+def _require_fields(record: _Record, header: _Record, path: Path, delimiter: str) -> None:
     found, expected = len(record.fields), len(header.fields)
     if found != expected:
         named = shown(", ".join(header.fields), 60, quoted=False)

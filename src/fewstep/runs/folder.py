@@ -30,7 +30,7 @@ from fewstep.runs.packages import packages_of, require_packages
 from fewstep.runs.provenance import provenance
 from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _CONFIG = "config.json"
 _RUN = "run.json"
@@ -289,7 +289,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     return _read(folder / _RUN, _RunFacts).model_dump(mode="json")
 
 
-def _read(path: Path, shape: type[T]) -> T:
+def _read(path: Path, shape: type[_T]) -> _T:
     try:
         return read_json(path, shape)
     except UnreadableError as error:

@@ -37,7 +37,7 @@ DrawSource = Callable[[int, Round, bool], Draws]
 """Step, rows of the global batch, whether the student is updated -> the random numbers."""
 
 
-class Embeddings(Protocol):
+class _Embeddings(Protocol):
     """Prompt embeddings by index; :class:`~fewstep.data.embeddings.EmbeddingCache` is one."""
 
     def __len__(self) -> int: ...
@@ -115,7 +115,7 @@ class Trainer:
         config: RunConfig,
         adapter: ModelAdapter,
         roles: Roles,
-        embeddings: Embeddings,
+        embeddings: _Embeddings,
         device: torch.device,
         *,
         world: World | None = None,

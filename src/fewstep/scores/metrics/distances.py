@@ -81,7 +81,7 @@ class KidMetric(ReferenceMetric):
         return {self.card.name: distance}
 
 
-class CmmdSettings(ReferenceSettings):
+class _CmmdSettings(ReferenceSettings):
     """The extractor of the paper is CLIP."""
 
     extractor: ExtractorName = Field(default="clip", description="what turns a picture into features")
@@ -107,13 +107,13 @@ class CmmdMetric(ReferenceMetric):
         ),
         source=CLIP.source,
     )
-    settings_class = CmmdSettings
+    settings_class = _CmmdSettings
 
     def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         return {self.card.name: mean_discrepancy(self.every_real(features).features, features)}
 
 
-class PrdcSettings(ReferenceSettings):
+class _PrdcSettings(ReferenceSettings):
     """How large a neighbourhood is."""
 
     neighbours: Count = Field(default=5, description="which neighbour sets the radius of a neighbourhood")
@@ -139,8 +139,8 @@ class PrdcMetric(ReferenceMetric):
         ),
         source=INCEPTION.source,
     )
-    settings_class = PrdcSettings
-    settings: PrdcSettings
+    settings_class = _PrdcSettings
+    settings: _PrdcSettings
 
     @property
     def min_pictures(self) -> int:

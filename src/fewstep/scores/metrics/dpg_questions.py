@@ -9,7 +9,7 @@ from fewstep.scores.metric import PromptItem
 
 
 @dataclass(frozen=True)
-class Question:
+class _Question:
     """One yes-or-no question about a picture.
 
     Attributes:
@@ -30,7 +30,7 @@ class Question:
         return self.category.partition("-")[0].strip()
 
 
-def questions_of(item: PromptItem) -> tuple[Question, ...]:
+def questions_of(item: PromptItem) -> tuple[_Question, ...]:
     """The questions of one prompt, in the order of the table.
 
     Raises:
@@ -55,10 +55,10 @@ def questions_of(item: PromptItem) -> tuple[Question, ...]:
     return questions
 
 
-def _question(row: Mapping[str, Any], item: PromptItem) -> Question:
+def _question(row: Mapping[str, Any], item: PromptItem) -> _Question:
     try:
         parents = tuple(int(part) for part in str(row["dependency"]).split(","))
-        return Question(
+        return _Question(
             id=int(row["proposition_id"]),
             parents=tuple(parent for parent in parents if parent != 0),
             text=str(row["question_natural_language"]),
@@ -71,7 +71,7 @@ def _question(row: Mapping[str, Any], item: PromptItem) -> Question:
         ) from error
 
 
-def fulfilled(questions: Sequence[Question], answers: Mapping[int, bool]) -> dict[int, bool]:
+def fulfilled(questions: Sequence[_Question], answers: Mapping[int, bool]) -> dict[int, bool]:
     """Which questions count as fulfilled: answered yes, and all those fulfilled that they depend on.
 
     In the order of the table, so that a no spreads to the questions after it that depend on it.
@@ -87,7 +87,7 @@ def fulfilled(questions: Sequence[Question], answers: Mapping[int, bool]) -> dic
     return counted
 
 
-def share_fulfilled(questions: Sequence[Question], answers: Mapping[int, bool]) -> float:
+def share_fulfilled(questions: Sequence[_Question], answers: Mapping[int, bool]) -> float:
     """Fulfilled questions over all of them; a question whose condition fails counts as not fulfilled."""
     counted = fulfilled(questions, answers)
     return sum(counted.values()) / len(counted)

@@ -66,9 +66,9 @@ class Detector(Network):
         Raises:
             ValueError: The network's numbers are not finite: it would find nothing, which means nothing.
         """
-        pixels = resized(image)
+        pixels = _resized(image)
         rows, columns = pixels.shape[1:]
-        shown = padded(pixels)
+        shown = _padded(pixels)
         seen = self.network(pixel_values=shown[None].to(self.device))
         if not bool(seen.class_queries_logits.isfinite().all() and seen.masks_queries_logits.isfinite().all()):
             raise ValueError("the detector gives numbers that are not finite")
@@ -81,14 +81,14 @@ class Detector(Network):
         return instances(seen.class_queries_logits[0].float(), masks[0].float())
 
 
-def resized(image: Image.Image) -> Tensor:
+def _resized(image: Image.Image) -> Tensor:
     """Shorter side to 800 pixels unless the longer one passed 1333; ImageNet's mean and deviation."""
     scale = min(_SHORTER_SIDE / min(image.size), _LONGER_SIDE / max(image.size))
     width, height = (int(side * scale + 0.5) for side in image.size)
     return normalised(unit_pixels(image.resize((width, height), Image.Resampling.BILINEAR)), IMAGENET)
 
 
-def padded(pixels: Tensor) -> Tensor:
+def _padded(pixels: Tensor) -> Tensor:
     """Zeros on the right and below, up to multiples of 32, as the network was trained."""
     rows, columns = pixels.shape[1:]
     return functional.pad(pixels, (0, -columns % _MULTIPLE, 0, -rows % _MULTIPLE))

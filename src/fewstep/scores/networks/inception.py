@@ -41,7 +41,7 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class Branch:
+class _Branch:
     """A chain of layers after a pooling, whose result may fork into several last layers."""
 
     chain: tuple[_Layer, ...] = ()
@@ -62,10 +62,10 @@ class _Convolution(nn.Module):
         return functional.relu(self.bn(self.conv(x)))
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Branches side by side; their channels are joined in order."""
 
-    def __init__(self, inputs: int, branches: Sequence[Branch]):
+    def __init__(self, inputs: int, branches: Sequence[_Branch]):
         super().__init__()
         self.branches = tuple(branches)
         self.channels = 0
@@ -86,7 +86,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self._run(branch, x) for branch in self.branches], dim=1)
 
-    def _run(self, branch: Branch, x: Tensor) -> Tensor:
+    def _run(self, branch: _Branch, x: Tensor) -> Tensor:
         x = pooled(x, branch.pool)
         for layer in branch.chain:
             x = self.get_submodule(layer.name)(x)
@@ -108,59 +108,59 @@ def pooled(x: Tensor, pool: Pool) -> Tensor:
             return functional.max_pool2d(x, 3, stride=2)
 
 
-def _block_5(pool_channels: int) -> tuple[Branch, ...]:
+def _block_5(pool_channels: int) -> tuple[_Branch, ...]:
     return (
-        Branch((_Layer("branch1x1", 64),)),
-        Branch((_Layer("branch5x5_1", 48), _Layer("branch5x5_2", 64, (5, 5)))),
-        Branch(
+        _Branch((_Layer("branch1x1", 64),)),
+        _Branch((_Layer("branch5x5_1", 48), _Layer("branch5x5_2", 64, (5, 5)))),
+        _Branch(
             (_Layer("branch3x3dbl_1", 64), _Layer("branch3x3dbl_2", 96, (3, 3)), _Layer("branch3x3dbl_3", 96, (3, 3)))
         ),
-        Branch((_Layer("branch_pool", pool_channels),), pool=Pool.MEAN),
+        _Branch((_Layer("branch_pool", pool_channels),), pool=Pool.MEAN),
     )
 
 
-def _block_6(width: int) -> tuple[Branch, ...]:
+def _block_6(width: int) -> tuple[_Branch, ...]:
     flat, tall = (1, 7), (7, 1)
     double = (width, width, width, 192)
     return (
-        Branch((_Layer("branch1x1", 192),)),
-        Branch((_Layer("branch7x7_1", width), _Layer("branch7x7_2", width, flat), _Layer("branch7x7_3", 192, tall))),
-        Branch(
+        _Branch((_Layer("branch1x1", 192),)),
+        _Branch((_Layer("branch7x7_1", width), _Layer("branch7x7_2", width, flat), _Layer("branch7x7_3", 192, tall))),
+        _Branch(
             (
                 _Layer("branch7x7dbl_1", width),
                 *(_Layer(f"branch7x7dbl_{i + 2}", double[i], tall if i % 2 == 0 else flat) for i in range(4)),
             )
         ),
-        Branch((_Layer("branch_pool", 192),), pool=Pool.MEAN),
+        _Branch((_Layer("branch_pool", 192),), pool=Pool.MEAN),
     )
 
 
-def _block_7(pool: Pool) -> tuple[Branch, ...]:
+def _block_7(pool: Pool) -> tuple[_Branch, ...]:
     flat, tall = (1, 3), (3, 1)
     return (
-        Branch((_Layer("branch1x1", 320),)),
-        Branch(
+        _Branch((_Layer("branch1x1", 320),)),
+        _Branch(
             (_Layer("branch3x3_1", 384),),
             forks=(_Layer("branch3x3_2a", 384, flat), _Layer("branch3x3_2b", 384, tall)),
         ),
-        Branch(
+        _Branch(
             (_Layer("branch3x3dbl_1", 448), _Layer("branch3x3dbl_2", 384, (3, 3))),
             forks=(_Layer("branch3x3dbl_3a", 384, flat), _Layer("branch3x3dbl_3b", 384, tall)),
         ),
-        Branch((_Layer("branch_pool", 192),), pool=pool),
+        _Branch((_Layer("branch_pool", 192),), pool=pool),
     )
 
 
 _REDUCTION_6 = (
-    Branch((_Layer("branch3x3", 384, (3, 3), 2),)),
-    Branch(
+    _Branch((_Layer("branch3x3", 384, (3, 3), 2),)),
+    _Branch(
         (_Layer("branch3x3dbl_1", 64), _Layer("branch3x3dbl_2", 96, (3, 3)), _Layer("branch3x3dbl_3", 96, (3, 3), 2))
     ),
-    Branch(pool=Pool.HALVE),
+    _Branch(pool=Pool.HALVE),
 )
 _REDUCTION_7 = (
-    Branch((_Layer("branch3x3_1", 192), _Layer("branch3x3_2", 320, (3, 3), 2))),
-    Branch(
+    _Branch((_Layer("branch3x3_1", 192), _Layer("branch3x3_2", 320, (3, 3), 2))),
+    _Branch(
         (
             _Layer("branch7x7x3_1", 192),
             _Layer("branch7x7x3_2", 192, (1, 7)),
@@ -168,9 +168,9 @@ _REDUCTION_7 = (
             _Layer("branch7x7x3_4", 192, (3, 3), 2),
         )
     ),
-    Branch(pool=Pool.HALVE),
+    _Branch(pool=Pool.HALVE),
 )
-_BLOCKS: dict[str, tuple[Branch, ...]] = {
+_BLOCKS: dict[str, tuple[_Branch, ...]] = {
     "Mixed_5b": _block_5(32),
     "Mixed_5c": _block_5(64),
     "Mixed_5d": _block_5(64),
@@ -197,7 +197,7 @@ class Inception(nn.Module):
         self.Conv2d_4a_3x3 = _Convolution(80, 192, (3, 3), pad=False)
         channels = 192
         for name, branches in _BLOCKS.items():
-            block = Block(channels, branches)
+            block = _Block(channels, branches)
             self.add_module(name, block)
             channels = block.channels
         self.fc = nn.Linear(_NUM_FEATURES, _NUM_CLASSES)

@@ -26,7 +26,7 @@ class Prdc:
     coverage: float
 
 
-def distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+def _distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
     """Euclidean distance of every pair of rows, by differences: the product form loses small distances."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -34,7 +34,7 @@ def distances(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> Float[Tensor,
 def neighbourhood_radii(features: Float[Tensor, "n d"], *, k: int) -> Float[Tensor, "n"]:
     """Distance of each picture to its ``k``-th nearest other picture of the same set."""
     # the picture itself is always among the nearest, at distance zero
-    return distances(features, features).kthvalue(k + 1, dim=1).values
+    return _distances(features, features).kthvalue(k + 1, dim=1).values
 
 
 def prdc(real: Features, generated: Features, *, k: int = 5) -> Prdc:
@@ -52,7 +52,7 @@ def prdc(real: Features, generated: Features, *, k: int = 5) -> Prdc:
         ConfigError: Fewer than ``k + 1`` pictures, values that are not finite, or different widths.
     """
     real, generated = checked_pair(real, generated, at_least=k + 1)
-    between = distances(real, generated)
+    between = _distances(real, generated)
     in_real = between < neighbourhood_radii(real, k=k)[:, None]
     in_generated = between < neighbourhood_radii(generated, k=k)[None, :]
     return Prdc(
