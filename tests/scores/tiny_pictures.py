@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from fewstep.scores.metric import Metric, Picture, PromptItem
+from fewstep.scores.registry import create_metrics
 
 PROMPTS = ("a red handwritten three", "a blue handwritten seven", "green")
 
@@ -27,6 +29,12 @@ def write_pictures(folder: Path, size: tuple[int, int] = (26, 20), prompts: tupl
         pattern(*size, shift=number).save(path)
         pictures.append(Picture(path, PromptItem(f"p{number}", prompt), seed=number))
     return pictures
+
+
+def metric_of(name: str, **settings: Any) -> Metric:
+    """A metric as it is asked for."""
+    (made,) = create_metrics([name], {name: settings})
+    return made
 
 
 def scores_of(metric: Metric, pictures: Sequence[Picture]) -> list[float]:

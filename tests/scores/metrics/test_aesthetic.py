@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.scores.metrics.aesthetic import Aesthetic, AestheticSettings
+from fewstep.scores.metrics.aesthetic import Aesthetic
 from tests.scores.tiny_clip import SIZE, write_clip
-from tests.scores.tiny_pictures import scores_of, write_pictures
+from tests.scores.tiny_pictures import metric_of, scores_of, write_pictures
 
 # positions of the linear layers among the dropouts of the published head
 NUMBERS, WIDTHS = (0, 2, 4, 6, 7), (24, 20, 16, 12, 8, 1)
@@ -37,7 +37,7 @@ def folded(head: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def loaded(source: Path, clip: Path, **settings: Any) -> Aesthetic:
-    metric = Aesthetic(AestheticSettings(source=str(source), clip=str(clip), **settings))
+    metric = metric_of("aesthetic", source=str(source), clip=str(clip), **settings)
     metric.check([])
     metric.load(torch.device("cpu"))
     return metric
@@ -115,7 +115,7 @@ def test_a_head_whose_layers_do_not_fit_together_is_refused(tmp_path: Path) -> N
 
 def test_a_missing_clip_is_one_sentence_with_the_command(tmp_path: Path) -> None:
     save_file(random_head(), tmp_path / "model.safetensors")
-    metric = Aesthetic(AestheticSettings(source=str(tmp_path / "model.safetensors")))
+    metric = metric_of("aesthetic", source=str(tmp_path / "model.safetensors"))
     with pytest.raises(
         ConfigError, match=r"hf download openai/clip-vit-large-patch14 model\.safetensors config\.json`"
     ):

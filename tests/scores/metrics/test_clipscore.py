@@ -11,10 +11,10 @@ from transformers import CLIPImageProcessorPil, CLIPModel
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import MetricError, Picture, PromptItem
-from fewstep.scores.metrics.clip import ClipScore, ClipScoreSettings
+from fewstep.scores.metrics.clip import ClipScore
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import END, LENGTH, SIZE, START, write_clip
-from tests.scores.tiny_pictures import pattern, scores_of, write_pictures
+from tests.scores.tiny_pictures import metric_of, pattern, scores_of, write_pictures
 
 CPU = torch.device("cpu")
 
@@ -25,7 +25,7 @@ def clip(tmp_path: Path) -> tuple[CLIPModel, str]:
 
 
 def loaded(source: str, **settings: object) -> ClipScore:
-    metric = ClipScore(ClipScoreSettings(source=source, **settings))  # type: ignore[arg-type]
+    metric = metric_of("clipscore", source=source, **settings)
     metric.check([])
     metric.load(CPU)
     return metric
@@ -128,4 +128,4 @@ def test_a_checkpoint_that_is_not_here_is_one_sentence_with_one_command(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     files = r"model\.safetensors config\.json tokenizer\.json"
     with pytest.raises(ConfigError, match=rf"run `HF_HUB_OFFLINE=0 hf download openai/clip-vit-large-patch14 {files}`"):
-        ClipScore(ClipScoreSettings()).check([])
+        metric_of("clipscore").check([])

@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from fewstep.errors import ConfigError
-from fewstep.scores.metric import MetricError, MetricSettings, Picture, PromptItem
-from fewstep.scores.metrics.digits import ColoursMetric, DigitsMetric, named
+from fewstep.scores.metric import MetricError, Picture, PromptItem
+from fewstep.scores.metrics.digits import DigitsMetric, named
 from fewstep.scores.scoring import measure
 from tests.scores.tiny_digits import write_digits
-from tests.scores.tiny_pictures import pattern, scores_of
+from tests.scores.tiny_pictures import metric_of, pattern, scores_of
 
 
 @pytest.fixture
 def metric() -> DigitsMetric:
-    made = DigitsMetric(MetricSettings())
+    made = metric_of("digits")
     made.load(torch.device("cpu"))
     return made
 
@@ -64,11 +64,9 @@ def test_colours_are_measured_by_their_distance_from_equal_shares(
     # full prompts stand colour by colour
     drawn = write_digits(tmp_path, kinds)
     asked = [Picture(picture.path, PromptItem("o", "a handwritten digit"), seed=0) for picture in drawn]
-    assert measure(ColoursMetric(MetricSettings()), asked, torch.device("cpu")) == {
-        "colours": pytest.approx(expected, abs=1e-12)
-    }
+    assert measure(metric_of("colours"), asked, torch.device("cpu")) == {"colours": pytest.approx(expected, abs=1e-12)}
 
 
 def test_colours_of_a_prompt_that_names_one_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"colours cannot score the prompt 'a red handwritten one'.*digits-open"):
-        ColoursMetric(MetricSettings()).check([PromptItem("a", "a red handwritten one")])
+        metric_of("colours").check([PromptItem("a", "a red handwritten one")])

@@ -14,12 +14,11 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
-from fewstep.scores.metrics.geneval import GenEvalMetric, GenEvalSettings
 from fewstep.scores.metrics.geneval_rules import confident
 from fewstep.scores.networks.colour_check import COLOURS, ColourCheck, crop_on_grey
 from fewstep.scores.networks.detector import CLASSES, Detection, Detector, box_of, instances
 from tests.scores.tiny_clip import END, SIZE, START, write_clip
-from tests.scores.tiny_pictures import pattern, scores_of
+from tests.scores.tiny_pictures import metric_of, pattern, scores_of
 
 
 def write_detector(folder: Path, labels: int = 80) -> Mask2FormerForUniversalSegmentation:
@@ -167,7 +166,7 @@ def test_the_colour_is_the_phrase_that_clip_finds_nearest(folders: tuple[Path, P
 
 def test_the_score_of_a_picture_is_the_verdict_on_what_was_found(folders: tuple[Path, Path], tmp_path: Path) -> None:
     pattern(60, 40).save(tmp_path / "a.png")
-    metric = GenEvalMetric(GenEvalSettings(source=str(folders[0]), colour_source=str(folders[1])))
+    metric = metric_of("geneval", source=str(folders[0]), colour_source=str(folders[1]))
     item = PromptItem("p1", "a car", {"tag": "single_object", "include": [{"class": "car", "count": 1}]})
     metric.check([item])
     metric.load(torch.device("cpu"))
@@ -186,7 +185,7 @@ def test_the_score_of_a_picture_is_the_verdict_on_what_was_found(folders: tuple[
 def test_numbers_that_are_not_finite_find_nothing_and_name_the_picture(
     which: int, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    metric = GenEvalMetric(GenEvalSettings(source=str(folders[0]), colour_source=str(folders[1])))
+    metric = metric_of("geneval", source=str(folders[0]), colour_source=str(folders[1]))
     metric.load(torch.device("cpu"))
     broken = (metric._detector, metric._colours)[which]
     for weight in broken.network.parameters():
@@ -201,16 +200,16 @@ def test_numbers_that_are_not_finite_find_nothing_and_name_the_picture(
 def test_the_overall_score_is_the_mean_over_tasks() -> None:
     items = [PromptItem(str(i), "", {"tag": tag}) for i, tag in enumerate(("colors", "colors", "colors", "counting"))]
     pictures = [Picture(Path("a.png"), item, seed=0) for item in items]
-    figures = GenEvalMetric(GenEvalSettings()).conclude(pictures, [Finding(score) for score in (1.0, 0.0, 1.0, 1.0)])
+    figures = metric_of("geneval").conclude(pictures, [Finding(score) for score in (1.0, 0.0, 1.0, 1.0)])
     assert figures == pytest.approx({"geneval": (2 / 3 + 1) / 2, "geneval_counting": 1.0, "geneval_colors": 2 / 3})
     assert next(iter(figures)) == "geneval"
 
 
 def test_a_missing_detector_is_one_sentence_with_the_command() -> None:
     with pytest.raises(ConfigError, match="hf download facebook/mask2former-swin-small-coco-instance"):
-        GenEvalMetric(GenEvalSettings()).check([])
+        metric_of("geneval").check([])
 
 
 def test_a_missing_clip_is_one_sentence_with_the_command(folders: tuple[Path, Path]) -> None:
     with pytest.raises(ConfigError, match="hf download openai/clip-vit-large-patch14"):
-        GenEvalMetric(GenEvalSettings(source=str(folders[0]))).check([])
+        metric_of("geneval", source=str(folders[0])).check([])

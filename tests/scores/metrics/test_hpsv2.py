@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.open_clip_names import to_transformers
-from fewstep.scores.metrics.clip import Hpsv2, Hpsv2Settings
+from fewstep.scores.metrics.clip import Hpsv2
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_clip import SIZE, TOKENIZER, OpenClip, clip_config
-from tests.scores.tiny_pictures import scores_of, write_pictures
+from tests.scores.tiny_pictures import metric_of, scores_of, write_pictures
 
 
 def stored(network: OpenClip, prefix: str = "") -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ def stored(network: OpenClip, prefix: str = "") -> dict[str, Tensor]:
 
 
 def loaded(source: Path, **settings: object) -> Hpsv2:
-    metric = Hpsv2(Hpsv2Settings(source=str(source), tokenizer=str(TOKENIZER.parent), **settings))  # type: ignore[arg-type]
+    metric = metric_of("hpsv2", source=str(source), tokenizer=str(TOKENIZER.parent), **settings)
     metric.check([])
     metric.load(torch.device("cpu"))
     return metric

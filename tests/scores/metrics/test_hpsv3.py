@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerFast, Qwen2VLModel
 
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metric import PromptItem
-from fewstep.scores.metrics.hpsv3 import Hpsv3, Hpsv3Settings, to_transformers
+from fewstep.scores.metrics.hpsv3 import Hpsv3, to_transformers
 from fewstep.scores.metrics.hpsv3_prompt import INSTRUCTION
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
-from tests.scores.tiny_pictures import scores_of, write_pictures
+from tests.scores.tiny_pictures import metric_of, scores_of, write_pictures
 from tests.scores.tiny_qwen import IMAGE, REWARD, write_base, write_hpsv3
 
 
@@ -34,7 +34,7 @@ def network(places: Path) -> tuple[Qwen2VLModel, dict[str, Tensor]]:
 
 def loaded(places: Path, **settings: Any) -> Hpsv3:
     chosen = {"source": str(places / "weights"), "base": str(places / "base"), "dtype": "float32", **settings}
-    metric = Hpsv3(Hpsv3Settings(**chosen))
+    metric = metric_of("hpsv3", **chosen)
     metric.check([])
     metric.load(torch.device("cpu"))
     return metric
@@ -175,7 +175,7 @@ def test_the_words_that_rating_does_not_need_are_left_out() -> None:
 def test_a_prompt_that_contains_a_command_is_refused_before_anything_is_drawn(
     places: Path, network: tuple[Qwen2VLModel, dict[str, Tensor]], token: str
 ) -> None:
-    metric = Hpsv3(Hpsv3Settings(source=str(places / "weights"), base=str(places / "base")))
+    metric = metric_of("hpsv3", source=str(places / "weights"), base=str(places / "base"))
     with pytest.raises(ConfigError, match=r"The prompt p7 contains <\|.*which hpsv3 reads as a command"):
         metric.check([PromptItem("p7", f"a {token} b")])
 
@@ -200,4 +200,4 @@ def test_weights_of_something_else_are_refused(places: Path, tmp_path: Path) -> 
 def test_a_base_that_is_not_there_is_one_sentence_with_the_command(places: Path, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "HPSv3.safetensors")
     with pytest.raises(ConfigError, match=r"hf download Qwen/Qwen2-VL-7B-Instruct config\.json tokenizer\.json`"):
-        Hpsv3(Hpsv3Settings(source=str(tmp_path))).check([])
+        metric_of("hpsv3", source=str(tmp_path)).check([])

@@ -12,10 +12,10 @@ from torch import Tensor
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.blip_names import config_of, to_transformers
 from fewstep.scores.metric import Picture, PromptItem
-from fewstep.scores.metrics.imagereward import ImageReward, ImageRewardSettings
+from fewstep.scores.metrics.imagereward import ImageReward
 from fewstep.scores.networks.preprocessing import CLIP_MEAN, CLIP_STD
 from tests.scores.tiny_blip import SIZE, WORDS, OwnImageReward, write_tokenizer
-from tests.scores.tiny_pictures import scores_of, write_pictures
+from tests.scores.tiny_pictures import metric_of, scores_of, write_pictures
 
 
 def stored(network: OwnImageReward) -> dict[str, Tensor]:
@@ -24,7 +24,7 @@ def stored(network: OwnImageReward) -> dict[str, Tensor]:
 
 def loaded(source: Path, **settings: object) -> ImageReward:
     tokenizer = str(write_tokenizer(source.parent / "bert"))
-    metric = ImageReward(ImageRewardSettings(source=str(source), tokenizer=tokenizer, **settings))  # type: ignore[arg-type]
+    metric = metric_of("imagereward", source=str(source), tokenizer=tokenizer, **settings)
     metric.check([])
     metric.load(torch.device("cpu"))
     return metric

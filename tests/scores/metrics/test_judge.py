@@ -15,8 +15,8 @@ from PIL import Image
 
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
-from fewstep.scores.metrics.judge import MAX_ANSWER, JudgeMetric, JudgeSettings, rating
-from tests.scores.tiny_pictures import pattern, scores_of
+from fewstep.scores.metrics.judge import MAX_ANSWER, JudgeMetric, rating
+from tests.scores.tiny_pictures import metric_of, pattern, scores_of
 
 
 class Endpoint:
@@ -64,7 +64,7 @@ def picture(tmp_path: Path) -> Picture:
 
 
 def metric(endpoint: Endpoint, **settings: Any) -> JudgeMetric:
-    made = JudgeMetric(JudgeSettings(endpoint=endpoint.address, model="some-vlm", pause_seconds=0, **settings))
+    made = metric_of("judge", endpoint=endpoint.address, model="some-vlm", pause_seconds=0, **settings)
     made.check([])
     return made
 
@@ -157,7 +157,7 @@ def test_a_named_key_that_is_not_set_is_refused_before_anything_is_drawn(
 )
 def test_the_judge_is_off_until_it_is_configured(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        JudgeMetric(JudgeSettings(**settings)).check([])
+        metric_of("judge", **settings).check([])
 
 
 @pytest.mark.parametrize(

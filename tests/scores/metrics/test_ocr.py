@@ -10,13 +10,13 @@ from PIL import Image, ImageDraw, ImageFont
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
 from fewstep.scores.metrics import ocr
-from fewstep.scores.metrics.ocr import OcrMetric, OcrSettings, comparable_text, quoted, strict_score, text_score
-from tests.scores.tiny_pictures import scores_of
+from fewstep.scores.metrics.ocr import OcrMetric, comparable_text, quoted, strict_score, text_score
+from tests.scores.tiny_pictures import metric_of, scores_of
 
 
 @cache
 def metric() -> OcrMetric:
-    made = OcrMetric(OcrSettings())
+    made = metric_of("ocr")
     made.load(torch.device("cpu"))
     return made
 
@@ -45,7 +45,7 @@ def test_an_engine_that_fails_names_the_picture_and_gives_no_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture = written(tmp_path / "a.png", "x", '"x"')
-    failing = OcrMetric(OcrSettings())
+    failing = metric_of("ocr")
 
     def engine(image: object) -> object:
         raise RuntimeError("out of memory")
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path: Path) -> None:
     picture = written(tmp_path / "a.png", "x", '"x"')
     picture.path.write_bytes(b"not a picture")
     with pytest.raises(MetricError, match=r"ocr cannot score .*a\.png"):
-        scores_of(OcrMetric(OcrSettings()), [picture])
+        scores_of(metric_of("ocr"), [picture])
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_the_strict_score_counts_what_is_too_much_as_well(target: str, read: str
 def test_the_figures_are_the_mean_the_share_of_exact_ones_and_the_strict_mean() -> None:
     findings = [Finding(1.0, {"target": "ab", "read": "xabx"}), Finding(0.5, {"target": "ab", "read": "a"})]
     pictures = [Picture(Path("a.png"), PromptItem("a", '"ab"'), 0)] * 2
-    assert OcrMetric(OcrSettings()).conclude(pictures, findings) == {"ocr": 0.75, "ocr_exact": 0.5, "ocr_strict": 0.5}
+    assert metric_of("ocr").conclude(pictures, findings) == {"ocr": 0.75, "ocr_exact": 0.5, "ocr_strict": 0.5}
 
 
 @pytest.mark.parametrize("prompt", ["a dog", "a sign 'Open'", 'a sign ""', 'a sign "  "'])
 def test_a_prompt_without_quoted_text_is_refused_before_anything_is_drawn(prompt: str) -> None:
     with pytest.raises(ConfigError, match=r"ocr cannot score the prompt .* \(p7\): it has no text in double quotes"):
-        OcrMetric(OcrSettings()).check([PromptItem("p7", prompt)])
+        metric_of("ocr").check([PromptItem("p7", prompt)])
 
 
 def test_a_missing_package_is_one_sentence_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ocr, "find_spec", lambda name: None if name == "onnxruntime" else object())
     with pytest.raises(ConfigError, match=r"ocr needs onnxruntime; install with `pip install 'fewstep\[eval\]'`"):
-        OcrMetric(OcrSettings()).check([])
+        metric_of("ocr").check([])
 
 
 def test_the_engine_and_its_models_are_part_of_the_protocol() -> None:

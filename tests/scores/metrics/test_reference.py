@@ -8,8 +8,6 @@ from torch import nn
 
 from fewstep.embedded.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.scores.metrics.distances import FidMetric
-from fewstep.scores.metrics.feature_metric import ReferenceSettings
 from fewstep.scores.metrics.reference import (
     Reference,
     ReferenceSource,
@@ -20,7 +18,7 @@ from fewstep.scores.metrics.reference import (
 from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor, Extractor
 from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
-from tests.scores.tiny_pictures import features_of
+from tests.scores.tiny_pictures import features_of, metric_of
 
 
 class NeverLoaded(DigitsExtractor):
@@ -146,7 +144,7 @@ def test_a_folder_that_is_called_like_a_picture_is_no_picture(tmp_path: Path) ->
 
 def test_a_reference_picture_has_the_features_of_the_same_picture_drawn(tmp_path: Path) -> None:
     pictures = write_digits(tmp_path / "real", [3, 41])
-    metric = FidMetric(ReferenceSettings(extractor="digits", reference=str(tmp_path / "real")))
+    metric = metric_of("fid", extractor="digits", reference=str(tmp_path / "real"))
     metric.load(torch.device("cpu"))
     found = metric.reference.read(metric.extractor)
     assert isinstance(found, Reference)

@@ -10,10 +10,10 @@ from transformers import PreTrainedModel
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.metric import Finding, MetricError, Picture, PromptItem
-from fewstep.scores.metrics.dpgbench import DpgBenchMetric, DpgSettings
+from fewstep.scores.metrics.dpgbench import DpgBenchMetric
 from fewstep.scores.networks.vqa import BlipVqa, QwenVqa, VqaName
 from tests.scores.tiny_clip import write_clip
-from tests.scores.tiny_pictures import pattern, scores_of
+from tests.scores.tiny_pictures import metric_of, pattern, scores_of
 from tests.scores.tiny_vqa import WORDS, write_blip, write_qwen, write_tokenizer
 
 QUESTIONS = ["is there a dog ?", "is there a bench ?", "dog", "bench ? bench", "a a a a", "there", "is", "only . ?"]
@@ -119,7 +119,7 @@ def test_dpgbench_scores_the_models_answers_by_the_graph(tmp_path: Path) -> None
     ]
     item = PromptItem("dog", "a dog", {"questions": rows})
     image.save(tmp_path / "dog.png")
-    metric = DpgBenchMetric(DpgSettings(source=str(tmp_path / "qwen")))
+    metric = metric_of("dpgbench", source=str(tmp_path / "qwen"))
     metric.check([item])
     metric.load(torch.device("cpu"))
     (finding,) = metric.examine([Picture(tmp_path / "dog.png", item, seed=0)])
@@ -136,7 +136,7 @@ def test_the_score_is_the_mean_over_prompts_of_the_mean_over_pictures() -> None:
         Finding(score, {"answers": {"1": first, "2": second}})
         for score, (first, second) in zip(scores, answers, strict=True)
     ]
-    figures = DpgBenchMetric(DpgSettings()).conclude(pictures, findings)
+    figures = metric_of("dpgbench").conclude(pictures, findings)
     # categories take the answers as they are, of all pictures: the colour of the second one is a yes although there is
     # no dog. The official script, which looks at a prompt's last picture alone, would give 50 and 50
     assert "the last picture of a prompt alone" in DpgBenchMetric.card.comparable
@@ -150,7 +150,7 @@ def test_numbers_that_are_not_finite_are_no_answer_and_name_the_picture(
     write(tmp_path / "vqa")
     item = PromptItem("dog", "a dog", {"questions": ROWS})
     pattern(56, 56).save(tmp_path / "dog.png")
-    metric = DpgBenchMetric(DpgSettings(source=str(tmp_path / "vqa"), vqa=name))
+    metric = metric_of("dpgbench", source=str(tmp_path / "vqa"), vqa=name)
     metric.load(torch.device("cpu"))
     for weight in metric._vqa.network.parameters():
         weight.fill_(float("nan"))
@@ -160,13 +160,13 @@ def test_numbers_that_are_not_finite_are_no_answer_and_name_the_picture(
 
 def test_a_missing_answering_model_is_one_sentence_with_the_command() -> None:
     with pytest.raises(ConfigError, match=r"hf download Qwen/Qwen2\.5-VL-7B-Instruct"):
-        DpgBenchMetric(DpgSettings()).check([PromptItem("dog", "", {"questions": ROWS})])
+        metric_of("dpgbench").check([PromptItem("dog", "", {"questions": ROWS})])
 
 
 def test_a_prompt_without_questions_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dpgbench has no questions for the prompt p1"):
-        DpgBenchMetric(DpgSettings()).check([PromptItem("p1", "a dog")])
+        metric_of("dpgbench").check([PromptItem("p1", "a dog")])
 
 
 def test_the_answering_model_is_part_of_the_protocol() -> None:
-    assert DpgBenchMetric(DpgSettings(vqa="blip-vqa")).identity() == {"vqa": "Salesforce/blip-vqa-capfilt-large"}
+    assert metric_of("dpgbench", vqa="blip-vqa").identity() == {"vqa": "Salesforce/blip-vqa-capfilt-large"}

@@ -11,12 +11,11 @@ from transformers import Dinov2Config, Dinov2Model
 from fewstep.embedded.assets import load_classifier
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metric import MetricError
-from fewstep.scores.metrics.variety import VarietySettings, VendiMetric
 from fewstep.scores.networks.extractors import CLIP, ClipExtractor, Extractor, create_extractor
 from fewstep.testing.closeness import additions, assert_rounded_alike
 from tests.scores.tiny_clip import SIZE, write_clip
 from tests.scores.tiny_digits import write_digits
-from tests.scores.tiny_pictures import features_of, pattern
+from tests.scores.tiny_pictures import features_of, metric_of, pattern
 
 
 def extractor(name: str, source: Path | str | None) -> Extractor:
@@ -85,7 +84,7 @@ def test_digits_features_are_those_of_the_demos_classifier(tmp_path: Path) -> No
 
 def test_features_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     pictures = write_digits(tmp_path, [3, 41, 66])
-    metric = VendiMetric(VarietySettings(extractor="digits"))
+    metric = metric_of("vendi", extractor="digits")
     metric.load(torch.device("cpu"))
     together = features_of(metric, pictures)
     assert torch.allclose(together, torch.cat([features_of(metric, [one]) for one in pictures]), atol=1e-5)
@@ -94,7 +93,7 @@ def test_features_do_not_depend_on_the_batch(tmp_path: Path) -> None:
 def test_a_picture_of_another_size_is_named_by_the_digits_extractor(tmp_path: Path) -> None:
     picture = write_digits(tmp_path, [3])[0]
     pattern(16, 16).save(picture.path)
-    metric = VendiMetric(VarietySettings(extractor="digits"))
+    metric = metric_of("vendi", extractor="digits")
     metric.load(torch.device("cpu"))
     with pytest.raises(MetricError, match=r"000\.png \(prompt d3, seed 0\): it has 16 x 16 pixels"):
         features_of(metric, [picture])

@@ -10,8 +10,6 @@ from torch import Tensor
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.convert import convert
 from fewstep.scores.metric import Picture, PromptItem
-from fewstep.scores.metrics.distances import FidMetric
-from fewstep.scores.metrics.feature_metric import ReferenceSettings
 from fewstep.scores.networks.inception import (
     INPUT_SIZE,
     Inception,
@@ -23,7 +21,7 @@ from fewstep.scores.networks.inception import (
     resize_tf1,
     resize_torch,
 )
-from tests.scores.tiny_pictures import features_of
+from tests.scores.tiny_pictures import features_of, metric_of
 
 RECORDED = json.loads((Path(__file__).parent / "inception.json").read_text(encoding="utf-8"))
 PIXELS = json.loads((Path(__file__).parent / "inception_pixels.json").read_text(encoding="utf-8"))
@@ -141,9 +139,9 @@ def test_a_pickled_checkpoint_is_converted_once_and_gives_the_same_features(
     published = tmp_path / "pt_inception-2015-12-05-6726825d.pth"
     torch.save(weights, published)
     with pytest.raises(ConfigError, match=r"fewstep evaluate convert fid .* --allow-pickle"):
-        FidMetric(ReferenceSettings(source=str(published))).check([])
+        metric_of("fid", source=str(published)).check([])
     folder = convert("fid", str(published), tmp_path / "inception", allow_pickle=True)
-    metric = FidMetric(ReferenceSettings(source=str(folder), extractor="inception-tf1"))
+    metric = metric_of("fid", source=str(folder), extractor="inception-tf1")
     metric.check([])
     metric.load(torch.device("cpu"))
     picture().save(tmp_path / "a.png")

@@ -23,7 +23,7 @@ from fewstep.scores.networks.preprocessing import cropped_square, normalised
 _HEAD = re.compile(r"(?:.*\.)?(layers\.\d+\.(?:weight|bias))")
 
 
-class AestheticSettings(MetricSettings):
+class _AestheticSettings(MetricSettings):
     """The head is the source; the CLIP that it reads is another checkpoint, unless the source has both."""
 
     clip: Place = Field(default="openai/clip-vit-large-patch14", description="hub id or local folder of CLIP ViT-L/14")
@@ -32,8 +32,8 @@ class AestheticSettings(MetricSettings):
 class Aesthetic(Metric):
     """The predicted rating of each picture."""
 
-    settings_class: ClassVar[type[AestheticSettings]] = AestheticSettings
-    settings: AestheticSettings
+    settings_class: ClassVar[type[_AestheticSettings]] = _AestheticSettings
+    settings: _AestheticSettings
     reads_prompts = False
     card = MetricCard(
         name="aesthetic",

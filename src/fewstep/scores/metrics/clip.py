@@ -54,7 +54,7 @@ class _ClipMetric(Metric):
         return as_findings(self.value((seen * read).sum(-1)))
 
 
-class ClipScoreSettings(TokenizerSettings):
+class _ClipScoreSettings(TokenizerSettings):
     """``preprocess``: ``processor`` is the checkpoint's own; ``cdm`` is what the published CDM evaluation does."""
 
     tokenizer: str = "openai/clip-vit-large-patch14"
@@ -64,8 +64,8 @@ class ClipScoreSettings(TokenizerSettings):
 class ClipScore(_ClipMetric):
     """The cosine of picture and prompt."""
 
-    settings_class: ClassVar[type[TokenizerSettings]] = ClipScoreSettings
-    settings: ClipScoreSettings
+    settings_class: ClassVar[type[TokenizerSettings]] = _ClipScoreSettings
+    settings: _ClipScoreSettings
     card = MetricCard(
         name="clipscore",
         title="CLIPScore: agreement of picture and prompt, CLIP ViT-L/14",
@@ -88,7 +88,7 @@ class ClipScore(_ClipMetric):
         return cropped_square(image, size, centring="down")
 
 
-class PickScoreSettings(TokenizerSettings):
+class _PickScoreSettings(TokenizerSettings):
     """PickScore's repository has weights only; its tokenizer is that of the CLIP it started from."""
 
     tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -97,8 +97,8 @@ class PickScoreSettings(TokenizerSettings):
 class PickScore(_ClipMetric):
     """The cosine times the checkpoint's learned scale, as its authors score."""
 
-    settings_class: ClassVar[type[TokenizerSettings]] = PickScoreSettings
-    settings: PickScoreSettings
+    settings_class: ClassVar[type[TokenizerSettings]] = _PickScoreSettings
+    settings: _PickScoreSettings
     card = MetricCard(
         name="pickscore",
         title="PickScore v1: human choice between pictures, CLIP ViT-H/14",
@@ -120,7 +120,7 @@ class PickScore(_ClipMetric):
         return scaled
 
 
-class Hpsv2Settings(TokenizerSettings):
+class _Hpsv2Settings(TokenizerSettings):
     """``resize``: ``floats`` is the published transform under current torchvision; ``pillow`` filters 8-bit pixels."""
 
     tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -157,8 +157,8 @@ class _OpenClip(Clip):
 class Hpsv2(_ClipMetric):
     """The cosine of picture and prompt."""
 
-    settings_class: ClassVar[type[TokenizerSettings]] = Hpsv2Settings
-    settings: Hpsv2Settings
+    settings_class: ClassVar[type[TokenizerSettings]] = _Hpsv2Settings
+    settings: _Hpsv2Settings
     network_class = _OpenClip
     card = MetricCard(
         name="hpsv2",

@@ -12,7 +12,7 @@ from fewstep.scores.networks.vqa import VQA_MODELS, QwenVqa, VqaName
 _PERCENT = 100.0
 
 
-class DpgSettings(MetricSettings):
+class _DpgSettings(MetricSettings):
     """Which model answers; ``source`` is its checkpoint."""
 
     vqa: VqaName = Field(default="qwen-vl", description="what answers the questions")
@@ -42,8 +42,8 @@ class DpgBenchMetric(Metric):
         ),
         source=QwenVqa.default_source,
     )
-    settings_class = DpgSettings
-    settings: DpgSettings
+    settings_class = _DpgSettings
+    settings: _DpgSettings
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)

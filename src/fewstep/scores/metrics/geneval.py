@@ -14,7 +14,7 @@ from fewstep.scores.networks.colour_check import ColourCheck
 from fewstep.scores.networks.detector import Detector
 
 
-class GenEvalSettings(MetricSettings):
+class _GenEvalSettings(MetricSettings):
     """Which CLIP tells colours; ``source`` is the detector's checkpoint."""
 
     colour_source: Place = Field(default="openai/clip-vit-large-patch14", description="CLIP that tells colours")
@@ -41,8 +41,8 @@ class GenEvalMetric(Metric):
         ),
         source="facebook/mask2former-swin-small-coco-instance",
     )
-    settings_class = GenEvalSettings
-    settings: GenEvalSettings
+    settings_class = _GenEvalSettings
+    settings: _GenEvalSettings
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)

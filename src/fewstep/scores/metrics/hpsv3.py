@@ -24,7 +24,7 @@ _NUM_PIXELS = 256 * 28 * 28
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-class Hpsv3Settings(MetricSettings):
+class _Hpsv3Settings(MetricSettings):
     """The weights hold everything but the configuration and the tokenizer, which are the base model's."""
 
     base: Place = Field(default="Qwen/Qwen2-VL-7B-Instruct", description="hub id or folder of config and tokenizer")
@@ -34,8 +34,8 @@ class Hpsv3Settings(MetricSettings):
 class Hpsv3(Metric):
     """The mean rating of each pair of picture and prompt."""
 
-    settings_class: ClassVar[type[Hpsv3Settings]] = Hpsv3Settings
-    settings: Hpsv3Settings
+    settings_class: ClassVar[type[_Hpsv3Settings]] = _Hpsv3Settings
+    settings: _Hpsv3Settings
     card = MetricCard(
         name="hpsv3",
         title="HPS v3: human preference, Qwen2-VL-7B",

@@ -30,7 +30,7 @@ REWARD_MEAN, REWARD_STD = 0.16717362830052426, 1.0333394966054072
 _MAX_TOKENS = 35
 
 
-class ImageRewardSettings(TokenizerSettings):
+class _ImageRewardSettings(TokenizerSettings):
     """ImageReward reads prompts with BERT's tokenizer."""
 
     tokenizer: str = "google-bert/bert-base-uncased"
@@ -39,8 +39,8 @@ class ImageRewardSettings(TokenizerSettings):
 class ImageReward(Metric):
     """The reward of each pair of picture and prompt."""
 
-    settings_class: ClassVar[type[ImageRewardSettings]] = ImageRewardSettings
-    settings: ImageRewardSettings
+    settings_class: ClassVar[type[_ImageRewardSettings]] = _ImageRewardSettings
+    settings: _ImageRewardSettings
     card = MetricCard(
         name="imagereward",
         title="ImageReward v1.0: human preference, BLIP ViT-L/16",

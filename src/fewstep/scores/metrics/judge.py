@@ -32,7 +32,7 @@ MAX_ANSWER = 2**20
 """Bytes of an answer; more is not read."""
 
 
-class JudgeSettings(MetricSettings):
+class _JudgeSettings(MetricSettings):
     """Whom to ask, and what."""
 
     endpoint: Place | None = Field(default=None, description="address up to and with /v1; None is off")
@@ -81,8 +81,8 @@ class JudgeMetric(Metric):
         comparable="only with ratings by the same model and instruction; models change behind an endpoint",
         source=None,
     )
-    settings_class = JudgeSettings
-    settings: JudgeSettings
+    settings_class = _JudgeSettings
+    settings: _JudgeSettings
 
     def check(self, items: Sequence[PromptItem]) -> None:
         for name in ("endpoint", "model"):

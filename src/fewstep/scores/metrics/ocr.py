@@ -19,7 +19,7 @@ _MODELS = "PP-OCRv6 small"
 _QUOTED = re.compile(r'"([^"]*)"|“([^”]*)”')
 
 
-class OcrSettings(MetricSettings):
+class _OcrSettings(MetricSettings):
     """How sure the engine has to be."""
 
     min_confidence: float = Field(default=0.0, ge=0, le=1, description="lines read with less are left out")
@@ -44,8 +44,8 @@ class OcrMetric(Metric):
         source=None,
         packages=("rapidocr", "onnxruntime", "rapidfuzz"),
     )
-    settings_class = OcrSettings
-    settings: OcrSettings
+    settings_class = _OcrSettings
+    settings: _OcrSettings
     _engine: Any = None
 
     def check(self, items: Sequence[PromptItem]) -> None:

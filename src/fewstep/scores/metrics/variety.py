@@ -14,7 +14,7 @@ from fewstep.scores.networks.extractors import DINOV2, ExtractorName
 from fewstep.scores.statistics.diversity import cosine_diversity, vendi_score, within_prompt_diversity
 
 
-class VarietySettings(FeatureSettings):
+class _VarietySettings(FeatureSettings):
     """The extractor that is recommended today."""
 
     extractor: ExtractorName = Field(default="dinov2", description="what turns a picture into features")
@@ -34,7 +34,7 @@ class VendiMetric(FeatureMetric):
         comparable="only with the same features and number of pictures; papers use Inception or AlexNet",
         source=DINOV2.source,
     )
-    settings_class = VarietySettings
+    settings_class = _VarietySettings
 
     def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
         figures = {self.card.name: vendi_score(features)}
@@ -59,7 +59,7 @@ class PromptDiversityMetric(FeatureMetric):
         comparable="only with the same features and prompts; it takes the place of intra-LPIPS and has other units",
         source=DINOV2.source,
     )
-    settings_class = VarietySettings
+    settings_class = _VarietySettings
     min_seeds = 2
 
     def figures(self, pictures: Sequence[Picture], features: Tensor) -> dict[str, float]:
