@@ -85,7 +85,7 @@ def draw_with_lengths(trainer: Trainer, lengths: Sequence[int]) -> DrawSource:
             latent_shape=trainer.latent_shape,
             positions=rows.own,
             concurrent=rows.concurrent,
-            terms=list(config.terms.active()) if with_terms else [],
+            terms=config.terms if with_terms else None,
         )
 
     return draw

@@ -74,7 +74,7 @@ def test_four_processes_stand_at_unequal_anchors_and_make_equal_calls(tmp_path: 
         drawn = []
         for rank in range(size):
             rows = rounds(config.batch, rank=rank, size=size, microbatch=None)[0]
-            own, streams = {"positions": rows.own, "concurrent": rows.concurrent, "terms": ()}, Streams(config.seed)
+            own, streams = {"positions": rows.own, "concurrent": rows.concurrent, "terms": None}, Streams(config.seed)
             drawn.append(Draws.for_step(streams, step, schedule=config.schedule, latent_shape=(1,), **own))
         unequal += len({max(part.anchor) for part in drawn}) > 1
         assert len({part.num_simulation_calls for part in drawn}) == 1

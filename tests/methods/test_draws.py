@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from fewstep.core.schedules import GeometricLength, RandomLengthSchedule
 from fewstep.methods.draws import Draws, Streams
+from fewstep.methods.terms import CfgAugmentation, DistributionMatching, Terms
+
+TERMS = Terms(ca=CfgAugmentation(scale=2.0), dm=DistributionMatching())
 
 
 def drawn(
@@ -28,7 +31,7 @@ def drawn(
         latent_shape=(2, 3),
         positions=positions,
         concurrent=concurrent,
-        terms=["ca", "dm"],
+        terms=TERMS,
         simulation=simulation,
         stratified_over=stratified_over,
     )

@@ -94,8 +94,7 @@ def test_any_recipe_may_switch_it_on() -> None:
         latent_shape=(2,),
         positions=range(4),
         concurrent=range(4),
-        terms=["dm"],
-        num_segments=4,
+        terms=of.terms,
     )
     student, teacher, fake = ToyVelocity(seed=1), ToyVelocity(seed=2), ToyVelocity(seed=3)
     simulated = simulate(of, student, PROMPTS, draws, anchor_gradient=True)

@@ -58,7 +58,6 @@ def method(terms: Terms = RELEASED, **changes: object) -> Method:
 
 
 def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: bool = True) -> Draws:
-    terms = of.terms.active() if student else {}
     return Draws.for_step(
         Streams(seed),
         step,
@@ -66,8 +65,7 @@ def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: 
         latent_shape=(2,),
         positions=range(batch),
         concurrent=range(batch),
-        terms=list(terms),
-        noisy_queries=[name for name, term in terms.items() if term.query.needs_noise],
+        terms=of.terms if student else None,
     )
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.core.schedules import Schedule, spread_anchors
+from fewstep.methods.terms import Terms
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,7 @@ class Draws:
         latent_shape: tuple[int, ...],
         positions: Sequence[int],
         concurrent: Sequence[int],
-        terms: Sequence[str],
-        noisy_queries: Sequence[str] = (),
-        num_segments: int | None = None,
+        terms: Terms | None,
         simulation: int | None = None,
         stratified_over: int | None = None,
     ) -> "Draws":
@@ -148,9 +147,7 @@ class Draws:
             latent_shape: Shape of one latent.
             positions: Rows of the global batch that this process handles now.
             concurrent: Rows that all processes together handle now, this process's own included.
-            terms: Names of the loss terms; empty when the student is not updated.
-            noisy_queries: Terms whose query needs noise of its own.
-            num_segments: Segments of the grid of intra-segment guidance; None when it is off.
+            terms: The loss terms; None when the student is not updated.
             simulation: Number that names the simulation's draws, for steps that share one; None is the step's own.
             stratified_over: Size of the global batch whose anchors are spread evenly over the schedule; None draws
                 each sample's alone.
@@ -171,8 +168,8 @@ class Draws:
             num_simulation_calls=max(anchor(j) for j in concurrent),
             denoising_u=own.uniform("denoising"),
             denoising_noise=own.normal("denoising_noise"),
-            terms={name: own.term(name, noisy=name in noisy_queries) for name in terms},
-            segment=None if num_segments is None else own.segment(num_segments, concurrent),
+            terms={} if terms is None else own.terms(terms),
+            segment=None if terms is None or terms.isg is None else own.segment(len(terms.isg.levels), concurrent),
         )
 
     def to(self, device: torch.device | str) -> "Draws":
@@ -217,13 +214,16 @@ class _Rows:
     def normal(self, purpose: str) -> Float[Tensor, "b *latent"]:
         return self.streams.normal(purpose, self.step, self.positions, self.latent_shape)
 
-    def term(self, name: str, *, noisy: bool) -> TermDraws:
-        return TermDraws(
-            query_u=self.uniform(f"{name}.query"),
-            query_noise=self.normal(f"{name}.query_noise") if noisy else None,
-            probe_u=self.uniform(f"{name}.probe"),
-            probe_noise=self.normal(f"{name}.probe_noise"),
-        )
+    def terms(self, terms: Terms) -> dict[str, TermDraws]:
+        return {
+            name: TermDraws(
+                query_u=self.uniform(f"{name}.query"),
+                query_noise=self.normal(f"{name}.query_noise") if term.query.needs_noise else None,
+                probe_u=self.uniform(f"{name}.probe"),
+                probe_noise=self.normal(f"{name}.probe_noise"),
+            )
+            for name, term in terms.active().items()
+        }
 
     def segment(self, count: int, concurrent: Sequence[int]) -> SegmentDraws:
         def index(j: int) -> int:

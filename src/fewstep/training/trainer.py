@@ -243,7 +243,6 @@ class Trainer:
         return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch)
 
     def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
-        terms = self.config.terms.active() if with_terms else {}
         return Draws.for_step(
             Streams(self.config.seed),
             step,
@@ -251,9 +250,7 @@ class Trainer:
             latent_shape=self.latent_shape,
             positions=rows.own,
             concurrent=rows.concurrent,
-            terms=list(terms),
-            noisy_queries=self.config.terms.noisy_queries(),
-            num_segments=len(isg.levels) if with_terms and (isg := self.config.terms.isg) is not None else None,
+            terms=self.config.terms if with_terms else None,
             simulation=self._simulation(step),
             stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
         )
