@@ -5,17 +5,19 @@ import re
 import pytest
 import torch
 
-from fewstep.evaluation.report import CSS
+from fewstep.evaluation.report import Report
 from fewstep.evaluation.report_charts import line_chart
 from fewstep.evaluation.report_pictures import Sheet
+from fewstep.evaluation.table import Table
 
 
 def test_one_chart_alone_is_no_larger_than_one_of_many() -> None:
     """An SVG that is as wide as its column scales its letters with it: both the column and the SVG are bounded."""
-    columns = re.search(r"\.charts \{[^}]*repeat\(([\w-]+), minmax\((\d+)px, 1fr\)\)", CSS)
+    html = Report("title", "headline", "lead", Table((), ()), "methods").html()
+    columns = re.search(r"\.charts \{[^}]*repeat\(([\w-]+), minmax\((\d+)px, 1fr\)\)", html)
     assert columns is not None
     assert columns[1] == "auto-fill"
-    bound = re.search(r"\.chart svg \{[^}]*max-width: (\d+)px", CSS)
+    bound = re.search(r"\.chart svg \{[^}]*max-width: (\d+)px", html)
     assert bound is not None
     # letters are at most half as large again as in the narrowest column
     assert int(bound[1]) <= 1.5 * int(columns[2])

@@ -73,7 +73,7 @@ class Report:
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(self.title)}</title><style>{CSS}</style></head>"
+            f"<title>{escape(self.title)}</title><style>{_CSS}</style></head>"
             f"<body><main>{''.join(sections)}</main></body></html>\n"
         )
 
@@ -201,7 +201,7 @@ def _terms(texts: Mapping[str, Any]) -> str:
     return f"<dl>{terms}</dl>" if terms else ""
 
 
-CSS = """
+_CSS = """
 :root { color-scheme: light dark; --paper: #faf9f7; --card: #fff; --ink: #1d1d1f; --soft: #6b6b70; --line: #e3e1dc;
         --accent: #c2410c; --good: #15803d; --bad: #b91c1c; --bar: #c9c5bd; }
 @media (prefers-color-scheme: dark) {
@@ -232,7 +232,7 @@ tr.student td:first-child { color: var(--accent); font-weight: 600; }
 .chart { margin: 0; padding: 10px 14px; background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .chart figcaption { font-size: 13px; color: var(--soft); } .chart figcaption b { color: var(--ink); }
 .chart figcaption span { float: right; }
-.chart svg { width: 100%; max-width: 400px; height: auto; display: block; }
+.chart svg { width: 100%; max-width: 340px; height: auto; display: block; }
 .chart rect { fill: var(--bar); } .chart rect.student { fill: var(--accent); }
 .chart line { stroke: var(--ink); stroke-width: 1.5; }
 .chart text { fill: var(--ink); font-size: 11px; } .chart text.value { fill: var(--soft); }

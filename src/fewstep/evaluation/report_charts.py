@@ -9,7 +9,7 @@ from fewstep.evaluation.table import Cell, Table
 Losses = Sequence[tuple[int, float]]
 """One loss, as (step, value) in order."""
 
-_BARS_WIDTH, _BAR_HEIGHT, _LABEL_WIDTH = 340.0, 26.0, 110.0
+_BARS_WIDTH, _BAR_HEIGHT, _LABEL_WIDTH = 270.0, 26.0, 110.0
 _WIDTH, _HEIGHT, _MARGIN = 320.0, 120.0, 6.0
 
 

@@ -10,7 +10,7 @@ from fewstep.errors import ConfigError, shown
 from fewstep.scores.metric import Metric, MetricCard, PromptItem
 
 _METRICS = "fewstep.scores.metrics"
-BUILT_IN = {
+_BUILT_IN = {
     "imagereward": f"{_METRICS}.imagereward:ImageReward",
     "clipscore": f"{_METRICS}.clip:ClipScore",
     "pickscore": f"{_METRICS}.clip:PickScore",
@@ -35,7 +35,7 @@ BUILT_IN = {
 
 def metric_names() -> tuple[str, ...]:
     """Every metric that there is."""
-    return tuple(BUILT_IN)
+    return tuple(_BUILT_IN)
 
 
 def metric_class(name: str) -> type[Metric]:
@@ -44,9 +44,9 @@ def metric_class(name: str) -> type[Metric]:
     Raises:
         ConfigError: There is no metric of that name; the message lists those there are.
     """
-    if name not in BUILT_IN:
-        raise ConfigError(f"There is no metric {shown(name)}; there are: {', '.join(BUILT_IN)}.")
-    module, _, attribute = BUILT_IN[name].partition(":")
+    if name not in _BUILT_IN:
+        raise ConfigError(f"There is no metric {shown(name)}; there are: {', '.join(_BUILT_IN)}.")
+    module, _, attribute = _BUILT_IN[name].partition(":")
     found: type[Metric] = getattr(import_module(module), attribute)
     return found
 
