@@ -50,6 +50,13 @@ def test_the_type_marker_is_in_the_wheel(installed: Installed) -> None:
     assert installed.python("-c", program).stdout == "True\n"
 
 
+def test_the_conformance_suite_is_in_the_wheel_and_asks_for_pytest(installed: Installed) -> None:
+    program = "from importlib.resources import files; print((files('fewstep') / 'testing/suite/drawing.py').is_file())"
+    assert installed.python("-c", program).stdout == "True\n"
+    asked = "try:\n    import fewstep.testing\nexcept ValueError as error:\n    print(error)"
+    assert "fewstep.testing needs pytest; install it with" in installed.python("-c", asked).stdout
+
+
 def test_the_shipped_files_in_the_wheel_are_whole(installed: Installed) -> None:
     program = "from fewstep.embedded.assets import check_files; print(check_files().is_dir())"
     assert installed.python("-c", program).stdout == "True\n"
