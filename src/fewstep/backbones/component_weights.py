@@ -10,9 +10,9 @@ from torch import nn
 
 from fewstep.backbones.component_files import Part, attached_lora, fetch_parts, list_files
 from fewstep.backbones.finite import require_floating_weights
-from fewstep.backbones.source import loading
+from fewstep.backbones.source import loading, open_checkpoint
 from fewstep.backbones.using import quiet_imports
-from fewstep.errors import CheckpointError, shown
+from fewstep.errors import CheckpointError, ConfigError, shown
 
 _LIBRARIES = ("diffusers", "transformers")
 
@@ -43,6 +43,58 @@ def load_component(model: str, revision: str | None, component: str, class_name:
     require_floating_weights(network, [folder / component / name for name in files.tensors], place)
     loaded: nn.Module = network.eval()
     return loaded
+
+
+def load_start(
+    model: str,
+    revision: str | None,
+    component: str,
+    class_name: str,
+    *,
+    like: nn.Module,
+    teacher: str,
+    components: Mapping[str, Mapping[str, Any]],
+) -> nn.Module:
+    """Load the network of another model than the teacher, in float32, for a student to start from.
+
+    Args:
+        like: The teacher's network, with or without weights.
+        teacher: The teacher's name.
+        components: The configurations of its parts.
+
+    Raises:
+        ConfigError: The network is of another class or architecture, or answers another question.
+        CheckpointError: A weights file is missing or damaged.
+    """
+    checkpoint = open_checkpoint(model, revision)
+    if component not in checkpoint.components:
+        raise ConfigError(f"student.init.model is {model}, which has no {component} to start from.")
+    found = checkpoint.components[component].get("_class_name")
+    if found != class_name:
+        raise ConfigError(
+            f"student.init.model is {model}, whose {component} is a {shown(found, quoted=False)}, but the teacher's is "
+            f"a {class_name}. Start from a model made from the teacher's."
+        )
+    _require_same_prediction(model, checkpoint.adapter_components, components)
+    network = load_component(model, revision, component, class_name, torch.float32)
+    ours, theirs = ({name: value.shape for name, value in net.named_parameters()} for net in (like, network))
+    differing = sorted(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
+    if differing:
+        raise ConfigError(
+            f"student.init.model is {model}, of another architecture than {teacher}: {len(differing)} weights differ "
+            f"in name or shape, first {differing[0]}. Start from a model made from the teacher's."
+        )
+    return network
+
+
+def _require_same_prediction(model: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ConfigError when another model's network answers another question than the teacher's."""
+    asked, stated = (parts.get("scheduler", {}).get("prediction_type") for parts in (ours, theirs))
+    if None not in (asked, stated) and asked != stated:
+        raise ConfigError(
+            f"student.init.model is {model}, whose network predicts {stated}, but the teacher's predicts {asked}; "
+            "start from a model that was made from the teacher's."
+        )
 
 
 def fetch_pipeline(

@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.component_weights import fetch_pipeline, load_component, part_class
+from fewstep.backbones.component_weights import fetch_pipeline, load_component, load_start, part_class
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.finite import require_finite
 from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.pipeline_folder import write_pipeline_folder
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
-from fewstep.backbones.source import loading, open_checkpoint
+from fewstep.backbones.source import loading
 from fewstep.core.conditioning import PromptTensor
 from fewstep.errors import ConfigError, shown
 
@@ -147,25 +147,15 @@ class DiffusersAdapter(ModelAdapter):
             require_usable_file(model, self.config.origin)
             kind = part_class(("diffusers", self.network_class), place=f"the network of {model}")
             return self._file(model).load(self.network_component, kind, like=like, dtype=torch.float32)
-        checkpoint = open_checkpoint(model, revision)
-        if self.network_component not in checkpoint.components:
-            raise ConfigError(f"student.init.model is {model}, which has no {self.network_component} to start from.")
-        found = checkpoint.components[self.network_component].get("_class_name")
-        if found != self.network_class:
-            raise ConfigError(
-                f"student.init.model is {model}, whose {self.network_component} is a {shown(found, quoted=False)}, but "
-                f"the teacher's is a {self.network_class}. Start from a model made from the teacher's."
-            )
-        _require_same_prediction(model, checkpoint.adapter_components, self.components)
-        network = load_component(model, revision, self.network_component, self.network_class, torch.float32)
-        ours, theirs = ({name: value.shape for name, value in net.named_parameters()} for net in (like, network))
-        differing = sorted(name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name))
-        if differing:
-            raise ConfigError(
-                f"student.init.model is {model}, of another architecture than {self.config.model}: {len(differing)} "
-                f"weights differ in name or shape, first {differing[0]}. Start from a model made from the teacher's."
-            )
-        return network
+        return load_start(
+            model,
+            revision,
+            self.network_component,
+            self.network_class,
+            like=like,
+            teacher=self.config.model,
+            components=self.components,
+        )
 
     def read_start(self, source: LoraSource) -> Mapping[str, LayerFactors]:
         ((_, factors),) = self._loras((source,), setting="student.init").read()
@@ -343,16 +333,6 @@ def _require_plain_latents(vae: Mapping[str, Any], *, model: str) -> None:
         raise ConfigError(
             f"The VAE of {model} normalises latents by {given[0]}, as retrainings of SDXL on another noise schedule "
             "do; this backbone knows the plain scaling_factor and shift_factor only. Use the original checkpoint's VAE."
-        )
-
-
-def _require_same_prediction(model: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """Raise ConfigError when another model's network answers another question than the teacher's."""
-    asked, stated = (parts.get("scheduler", {}).get("prediction_type") for parts in (ours, theirs))
-    if None not in (asked, stated) and asked != stated:
-        raise ConfigError(
-            f"student.init.model is {model}, whose network predicts {stated}, but the teacher's predicts {asked}; "
-            "start from a model that was made from the teacher's."
         )
 
 
