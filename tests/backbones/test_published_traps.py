@@ -153,7 +153,7 @@ def test_a_key_of_another_scheduler_does_no_harm() -> None:
     """The DDIM file of Stable Diffusion 2.1 carries a key of PNDM."""
     scheduler = opened(SD21).components["scheduler"]
     assert (scheduler["_class_name"], scheduler["skip_prk_steps"]) == ("DDIMScheduler", True)
-    assert create_model_adapter(str(PUBLISHED / SD21)).student_scheduler().config.prediction_type == "v_prediction"
+    assert create_model_adapter(str(PUBLISHED / SD21)).student_scheduler([1.0]).config.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_instruction_leaves_a_prompt_one_token_less() -> None:
 
 @pytest.mark.parametrize("scheduler", [DPM, {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}])
 def test_student_scheduler_takes_sigmas_as_they_are(scheduler: dict[str, Any]) -> None:
-    shipped = adapter_of(scheduler).student_scheduler()
+    shipped = adapter_of(scheduler).student_scheduler([1.0])
     shipped.set_timesteps(sigmas=[1.0, 0.9, 0.7, 0.4])
     torch.testing.assert_close(shipped.sigmas, torch.tensor([1.0, 0.9, 0.7, 0.4, 0.0]), rtol=0, atol=0)
 

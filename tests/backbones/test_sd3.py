@@ -110,7 +110,7 @@ def test_scheduler_of_another_class_is_refused() -> None:
 
 
 def test_student_scheduler_takes_sigmas_as_they_are() -> None:
-    scheduler = adapter_of(scheduler={"use_dynamic_shifting": True}).student_scheduler()
+    scheduler = adapter_of(scheduler={"use_dynamic_shifting": True}).student_scheduler([1.0])
     scheduler.set_timesteps(sigmas=[1.0, 0.9, 0.7, 0.4], mu=1.15)
     torch.testing.assert_close(scheduler.sigmas, torch.tensor([1.0, 0.9, 0.7, 0.4, 0.0]), rtol=0, atol=0)
 

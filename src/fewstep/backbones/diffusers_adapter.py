@@ -184,7 +184,7 @@ class DiffusersAdapter(ModelAdapter):
         return pipeline
 
     @torch.no_grad()
-    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 *size"]:
         require_finite([x0], model=self.config.model, parts={"network": None})
         latents = self._vae_latents(vae, x0.float()).to(next(vae.parameters()).dtype)
         if self.vae_has_frames:
@@ -208,11 +208,11 @@ class DiffusersAdapter(ModelAdapter):
     def load_kwargs(self) -> dict[str, Any]:
         return {}
 
-    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
+    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float]) -> None:
         write_pipeline_folder(
             folder,
             network,
-            self.student_scheduler(),
+            self.student_scheduler(sigmas),
             model=self.config.origin,
             revision=self.config.revision,
             model_index=self.components["model_index"],

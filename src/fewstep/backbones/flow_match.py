@@ -4,7 +4,7 @@ Shared by every backbone that ships with that scheduler; :class:`FlowMatchAdapte
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from jaxtyping import Float
@@ -23,6 +23,8 @@ _BENDS_THE_GRID = (
     "stochastic_sampling",
 )
 """Options under which a level's sigma depends on the rest of the grid, or the step is no Euler step."""
+_TRAINED_STEPS = 1000
+_SAME_SIGMA = 1e-6
 
 _MAX_MU = 10
 """exp(10) moves half noise to sigma .99995; published checkpoints stay near 1."""
@@ -60,7 +62,7 @@ class FlowMatchAdapter(DiffusersAdapter):
         terminal = scheduler["shift_terminal"]
         return stretch_to_terminal(shifted, float(terminal)) if terminal else shifted
 
-    def student_scheduler(self) -> Any:
+    def student_scheduler(self, sigmas: Sequence[float]) -> Any:
         return scheduler_of_given_sigmas(self.components["scheduler"])
 
 
@@ -116,6 +118,33 @@ def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
         )
 
 
+def static_shift(scheduler: Mapping[str, Any], *, model: str, multistep: str) -> float:
+    """The time shift of a multistep scheduler on flow sigmas, or of the Euler one of other conversions.
+
+    Args:
+        multistep: Class of the scheduler that the family ships with; its order and its grid are its own.
+
+    Raises:
+        ConfigError: Its clock is not a static shift.
+    """
+    if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
+        require_plain_shift(scheduler, model=model)
+        if not (scheduler["use_dynamic_shifting"] or scheduler["shift_terminal"]):
+            return float(scheduler["shift"])
+    elif (
+        scheduler.get("_class_name") == multistep
+        and scheduler["use_flow_sigmas"]
+        and scheduler["prediction_type"] == "flow_prediction"
+        and not scheduler["use_dynamic_shifting"]
+    ):
+        return float(scheduler["flow_shift"])
+    raise ConfigError(
+        f"The scheduler of {model} is a {shown(scheduler.get('_class_name'), quoted=False)} whose clock this backbone "
+        f"does not know; it needs a {multistep} with use_flow_sigmas and prediction_type=flow_prediction, or a "
+        "FlowMatchEulerDiscreteScheduler with a static shift. Use the original checkpoint's scheduler_config.json."
+    )
+
+
 def scheduler_of_given_sigmas(scheduler: Mapping[str, Any]) -> Any:
     """The same scheduler without any shift: it takes the sigmas it is given as they are."""
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -123,3 +152,41 @@ def scheduler_of_given_sigmas(scheduler: Mapping[str, Any]) -> Any:
     return FlowMatchEulerDiscreteScheduler.from_config(
         dict(scheduler), shift=1.0, use_dynamic_shifting=False, shift_terminal=None
     )
+
+
+def scheduler_with_own_grid(sigmas: Sequence[float], *, model: str) -> Any:
+    """An Euler scheduler whose own grid of so many steps is ``sigmas``, for a pipeline that is given none.
+
+    Asked for n steps, the stock scheduler spaces them evenly between 1 and m = k / (999 + k), which is its smallest
+    level shifted by k, shifts them by k once more, and stretches the result to its ``shift_terminal``:
+
+        1 - sigma_j = (1 - sigma_last) x (1 - r) / (1 - r x);   x = j / (n - 1),   r = 999 (k - 1) / (k (999 + k))
+
+    That is every evenly spaced grid from 1 under every time shift: r follows from one level between, and k from r.
+
+    Args:
+        model: For the message.
+
+    Raises:
+        ConfigError: ``sigmas`` is no such grid.
+    """
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    shift, last = 1.0, len(sigmas) - 1
+    if last > 1:
+        middle = len(sigmas) // 2
+        x, share = middle / last, (1 - sigmas[middle]) / (1 - sigmas[last])
+        r = (share - x) / (x * (share - 1))
+        least = 1 / _TRAINED_STEPS
+        # r k^2 - (1 - least) (1 - r) / least k + (1 - least) / least = 0, in the form that survives r = 0
+        half = (1 - least) * (1 - r) / 2
+        shift = (1 - least) / (half + math.sqrt(max(half**2 - r * least * (1 - least), 0.0)))
+    terminal = float(sigmas[last]) if last else None
+    scheduler = FlowMatchEulerDiscreteScheduler(_TRAINED_STEPS, shift=shift, shift_terminal=terminal)
+    scheduler.set_timesteps(len(sigmas))
+    if not max(abs(own - sigma) for own, sigma in zip(scheduler.sigmas.tolist(), sigmas, strict=False)) < _SAME_SIGMA:
+        raise ConfigError(
+            f"The pipeline of {model} takes no noise levels, and no scheduler of diffusers makes {shown(list(sigmas))} "
+            f"of {len(sigmas)} steps; space sampling.levels evenly from 1, such as [1.0, 0.75, 0.5, 0.25]."
+        )
+    return scheduler

@@ -105,6 +105,8 @@ class ModelAdapter(ABC):
     """Class names of the repeated blocks: the units of sharding and of activation checkpointing."""
     lora_targets: tuple[str, ...]
     """Module name suffixes that take LoRA factors; an adapter may set them from the checkpoint's configuration."""
+    frame_rate: ClassVar[int | None] = None
+    """Frames per second of the videos that it makes, whose latents are (c, t, h, w); None where it makes pictures."""
     merges_lora: ClassVar[bool] = False
     """Whether everything it loads has ``config.lora`` merged into it."""
     never_trained: tuple[str, ...] = ()
@@ -231,12 +233,16 @@ class ModelAdapter(ABC):
         return self.encode(pipeline, [prompt])
 
     @abstractmethod
-    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 h w"]:
-        """Turn clean latents into pixels in [0, 1], float32."""
+    def decode(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b 3 *size"]:
+        """Turn clean latents into pixels in [0, 1], float32: (b, 3, h, w), or (b, 3, f, h, w) of videos."""
 
     @abstractmethod
-    def student_scheduler(self) -> Any:
-        """The scheduler an exported student ships with: it takes the student's sigmas as they are."""
+    def student_scheduler(self, sigmas: Sequence[float]) -> Any:
+        """The scheduler an exported student ships with: it takes the student's sigmas as they are, or holds them.
+
+        Raises:
+            ConfigError: The pipeline takes none, and no scheduler has a grid like ``sigmas`` of its own.
+        """
 
     @abstractmethod
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
@@ -247,8 +253,8 @@ class ModelAdapter(ABC):
         """Extra arguments that ``DiffusionPipeline.from_pretrained`` needs for this checkpoint."""
 
     @abstractmethod
-    def save_pipeline(self, network: nn.Module, folder: Path) -> None:
-        """Write a diffusers folder with ``network`` and copies of the checkpoint's other components."""
+    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float]) -> None:
+        """Write a diffusers folder with ``network``, a student's scheduler, and copies of the other components."""
 
     def require_usable(self) -> None:
         """Find out what is wrong with files that the config names beside the model, before weights are loaded."""

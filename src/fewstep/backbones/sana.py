@@ -21,7 +21,7 @@ from fewstep.bounds import Tokens
 from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
-from fewstep.errors import ConfigError, shown
+from fewstep.errors import ConfigError
 
 
 class SanaConfig(BackboneConfig):
@@ -57,7 +57,9 @@ class SanaAdapter(DiffusersAdapter):
                 "distilled; this backbone drives the teachers, such as "
                 "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers."
             )
-        self.shift = _static_shift(scheduler_of(components, model=config.model), model=config.model)
+        self.shift = flow_match.static_shift(
+            scheduler_of(components, model=config.model), model=config.model, multistep="DPMSolverMultistepScheduler"
+        )
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:
@@ -94,7 +96,7 @@ class SanaAdapter(DiffusersAdapter):
     def encode_negative(self, pipeline: Any, prompt: str) -> Conditioning:
         return self._encode(pipeline, [prompt], None)  # the pipeline never puts the instruction before a negative one
 
-    def student_scheduler(self) -> Any:
+    def student_scheduler(self, sigmas: Sequence[float]) -> Any:
         stock = self.components["scheduler"]
         if stock["_class_name"] == "FlowMatchEulerDiscreteScheduler":
             return flow_match.scheduler_of_given_sigmas(stock)
@@ -130,24 +132,3 @@ def _instruction(pipeline: Any) -> list[str]:
     """What the installed pipeline's call puts before a prompt by default."""
     default = inspect.signature(type(pipeline).__call__).parameters["complex_human_instruction"].default
     return list(default)
-
-
-def _static_shift(scheduler: Mapping[str, Any], *, model: str) -> float:
-    """The time shift of the checkpoint's scheduler: DPM++ on flow sigmas, or the Euler one of other conversions."""
-    if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
-        flow_match.require_plain_shift(scheduler, model=model)
-        if not (scheduler["use_dynamic_shifting"] or scheduler["shift_terminal"]):
-            return float(scheduler["shift"])
-    elif (
-        scheduler.get("_class_name") == "DPMSolverMultistepScheduler"
-        and scheduler["use_flow_sigmas"]
-        and scheduler["prediction_type"] == "flow_prediction"
-        and not scheduler["use_dynamic_shifting"]
-    ):
-        return float(scheduler["flow_shift"])
-    raise ConfigError(
-        f"The scheduler of {model} is a {shown(scheduler.get('_class_name'), quoted=False)} whose clock this backbone "
-        "does not know; SANA needs a DPMSolverMultistepScheduler with use_flow_sigmas and "
-        "prediction_type=flow_prediction, or a FlowMatchEulerDiscreteScheduler with a static shift. Use the original "
-        "checkpoint's scheduler_config.json."
-    )

@@ -60,7 +60,7 @@ class VariancePreservingAdapter(DiffusersAdapter):
         # the networks' own samplers take standard normal noise for the state of the last time step
         return 1.0 / float(vp.state_scale(torch.tensor(self.sigma_max)))
 
-    def student_scheduler(self) -> Any:
+    def student_scheduler(self, sigmas: Sequence[float]) -> Any:
         return self.schedule.deterministic_scheduler()
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def export_student(
     facts = student_facts(adapter, levels, provenance or {})
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
-        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished)
+        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished, facts.sigmas or ())
         _forget_places(unfinished)
         write_facts(facts, unfinished)
         card = _card(adapter, target.resolve().name, facts, dtype=dtype)
@@ -117,8 +117,30 @@ def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) 
 
 
 def _card(adapter: ModelAdapter, name: str, facts: ModelFacts, *, dtype: str) -> str:
+    """The text of README.md."""
     call = _call(adapter, name, facts, dtype=dtype)
-    return _model_card(call, name=name, steps=len(facts.sigmas or ()), provenance=facts.provenance, dtype=dtype)
+    provenance, steps = facts.provenance, len(facts.sigmas or ())
+    grid = (
+        "scheduler takes the sigmas as they are, and a call without them draws poorer pictures."
+        if adapter.call_kwargs(facts.sigmas or ()).keys() & {"sigmas", "timesteps"}
+        else f"scheduler holds that grid, and a call with another number of steps than {steps} draws something poorer."
+    )
+    file = "picture.png" if adapter.frame_rate is None else "video.gif"
+    teacher = provenance.get("teacher")
+    rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in provenance.items())
+    return (
+        f"# {name}\n\n"
+        f"A {steps}-step student, distilled with [fewstep](https://pypi.org/project/fewstep) from "
+        f"{f'`{teacher}`' if teacher else 'its teacher'}. "
+        "The teacher's licence applies to these weights.\n\n"
+        "## Draw with plain diffusers\n\n"
+        "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
+        f"{grid}\n\n"
+        f"```python\n{call}```\n\n"
+        f'Or with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output {file}`\n\n'
+        "## Where it comes from\n\n"
+        f"| | |\n|---|---|\n{rows}| weights | {dtype} |\n"
+    )
 
 
 def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
@@ -127,7 +149,7 @@ def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
 
 
 def _stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, prompt: str, dtype: str) -> str:
-    """Python code that draws one picture with plain diffusers, exactly as our sampler does.
+    """Python code that draws once with plain diffusers, exactly as our sampler does.
 
     Args:
         folder: Where the code looks for the exported student.
@@ -139,31 +161,25 @@ def _stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, 
     call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(sigmas).items())
     return (
         "import torch\n"
-        "from diffusers import DiffusionPipeline\n\n"
+        f"from diffusers import DiffusionPipeline\n{imports(adapter)}\n"
         f'pipeline = DiffusionPipeline.from_pretrained("{folder}"{arguments})\n'
         f"call = dict(\n{call})\n"
-        f'image = pipeline("{prompt}", generator=torch.Generator().manual_seed(0), **call).images[0]\n'
-        'image.save("picture.png")\n'
+        f"{drawn_and_saved(adapter, prompt)}"
     )
 
 
-def _model_card(call: str, *, name: str, steps: int, provenance: Mapping[str, Any], dtype: str) -> str:
-    """The text of README.md."""
-    teacher = provenance.get("teacher")
-    rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in provenance.items())
-    return (
-        f"# {name}\n\n"
-        f"A {steps}-step student, distilled with [fewstep](https://pypi.org/project/fewstep) from "
-        f"{f'`{teacher}`' if teacher else 'its teacher'}. "
-        "The teacher's licence applies to these weights.\n\n"
-        "## Draw with plain diffusers\n\n"
-        "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
-        "scheduler takes the sigmas as they are, and a call without them draws poorer pictures.\n\n"
-        f"```python\n{call}```\n\n"
-        f'Or with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output picture.png`\n\n'
-        "## Where it comes from\n\n"
-        f"| | |\n|---|---|\n{rows}| weights | {dtype} |\n"
-    )
+def imports(adapter: ModelAdapter) -> str:
+    """What the code of :func:`drawn_and_saved` needs besides torch and the pipeline."""
+    return "" if adapter.frame_rate is None else "from diffusers.utils import export_to_gif\n"
+
+
+def drawn_and_saved(adapter: ModelAdapter, prompt: str) -> str:
+    """Python code that calls ``pipeline`` with ``call`` and writes what it draws: one picture, or one video."""
+    asked = f'pipeline(prompt="{prompt}", generator=torch.Generator().manual_seed(0), **call'
+    if adapter.frame_rate is None:
+        return f'image = {asked}).images[0]\nimage.save("picture.png")\n'
+    saved = f'export_to_gif(frames, "video.gif", fps={adapter.frame_rate})'
+    return f'frames = {asked}, output_type="pil").frames[0]\n{saved}\n'
 
 
 def _cell(value: Any) -> str:

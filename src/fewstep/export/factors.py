@@ -11,7 +11,7 @@ from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
-from fewstep.export.diffusers_folder import Exported, require_dtype, require_free
+from fewstep.export.diffusers_folder import Exported, drawn_and_saved, imports, require_dtype, require_free
 from fewstep.files import explain_write_errors, whole_folder
 
 _WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -47,7 +47,7 @@ def export_factors(
     stored = {name: _stored(name, value, scaling, dtype) for name, value in factors.items()}
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         save_file(stored, unfinished / _WEIGHTS, metadata={"format": "pt"})
-        adapter.student_scheduler().save_pretrained(unfinished / "scheduler")
+        adapter.student_scheduler(facts.sigmas or ()).save_pretrained(unfinished / "scheduler")
         write_facts(facts, unfinished)
         call = _call(adapter, target.resolve().name, facts, dtype=dtype)
         (unfinished / "README.md").write_text(_card(target.resolve().name, facts, call), encoding="utf-8")
@@ -72,17 +72,15 @@ def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) 
     """Python code that draws one picture with plain diffusers, the teacher and these factors."""
     load = "".join(f", {key}={value!r}" for key, value in {"dtype": DTYPES[dtype], **adapter.load_kwargs()}.items())
     call = "".join(f"    {key}={value!r},\n" for key, value in adapter.call_kwargs(facts.sigmas or ()).items())
-    scheduler = type(adapter.student_scheduler()).__name__
+    scheduler = type(adapter.student_scheduler(facts.sigmas or ())).__name__
     return (
         "import torch\n"
-        f"from diffusers import DiffusionPipeline, {scheduler}\n\n"
+        f"from diffusers import DiffusionPipeline, {scheduler}\n{imports(adapter)}\n"
         f'pipeline = DiffusionPipeline.from_pretrained("{adapter.config.model}"{load})\n'
         f'pipeline.{adapter.network_component}.load_lora_adapter("{folder}", prefix=None, weight_name="{_WEIGHTS}")\n'
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
         f"call = dict(\n{call})\n"
-        'image = pipeline("a lighthouse on a cliff at dusk", generator=torch.Generator().manual_seed(0), **call)'
-        ".images[0]\n"
-        'image.save("picture.png")\n'
+        f"{drawn_and_saved(adapter, 'a lighthouse on a cliff at dusk')}"
     )
 
 

@@ -35,7 +35,9 @@ def require_fitting_levels(config: RunConfig, adapter: ModelAdapter) -> None:
     for setting, levels in grids.items():
         _require_fit(setting, levels, adapter)
     # an adapter refuses a grid that the exported student's scheduler could not take
-    adapter.call_kwargs(adapter.to_sigma(torch.tensor(config.sampling.levels)).tolist())
+    sigmas = adapter.to_sigma(torch.tensor(config.sampling.levels)).tolist()
+    adapter.call_kwargs(sigmas)
+    adapter.student_scheduler(sigmas)
     if config.sigma_range.low >= adapter.sigma_max:
         raise ConfigError(
             f"sigma_range.low is {config.sigma_range.low}, but {adapter.config.model} was trained up to sigma "
