@@ -229,12 +229,13 @@ def test_what_installed_packages_add_is_listed_with_the_package(
 ) -> None:
     assert "Added" not in printed(capsys, "backbones")
     entries = "[fewstep.backbones]\nmine = gone:Adapter\n[fewstep.terms]\nmine-term = gone:Term\n"
-    install("my-package", entries, {})
+    install("my-package", f"{entries}[fewstep.recipes]\nx = my_recipes\n", {"my_recipes/my-run.yaml": ""})
     listed = printed(capsys, "backbones").splitlines()
-    assert listed[-3:] == [
+    assert listed[-4:] == [
         "Added by installed packages:",
         "  backbone mine: gone:Adapter of my-package 1.0",
         "  loss term mine-term: gone:Term of my-package 1.0",
+        "  recipe my-run of my-package",
     ]
     assert printed(capsys, "backbones", "mine") == "backbone mine: gone:Adapter of my-package 1.0\n"
 

@@ -163,7 +163,7 @@ def demo(
 @app.command()
 def recipes() -> None:
     """List the recipes that have a name: fewstep's own, and those of installed packages."""
-    from fewstep.config.recipe_files import recipe_names, recipe_summary, unusable_packages
+    from fewstep.config.recipe_files import package_recipes, recipe_names, recipe_summary
 
     table = Table.grid(padding=(0, 2))
     for name in recipe_names():
@@ -173,7 +173,7 @@ def recipes() -> None:
             said = str(error)
         table.add_row(Text(name, style="bold"), Text(said))
     Console().print(table, highlight=False)
-    for problem in unusable_packages():
+    for problem in package_recipes()[1]:
         print(problem, file=sys.stderr)
 
 

@@ -40,12 +40,23 @@ class _RecipeFile:
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes, in alphabetical order."""
-    return tuple(sorted({recipe.name for recipe in _own() + _of_packages()[0]}))
+    return tuple(sorted({recipe.name for recipe in _own() + package_recipes()[0]}))
 
 
-def unusable_packages() -> list[str]:
-    """One sentence for each package that registers recipes and has none."""
-    return _of_packages()[1]
+def package_recipes() -> tuple[list[_RecipeFile], list[str]]:
+    """The recipes of installed packages, and one sentence for each package that has none where it says."""
+    found: list[_RecipeFile] = []
+    broken = []
+    for entry in installed(RECIPES):
+        folder = _folder(entry)
+        own = [] if folder is None else _inside(folder, package_of(entry))
+        found += own
+        if not own:
+            broken.append(
+                f"The package {package_of(entry)} registers {entry.value} as a folder of recipes, but there is no "
+                "such folder with YAML files in it; repair or uninstall that package."
+            )
+    return found, broken
 
 
 def named_recipe(name: str) -> _RecipeFile:
@@ -54,7 +65,7 @@ def named_recipe(name: str) -> _RecipeFile:
     Raises:
         ConfigError: There is none; the message lists the nearest ones. Or more than one package has it.
     """
-    recipes, broken = _of_packages()
+    recipes, broken = package_recipes()
     found = [recipe for recipe in _own() + recipes if recipe.name == name]
     require_one_owner("recipe", name, [recipe.package or "fewstep" for recipe in found])
     if not found:
@@ -91,22 +102,6 @@ def recipe_summary(name: str) -> str:
 
 def _own() -> list[_RecipeFile]:
     return _inside(files("fewstep") / "recipes", None)
-
-
-def _of_packages() -> tuple[list[_RecipeFile], list[str]]:
-    """The recipes of installed packages, and one sentence for each package that has none where it says."""
-    found: list[_RecipeFile] = []
-    broken = []
-    for entry in installed(RECIPES):
-        folder = _folder(entry)
-        own = [] if folder is None else _inside(folder, package_of(entry))
-        found += own
-        if not own:
-            broken.append(
-                f"The package {package_of(entry)} registers {entry.value} as a folder of recipes, but there is no "
-                "such folder with YAML files in it; repair or uninstall that package."
-            )
-    return found, broken
 
 
 def _folder(entry: EntryPoint) -> Path | None:

@@ -8,11 +8,11 @@ from difflib import get_close_matches
 from typing import Any
 
 from fewstep.config.recipe import load_recipe
-from fewstep.config.recipe_files import recipe_names
+from fewstep.config.recipe_files import package_recipes, recipe_names
 from fewstep.errors import ConfigError, shown
 from fewstep.planning.cost import EIGHT_H100, hours
 from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
-from fewstep.plugins import WHAT, installed, package_of
+from fewstep.plugins import BACKBONES, TERMS, WHAT, installed, package_of
 
 _JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
 _HEADINGS = ("#", "target", "family", "parameters", "status", "difficulty", "key blocker", "cost", "notes")
@@ -107,12 +107,15 @@ def overview(width: int) -> Iterator[str]:
 
 def _added(wanted: str | None = None) -> list[str]:
     """A line for everything that installed packages add, or for what they add under one name."""
-    found = ((what, entry) for group, what in WHAT.items() for entry in installed(group))
-    return [
-        f"{what} {entry.name}: {entry.value} of {package_of(entry, version=True)}"
-        for what, entry in found
-        if wanted in (None, entry.name)
+    classes = [(WHAT[group], entry) for group in (BACKBONES, TERMS) for entry in installed(group)]
+    named = [
+        (entry.name, f"{what} {entry.name}: {entry.value} of {package_of(entry, version=True)}")
+        for what, entry in classes
     ]
+    recipes, broken = package_recipes()
+    named += [(recipe.name, f"recipe {recipe.name} of {recipe.package}") for recipe in recipes]
+    found = [text for name, text in named if wanted in (None, name)]
+    return [*found, *broken] if wanted is None else found
 
 
 def details(width: int, wanted: str | None = None) -> Iterator[str]:
