@@ -47,9 +47,9 @@ def anatomy(adapter: ModelAdapter, network: nn.Module) -> Anatomy:
     for target in adapter.lora_targets:
         found = [name for name in modules if f".{name}".endswith(f".{target}")]
         factor_layers.update(found)
-        unfit = [name for name in found if not takes_factors(modules[name])]
+        unfit = [name for name in found if not _takes_factors(modules[name])]
         if not found:
-            ends = {_end(name, target.count(".")) for name, module in modules.items() if takes_factors(module)}
+            ends = {_end(name, target.count(".")) for name, module in modules.items() if _takes_factors(module)}
             problems.append(
                 f"lora_targets has {target}, which no layer of {place} is called; {_nearest(target, ends)}."
             )
@@ -75,7 +75,7 @@ def anatomy(adapter: ModelAdapter, network: nn.Module) -> Anatomy:
     )
 
 
-def takes_factors(module: nn.Module) -> bool:
+def _takes_factors(module: nn.Module) -> bool:
     """Whether LoRA factors can be attached to a layer."""
     return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
 
