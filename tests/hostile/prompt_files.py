@@ -24,6 +24,7 @@ CONTENTS: dict[str, bytes] = {
     "lone.csv": b"a cat; on a mat\n1;2\n",
     "more.csv": b"prompt\na cat, on a mat\n",
     "quote.csv": b'prompt\n"a cat\n',
+    "lines.csv": b'prompt\n"' + b"a\n" * 8_000_000,
     "field.csv": b"prompt\n" + b"x" * 200_000 + b"\n",
     "twice.csv": b"prompt,prompt\na,b\n",
     "header.csv": b"prompt\n",

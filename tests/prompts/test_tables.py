@@ -126,7 +126,10 @@ def test_a_lone_column_may_have_the_name_that_the_recipe_says(tmp_path: Path) ->
     assert prompts(path, "a red apple") == ("a dog",)
 
 
-@pytest.mark.parametrize("content", ["prompt\n" + '"a\n' * 3, 'prompt\n"' + "a\n" * 200_000, '","\n' * 50_000])
+@pytest.mark.parametrize(
+    "content",
+    ["prompt\n" + '"a\n' * 3, 'prompt\n"' + "a\n" * 200_000, 'prompt\n"' + "a\n" * 65_537 + 'b"\n', '","\n' * 50_000],
+)
 def test_a_quote_that_is_never_closed_is_found_in_one_pass(tmp_path: Path, content: str) -> None:
     refusal(written(tmp_path / "p.csv", content))
 
@@ -267,6 +270,12 @@ def test_a_missing_value_and_a_number_are_named_with_their_row(tmp_path: Path) -
     path = parquet(tmp_path / "p.parquet", prompt=["a"] * 1500 + [None])
     assert refusal(path).startswith(f"Row 1501 of {path} has no text in the column 'prompt'")
     assert refusal(parquet(path, prompt=[1])).startswith(f"Row 1 of {path} is 1; a prompt must be a text")
+
+
+@pytest.mark.parametrize("kind", [pa.date32(), pa.timestamp("s", tz="Nowhere/Else"), pa.time32("s")])
+def test_a_parquet_column_that_is_no_text_is_named(kind: pa.DataType, tmp_path: Path) -> None:
+    path = parquet(tmp_path / "p.parquet", prompt=pa.array([10**9], kind))
+    assert "; a prompt must be a text" in refusal(path)
 
 
 def test_bytes_in_a_parquet_text_are_checked(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ A field in double quotes may hold delimiters, line breaks and doubled quotes. Qu
 with one stand for themselves; in a table with commas they have to come in pairs.
 """
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from fewstep.prompts.lines import MAX_LINE_BYTES, lines
 
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')
+_MAX_FIELD_LINES = 2**16
+"""Of one field in quotes: what is longer was never closed."""
 _QUOTE_CURE = 'put the whole field in double quotes and write each quote inside it twice ("")'
 
 
@@ -59,7 +62,7 @@ def _records(path: Path, delimiter: str) -> Iterator[_Record]:
 
 def _to_closing_quote(numbered: Iterator[tuple[int, str]], first: int, text: str, path: Path) -> str:
     parts, size = [text], len(text)
-    for _, more in numbered:
+    for _, more in itertools.islice(numbered, _MAX_FIELD_LINES):
         parts.append(more)
         size += len(more)
         if size > MAX_LINE_BYTES:

@@ -40,7 +40,13 @@ def _values(column: Any, path: str, before: int) -> list[Any]:
     import pyarrow as pa
 
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        values: list[Any] = column.to_pylist()
+        try:
+            values: list[Any] = column.to_pylist()
+        except UnicodeDecodeError:
+            raise
+        except (ValueError, OverflowError, LookupError, ImportError) as error:  # a date that Python does not have
+            kind = shown(str(column.type), quoted=False)
+            raise ConfigError(f"A column {path} holds values of the type {kind}; a prompt must be a text.") from error
         return values
     stored = column.cast(pa.large_binary()).to_pylist()
     return [
