@@ -11,6 +11,8 @@ from fewstep.errors import CheckpointError
 KL = {"_class_name": "AutoencoderKL", "block_out_channels": [8, 8]}
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 SANA = {"_class_name": "SanaTransformer2DModel"}
+PIXART = {"_class_name": "PixArtTransformer2DModel"}
+SD3 = {"_class_name": "SD3Transformer2DModel"}
 UNET = {"_class_name": "UNet2DConditionModel"}
 DPM = {"_class_name": "DPMSolverMultistepScheduler"}
 
@@ -72,7 +74,7 @@ def test_null_is_false_where_the_default_is() -> None:
 @pytest.mark.parametrize(
     ("config", "told"),
     [
-        ({**SANA, "num_layers": 10**30}, r"num_layers: 10+; at most 1000 makes sense"),
+        ({**SANA, "num_layers": 10**30}, r"num_layers: 10+; at most 200 makes sense"),
         ({**SANA, "num_layers": 0}, "num_layers: 0; it must be at least 1"),
         ({**SANA, "num_layers": "20"}, "num_layers: '20'; it must be a whole number, such as 20"),
         ({**SANA, "num_layers": None}, "num_layers: null; it must be a whole number"),
@@ -81,6 +83,14 @@ def test_null_is_false_where_the_default_is() -> None:
         ({**SANA, "num_layers": [20]}, r"num_layers: \[20\]; it must be a whole number"),
         ({**SANA, "patch_size": 0}, "patch_size: 0; it must be at least 1"),
         ({**SANA, "sample_size": 10**9}, "sample_size: 1000000000; at most 8192"),
+        ({**SANA, "in_channels": 10**6}, "in_channels: 1000000; at most 65536 makes sense"),
+        ({**SANA, "num_layers": 201}, "num_layers: 201; at most 200 makes sense"),
+        (
+            {**SANA, "num_attention_heads": 300, "attention_head_dim": 300},
+            "300; with 300 heads that is wider than 65536",
+        ),
+        ({**PIXART, "sample_size": 8192}, "sample_size: 8192; 4096 x 4096 positions of 1152 are too many"),
+        ({**SD3, "pos_embed_max_size": 4096}, "pos_embed_max_size: 4096; 4096 x 4096 positions of 1152 are too many"),
         ({**SANA, "timestep_scale": math.nan}, "timestep_scale: nan; it must be a finite number"),
         ({**SANA, "guidance_embeds": 1}, "guidance_embeds: 1; it must be true or false"),
         ({**KL, "block_out_channels": []}, r"block_out_channels: \[\]; it must not be empty"),
@@ -102,7 +112,7 @@ def test_null_is_false_where_the_default_is() -> None:
         ({**UNET, "sample_size": -64}, "sample_size: -64; it must be at least 1"),
         ({**DPM, "lambda_min_clipped": math.inf}, "lambda_min_clipped: inf; it must be a finite number"),
         ({**DPM, "trained_betas": ["x"]}, "trained_betas"),
-        ({"model_type": "clip_text_model", "num_hidden_layers": 10**30}, "num_hidden_layers: 10+; at most 1000"),
+        ({"model_type": "clip_text_model", "num_hidden_layers": 10**30}, "num_hidden_layers: 10+; at most 200"),
         ({"model_type": "qwen2", "text_config": {"num_hidden_layers": 10**6}}, "num_hidden_layers: 1000000; at most"),
         ({"model_type": "clip_text_model", "max_position_embeddings": "x"}, "max_position_embeddings: 'x'"),
         ({"deep": [[[[[[[[1]]]]]]]]}, "deep: .* nested more than"),

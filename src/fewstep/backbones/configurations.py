@@ -26,7 +26,11 @@ _MAX_LENGTH = 256
 _MAX_DEPTH = 4
 _LARGEST = {"sample_size": 8192, "pos_embed_max_size": 4096, "num_train_timesteps": 100_000}
 """Above what any model has, and below what makes a machine work before anybody sees that the file is wrong."""
-_MAX_LAYERS = 1000
+_MAX_LAYERS = 200
+_MAX_WIDTH = 2**16
+"""Of every whole number in a diffusers component, but those that name a place or a frequency."""
+_MAX_POSITIONS = 2**28
+"""Numbers in a table of positions, which is computed even for a network without weights; SD3.5-Medium's has 2**27.8."""
 _LONG_LISTS = {"trained_betas": 100_000, "latents_mean": 4096, "latents_std": 4096}
 _ANY_SIGN = {"base_shift", "max_shift", "num_single_layers", "downsample_padding", "freq_shift"}
 """Numbers that may be 0 or below though their default is above."""
@@ -86,9 +90,13 @@ def complete(config: _Config, class_name: str = "", *, place: str) -> _Config:
     judged = parameters.keys() if found is not None else {"max_position_embeddings"} & parameters.keys()
     for key in [key for key in config if key in judged]:
         _require_fit(key, config[key], parameters[key], place=place)
+        if found is not None:
+            _require_narrow(key, config[key], place=place)
     defaults = {key: _as_json(parameter.default) for key, parameter in parameters.items()}
     known = {"_class_name": name} if isinstance(name, str) and name else {}
-    return {**{key: value for key, value in defaults.items() if value is not ...}, **config, **known}
+    made = {**{key: value for key, value in defaults.items() if value is not ...}, **config, **known}
+    _require_few_positions(made, place=place)
+    return made
 
 
 def without_infinities(config: _Config) -> dict[str, Any]:
@@ -188,6 +196,29 @@ def _require_fit(key: str, value: Any, parameter: inspect.Parameter, *, place: s
         counts = default is not None or isinstance(number, int)
         if counts and (number < least or (number == least and said == "above 0")):
             raise _misfit(place, key, value, f"it must be {said}")
+
+
+def _require_narrow(key: str, value: Any, *, place: str) -> None:
+    if key in _LARGEST or re.search("theta|token|seq_len", key):
+        return
+    for number in _numbers(value):
+        if isinstance(number, int) and number > _MAX_WIDTH:
+            raise _misfit(place, key, value, f"at most {_MAX_WIDTH} makes sense")
+
+
+def _require_few_positions(config: _Config, *, place: str) -> None:
+    """Refuse a table of positions, side by side by width, that would fill a memory before any weight is looked at."""
+    heads, width, patch = (config.get(key) for key in ("num_attention_heads", "attention_head_dim", "patch_size"))
+    if not (isinstance(heads, int) and isinstance(width, int) and isinstance(patch, int)):
+        return
+    named = next((key for key in ("pos_embed_max_size", "sample_size") if isinstance(config.get(key), int)), None)
+    if heads * width > _MAX_WIDTH:
+        raise _misfit(place, "attention_head_dim", width, f"with {heads} heads that is wider than {_MAX_WIDTH}")
+    side = 0 if named is None else config[named] // (1 if named == "pos_embed_max_size" else max(patch, 1))
+    if side**2 * heads * width > _MAX_POSITIONS:
+        raise _misfit(
+            place, str(named), config[str(named)], f"{side} x {side} positions of {heads * width} are too many"
+        )
 
 
 def _least(default: Any, *, whole: bool) -> tuple[float, str]:
