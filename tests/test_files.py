@@ -199,6 +199,16 @@ def test_a_file_that_was_not_finished_leaves_the_old_one_and_nothing_else(tmp_pa
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+@pytest.mark.parametrize("name", [".", "inner/..", "../out"])
+def test_an_empty_folder_may_be_named_in_any_way(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    with whole_folder(Path(name), doing="exporting") as unfinished:
+        (unfinished / "a.txt").write_text("a")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["a.txt"]
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
 def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out" / "model"
     with whole_folder(path, doing="exporting") as unfinished:

@@ -28,6 +28,7 @@ _REASONS = {
     errno.EFBIG: ("a file may not grow that large there (ulimit -f, or the file system)", "Raise the limit"),
     errno.EIO: ("the disk reports an error of its own", "Look at the disk"),
     errno.ENAMETOOLONG: ("the name is longer than the file system takes", "Shorten it"),
+    errno.ELOOP: ("its symbolic links lead in a circle", "Remove the link"),
     errno.ENOTDIR: ("a part of that path is a file, not a folder", "Remove the file"),
     errno.EEXIST: ("a file of that name is in the way", "Remove the file"),
     errno.EISDIR: ("a folder of that name is in the way", "Remove the folder"),
@@ -215,6 +216,8 @@ def whole_folder(path: Path, *, doing: str) -> Iterator[Path]:
         path: Where it goes: nothing, or an empty folder.
         doing: What is going on, for who finds the hidden folder meanwhile: ``exporting``.
     """
+    if path.name in ("", ".."):  # nothing can be renamed to the place where one stands
+        path = path.resolve()
     unfinished = path.parent / f".{doing}-{path.name}-{uuid.uuid4().hex[:8]}"
     try:
         unfinished.mkdir(parents=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 
 @contextmanager
@@ -11,6 +11,7 @@ def hub_errors(source: str, revision: str | None) -> Iterator[None]:
     """Turn what huggingface_hub raises into one sentence that says what to do."""
     from huggingface_hub import errors
 
+    source = shown(source, 300, quoted=False)
     page = f"https://huggingface.co/{source}"
     try:
         yield

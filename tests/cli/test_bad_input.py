@@ -107,6 +107,7 @@ CASES = {
     "file in place of the runs": Case("train RECIPE --root prompts.txt", "prompts.txt"),
     "file in place of the export": Case("export run --output prompts.txt", "prompts.txt"),
     "file above the export": Case("export run --output prompts.txt/student", "prompts.txt"),
+    "name beyond all bounds": Case(f"check {'a' * 5000}", "is neither a local folder nor a Hugging Face repository"),
     "file above the picture": Case("sample student --prompt x --output prompts.txt/p.png", "prompts.txt"),
 }
 

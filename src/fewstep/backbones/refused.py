@@ -3,6 +3,7 @@
 A renamed folder whose configuration equals its teacher's cannot be told: only the name gave it away.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def recognise(checkpoint: Checkpoint) -> Distilled | None:
 
 def recognise_name(model: str) -> Distilled | None:
     """What kind of distilled checkpoint a repository is by its name alone, or None; a folder is read instead."""
-    return None if Path(model).exists() else _named(model)
+    return None if os.path.exists(model) else _named(model)
 
 
 def _by_name(checkpoint: Checkpoint) -> Distilled | None:

@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fewstep.cli.told import is_first_here
-from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, told_lines
+from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, shown, told_lines
 from fewstep.training.signals import EndedError, end_on_signals, raise_lost_signal
 
-_USERS_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO)
+_USERS_DISK = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EFBIG, errno.EIO),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+)
 
 
 def run() -> NoReturn:
@@ -86,7 +89,7 @@ def _tell_unexpected(error: Exception) -> int:
         return EXIT_INTERRUPTED
     if disk_errno(error) not in _USERS_DISK:
         return _tell_defect(error)
-    place = getattr(error, "filename", None) or "a file"
+    place = shown(str(getattr(error, "filename", None) or "a file"), 400, quoted=False)
     _tell(f"{place} cannot be written or read: {disk_reason(error)}")
     return EXIT_USER
 
