@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fewstep.errors import ConfigError
+from fewstep.prompts.hub_files import HubFiles, fetched
 from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
 from fewstep.prompts.text import require_prompt
 from fewstep.scores.metric import PromptItem
@@ -59,14 +59,6 @@ class _HubTable:
 
 
 @dataclass(frozen=True)
-class _HubFiles:
-    """Plain files of a dataset repository."""
-
-    dataset: str
-    files: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class _NamedSet:
     """Where a set is, and what is known of it.
 
@@ -79,7 +71,7 @@ class _NamedSet:
 
     what: str
     licence: str
-    hub: _HubTable | _HubFiles | None
+    hub: _HubTable | HubFiles | None
     address: str
 
 
@@ -93,7 +85,7 @@ NAMED: dict[str, _NamedSet] = {
     "parti": _NamedSet(
         "1,632 PartiPrompts",
         "Apache-2.0",
-        _HubFiles("nateraw/parti-prompts", ("PartiPrompts.tsv",)),
+        HubFiles("nateraw/parti-prompts", ("PartiPrompts.tsv",)),
         "https://github.com/google-research/parti",
     ),
     "geneval": _NamedSet(
@@ -123,7 +115,7 @@ NAMED: dict[str, _NamedSet] = {
     "hpd": _NamedSet(
         "3,200 prompts in 4 styles, the benchmark of HPS v2",
         "Apache-2.0",
-        _HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
+        HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
         "https://huggingface.co/datasets/zhwang/HPDv2",
     ),
     "ocr": _NamedSet(
@@ -245,20 +237,15 @@ def _fetch(name: str, found: _NamedSet) -> list[_Columns]:
     match found.hub:
         case None:
             raise ConfigError(f"The prompt set {name} is not on the hub in its authors' form; {instead}.")
-        case _HubFiles():
+        case HubFiles():
             return _fetch_files(name, found.hub, instead)
         case _HubTable():
             return _fetch_table(name, found.hub, instead)
 
 
-def _fetch_files(name: str, hub: _HubFiles, instead: str) -> list[_Columns]:
-    from huggingface_hub import hf_hub_download
-
-    rows: list[_Columns] = []
-    for file in hub.files:
-        path = Path(_fetched(name, instead, partial(hf_hub_download, hub.dataset, file, repo_type="dataset")))
-        rows.extend({**row, "file": Path(file).stem} for row in _read(path))
-    return rows
+def _fetch_files(name: str, hub: HubFiles, instead: str) -> list[_Columns]:
+    paths = fetched(name, hub.fetch, instead=instead)
+    return [{**row, "file": path.stem} for path in paths for row in _read(path)]
 
 
 def _fetch_table(name: str, hub: _HubTable, instead: str) -> list[_Columns]:
@@ -268,15 +255,6 @@ def _fetch_table(name: str, hub: _HubTable, instead: str) -> list[_Columns]:
         raise ConfigError(
             f"The prompt set {name} is read with the package datasets; install it with: pip install 'fewstep[eval]'."
         ) from error
-    table = _fetched(name, instead, lambda: load_dataset(hub.dataset, split=hub.split))
+    table = fetched(name, lambda: load_dataset(hub.dataset, split=hub.split), instead=instead)
     rows: list[Mapping[str, Any]] = [dict(row) for row in table]
     return rows
-
-
-def _fetched(name: str, instead: str, fetch: Callable[[], Any]) -> Any:
-    try:
-        return fetch()
-    except Exception as error:
-        # the hub's two libraries raise many unrelated types for no network, a moved and a gated repository
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"The prompt set {name} cannot be fetched ({reason}); {instead}.") from error
