@@ -19,7 +19,9 @@ def loaded_after(program: str) -> str:
     return python(f"import sys\n{program}\nprint('LOADED', [name for name in {HEAVY} if name in sys.modules])")
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["recipes"], ["recipe", "show", "digits"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["recipes"], ["prompts"], ["recipe", "show", "digits"], ["train", "--help"]]
+)
 def test_a_quick_command_loads_no_torch(arguments: list[str]) -> None:
     printed = loaded_after(f"from fewstep.cli.main import execute\nassert execute({arguments}) == 0")
     loaded = printed.rpartition("LOADED ")[2]

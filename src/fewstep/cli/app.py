@@ -177,6 +177,20 @@ def recipes() -> None:
         print(problem, file=sys.stderr)
 
 
+@app.command()
+def prompts() -> None:
+    """List the prompt sets of the hub that a student may be trained on."""
+    from fewstep.prompts.training_sets import TRAINING_SETS
+
+    table = Table.grid(padding=(0, 2))
+    for name, found in TRAINING_SETS.items():
+        table.add_row(
+            Text(name, style="bold"), f"{found.count} prompts, {found.licence}, {found.megabytes} MB: {found.what}"
+        )
+    Console().print(table, highlight=False)
+    print("Train on 200,000 of one: fewstep train RECIPE 'prompts={kind: set, name: NAME, limit: 200000, seed: 0}'")
+
+
 @_recipe_app.command("show")
 def _show_recipe(
     name: _RecipeName,

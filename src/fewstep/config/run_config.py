@@ -31,6 +31,7 @@ from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, c
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
 from fewstep.methods.terms import Terms
+from fewstep.prompts.training_sets import TRAINING_SETS
 from fewstep.roles.weights import (
     FullWeights,
     LoraWeights,
@@ -70,7 +71,35 @@ class HubPrompts(Section):
     revision: Name | None = None
 
 
-_Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts, Field(discriminator="kind")]
+class NamedPrompts(Section):
+    """Prompts of a set that ``fewstep prompts`` lists, from the hub."""
+
+    kind: Literal["set"] = "set"
+    name: Name
+    limit: Count | None = Field(default=None, description="so many at most; None is all of them")
+    seed: Seed | None = Field(default=None, description="draws prompts.limit of them; None takes the first")
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in TRAINING_SETS:
+            raise ValueError(
+                f"prompts.name is {shown(name)}, which is no set; the sets are {', '.join(TRAINING_SETS)} (see "
+                "fewstep prompts), and a file of your own is prompts={kind: file, path: FILE}"
+            )
+        return name
+
+    @model_validator(mode="after")
+    def _seed_draws_a_part(self) -> "NamedPrompts":
+        if self.seed is not None and self.limit is None:
+            raise ValueError(
+                f"prompts.seed is {self.seed}, which draws prompts.limit of the prompts; state prompts.limit, or leave "
+                "the seed out"
+            )
+        return self
+
+
+Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts | NamedPrompts, Field(discriminator="kind")]
 
 
 def _recomputation(value: Any) -> bool | Literal["selective"]:
@@ -230,7 +259,7 @@ class RunConfig(Section):
     """Everything that decides what a run computes. Build it with ``load_recipe``."""
 
     backbone: SerializeAsAny[BackboneConfig]
-    prompts: _Prompts
+    prompts: Prompts
     schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
     terms: SerializeAsAny[Terms]
     sigma_range: SigmaRange = SigmaRange()

@@ -8,15 +8,15 @@ from typing import assert_never
 
 import numpy as np
 
-from fewstep.config.run_config import DemoPrompts, HubPrompts, PromptFile
+from fewstep.config.run_config import DemoPrompts, HubPrompts, NamedPrompts, PromptFile, Prompts
 from fewstep.errors import ConfigError, shown
+from fewstep.prompts.hub_files import fetched
 from fewstep.prompts.tables import files_of, open_table
 from fewstep.prompts.text import require_prompt
+from fewstep.prompts.training_sets import TRAINING_SETS
 
 
-def load_prompts(
-    source: PromptFile | DemoPrompts | HubPrompts, *, tell: Callable[[str], None] | None = None
-) -> tuple[str, ...]:
+def load_prompts(source: Prompts, *, tell: Callable[[str], None] | None = None) -> tuple[str, ...]:
     """Read prompts without blank ones and repetitions, in the order in which they first appear.
 
     Args:
@@ -24,8 +24,8 @@ def load_prompts(
         tell: Told, in a sentence, how many rows were left out, when there are any.
 
     Raises:
-        ConfigError: There is no such file, column or dataset, it cannot be read, it holds no prompt, or a prompt is
-            nothing that a tokenizer takes.
+        ConfigError: There is no such file, column or dataset, it cannot be read or fetched, it holds no prompt, or a
+            prompt is nothing that a tokenizer takes.
     """
     match source:
         case PromptFile():
@@ -34,6 +34,8 @@ def load_prompts(
             prompts, place = _from_demo(), "the embedded prompts"
         case HubPrompts():
             prompts, place = _from_hub(source), f"the column {source.column} of {source.dataset}"
+        case NamedPrompts():
+            prompts, place = _from_set(source), f"the prompt set {source.name}"
         case _:
             assert_never(source)
     distinct: dict[str, None] = {}
@@ -51,7 +53,7 @@ def load_prompts(
     if tell is not None and blank + repeated:
         left = f"{blank} are blank and {repeated} repeat an earlier one"
         tell(f"Of {rows} rows of {place}, {left}; {len(distinct)} prompts stay.")
-    return tuple(distinct)
+    return _limited(tuple(distinct), source) if isinstance(source, NamedPrompts) else tuple(distinct)
 
 
 def _from_file(source: PromptFile) -> Iterator[str]:
@@ -67,6 +69,39 @@ def _from_file(source: PromptFile) -> Iterator[str]:
                     f"columns are {shown(', '.join(columns), 300, quoted=False)}."
                 )
             yield require_prompt(columns[column], place=place)
+
+
+def files_of_set(source: Prompts) -> dict[str, Path]:
+    """The files of a named set, by the setting that means them; none for prompts from elsewhere.
+
+    Raises:
+        ConfigError: They are not in the download cache and cannot be fetched.
+    """
+    if not isinstance(source, NamedPrompts):
+        return {}
+    hub = TRAINING_SETS[source.name].hub
+    revision = f" --revision {hub.revision}" if hub.revision else ""
+    command = f"hf download {hub.dataset} {' '.join(hub.files)} --repo-type dataset{revision}"
+    instead = f"go online and try again or run: {command}; or give a file, prompts={{kind: file, path: FILE}}"
+    paths = fetched(source.name, hub.fetch, instead=instead)
+    return {f"prompts.name ({file})": path for file, path in zip(hub.files, paths, strict=True)}
+
+
+def _from_set(source: NamedPrompts) -> Iterator[str]:
+    column = TRAINING_SETS[source.name].column
+    for path in files_of_set(source).values():
+        for place, columns in open_table(path, column).rows([column]):
+            # a missing value counts as a blank row: nobody can write into a dataset of others
+            yield "" if columns.get(column) is None else require_prompt(columns[column], place=place)
+
+
+def _limited(prompts: tuple[str, ...], source: NamedPrompts) -> tuple[str, ...]:
+    if source.limit is None or source.limit >= len(prompts):
+        return prompts
+    if source.seed is None:
+        return prompts[: source.limit]
+    drawn = _permutation(source.seed, f"set/{source.name}", len(prompts))[: source.limit]
+    return tuple(prompts[number] for number in sorted(drawn))
 
 
 def _from_demo() -> Iterator[str]:
@@ -116,7 +151,7 @@ def prompt_index(seed: int, position: int, num_prompts: int) -> int:
 
 # a batch touches two epochs, or as many as it holds when prompts are few
 @lru_cache(maxsize=8)
-def _permutation(seed: int, epoch: int, num_prompts: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _permutation(seed: int, epoch: int | str, num_prompts: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     name = f"{seed}/prompts/{epoch}".encode()
     key = int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
     return np.random.Generator(np.random.Philox(key=key)).permutation(num_prompts)

@@ -280,8 +280,8 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], 
     for name in old.keys() & new.keys():
         if old[name] != new[name]:
             raise ConfigError(
-                f"{name} is {files[name]}, whose content has changed since the run {folder} began, so that its teacher "
-                "would be another. Put the original file back, or start a new run."
+                f"{name} is {files[name]}, whose content has changed since the run {folder} began, so that it "
+                "would be another run. Put the original file back, or start a new run."
             )
 
 

@@ -17,7 +17,7 @@ from fewstep.backbones.source import open_checkpoint
 from fewstep.config.run_config import RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
-from fewstep.data.prompts import load_prompts
+from fewstep.data.prompts import files_of_set, load_prompts
 from fewstep.devices import DTYPES, choose_device, cpu_threads
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import World, join, launched_alone
@@ -108,7 +108,7 @@ def _run_folder(
     own: list[RunFolder] = []
 
     def create() -> Path:
-        files = teacher_files(recipe.config.backbone)
+        files = teacher_files(recipe.config.backbone) | files_of_set(recipe.config.prompts)
         own.append(RunFolder.create(root, recipe.name, recipe.config, resume=resume, path=output, files=files))
         return own[0].path
 
