@@ -203,16 +203,19 @@ def test_a_warning_says_once_what_is_unproven(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "term"),
+    ("overrides", "term", "without"),
     [
-        (["backbone.ca.mode=off"], "ca"),
-        (["backbone.ca.mode=off", "terms.ca=null", "terms.dm.guidance_scale=2"], "dm"),
+        (["backbone.ca.mode=off"], "ca", "ca=null"),
+        (["backbone.ca.mode=off", "terms.ca=null", "terms.dm.guidance_scale=2"], "dm", "dm.guidance_scale=1"),
     ],
 )
-def test_term_that_follows_guidance_is_refused_without_a_direction(overrides: list[str], term: str) -> None:
+def test_term_that_follows_guidance_is_refused_without_a_direction(
+    overrides: list[str], term: str, without: str
+) -> None:
     with pytest.raises(
         ConfigError,
-        match=rf"terms\.{term} follows the teacher's guidance, but backbone\.ca\.mode is off; set backbone\.ca=",
+        match=rf"terms\.{term} follows the teacher's guidance, but backbone\.ca\.mode is off; set backbone\.ca=.*, or "
+        rf"train without it: terms\.{without} ",
     ):
         load_recipe("flux1-dev", overrides)
 

@@ -98,6 +98,7 @@ def test_check_tells_adapter_schedule_and_recipes_of_a_teacher(
     assert said["adapter"] == "sd3 (fewstep.backbones.sd3.SD3Adapter)"
     assert said["size"] == "16 x 16 pixels, latents (4, 8, 8)"
     assert said["schedule"] == "[1, 0.75, 0.5, 0.25] becomes sigma [1, 0.9, 0.75, 0.5]"
+    assert said["guidance"] == "the teacher gives a direction: recipes may have ca, or a guided dm"
     assert said["blocks"] == "JointTransformerBlock"
     assert said["lora"].startswith("attn.to_q, attn.to_k, attn.to_v, attn.to_out.0, attn.add_q_proj")
     assert "sd3-medium" in said["recipes"].split(", ")
@@ -200,6 +201,32 @@ def test_a_deep_check_tells_what_an_adapter_names_in_vain(
     said = printed(capsys, "check", str(folder), "--deep", code=2)
     assert "block_classes has JointBlock" in said
     assert "block_classes has SingleBlock" in said
+
+
+def test_check_says_that_a_teacher_gives_no_direction_of_guidance(
+    capsys: pytest.CaptureFixture[str], teacher: Path, install: Install
+) -> None:
+    source = (
+        "from fewstep.backbones.sd3 import SD3Adapter, SD3Config\n"
+        "class Config(SD3Config):\n"
+        "    kind: str = 'guided-already'\n"
+        "    def without_guidance(self):\n"
+        "        return f'{self.model} was distilled with its guidance'\n"
+        "class Adapter(SD3Adapter):\n"
+        "    kind = 'guided-already'\n"
+        "    config_class = Config\n"
+        "    pipeline_class = 'GuidedAlreadyPipeline'\n"
+    )
+    install("guided", "[fewstep.backbones]\nguided-already = guided_already:Adapter\n", {"guided_already.py": source})
+    index = json.loads((teacher / "model_index.json").read_text())
+    folder = Path(shutil.copytree(teacher, teacher.with_name("guided")))
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": "GuidedAlreadyPipeline"}))
+    assert lines_of(printed(capsys, "check", str(folder)))["guidance"] == (
+        f"the teacher gives no direction, so recipes go without ca ({folder} was distilled with its guidance)"
+    )
+    backbone = f"backbone={{kind: guided-already, model: {folder}}}"
+    said = printed(capsys, "train", "sd3-medium", backbone, code=2)
+    assert f"{folder} was distilled with its guidance, or train without it: terms.ca=null" in said
 
 
 @pytest.mark.parametrize("shard", ["10GB", "20KB"])

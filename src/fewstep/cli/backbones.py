@@ -88,7 +88,7 @@ def _print_adapter_of(model: str, *, may_have_none: bool) -> "ModelAdapter | Non
 
 
 def _print_adapter(adapter: "ModelAdapter") -> None:
-    from fewstep.backbones.describe import lora_targets, schedule
+    from fewstep.backbones.describe import guidance, lora_targets, schedule
     from fewstep.core.schedules import FOUR_STEPS
 
     config = adapter.config
@@ -96,6 +96,7 @@ def _print_adapter(adapter: "ModelAdapter") -> None:
     latent = adapter.latent_shape(config.height, config.width)
     print(f"size       {config.height} x {config.width} pixels, latents {latent}")
     print(f"schedule   {schedule(adapter, FOUR_STEPS)}")
+    print(f"guidance   {guidance(config)}")
     print(f"blocks     {', '.join(adapter.block_classes)}")
     print(f"lora       {', '.join(lora_targets(adapter))}")
     recipes = _recipes_of(adapter.kind)

@@ -30,7 +30,7 @@ from fewstep.config.installed_terms import read_terms
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
-from fewstep.methods.terms import Terms
+from fewstep.methods.terms import DistributionMatching, Terms
 from fewstep.prompts.training_sets import TRAINING_SETS
 from fewstep.roles.weights import (
     FullWeights,
@@ -344,9 +344,13 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _terms_have_their_guidance(self) -> "RunConfig":
         reason = self.backbone.without_guidance()
-        guided = [name for name, term in self.terms.active().items() if term.asks_guidance]
+        guided = [(name, term) for name, term in self.terms.active().items() if term.asks_guidance]
         if reason is not None and guided:
-            raise ValueError(f"terms.{guided[0]} follows the teacher's guidance, but {reason}, or switch that term off")
+            name, term = guided[0]
+            without = f"{name}.guidance_scale=1" if isinstance(term, DistributionMatching) else f"{name}=null"
+            raise ValueError(
+                f"terms.{name} follows the teacher's guidance, but {reason}, or train without it: terms.{without}"
+            )
         return self
 
 
