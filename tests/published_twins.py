@@ -78,6 +78,23 @@ SIZES: dict[str, dict[str, Any]] = {
         "caption_channels": WIDTH,
         "sample_size": 8,
     },
+    "WanTransformer3DModel": {
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "text_dim": WIDTH,
+        "freq_dim": 32,
+        "ffn_dim": 32,
+    },
+    "AutoencoderKLWan": {"base_dim": 4, "num_res_blocks": 1},
+    "UMT5EncoderModel": {
+        "vocab_size": 128,
+        "d_model": WIDTH,
+        "d_kv": 8,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+    },
     "CLIPTextModel": {
         "vocab_size": 514,
         "hidden_size": 16,
@@ -148,6 +165,7 @@ TWINS = {
         "sana", SANA_INDEX, {"text_encoder": gemma_encoder}, config=SHORT
     ),
     "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS": Twin("pixart", missing={"text_encoder": t5_encoder}, config=SHORT),
+    "Wan-AI--Wan2.1-T2V-14B-Diffusers": Twin("wan", config={**SHORT, "frames": 5}),
     "meituan-longcat--LongCat-Image": Twin(
         "longcat", missing={"text_encoder": qwen25_vl_encoder, "scheduler": _dynamic_scheduler}
     ),

@@ -8,7 +8,7 @@ import torch
 
 from fewstep.backbones import adapter_class
 from fewstep.testing import Family
-from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp
+from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp, tiny_wan
 
 FAMILIES: dict[str, Family] = {
     str(family): family
@@ -47,6 +47,14 @@ FAMILIES: dict[str, Family] = {
             "sana-euler",
             size=(32, 32),
             other_size=(32, 64),
+        ),
+        Family(
+            "wan",
+            tiny_wan.wan_pipeline,
+            {"max_sequence_length": 24, "frames": 5},
+            other_size=(32, 16),
+            prepare=tiny_sana.take_sigmas,
+            stock_call=tiny_wan.call,
         ),
         Family("pixart", tiny_vp.pixart_pipeline, {"max_sequence_length": 24}, **tiny_vp.hooks(tolerance=2e-3)),
         Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
@@ -149,6 +157,7 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
         "sana", "SanaTransformer2DModel", tiny_sana.files(**tiny_sana.SANA_1600M), 1_604_462_752
     ),
     "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_files(), 610_856_096),
+    "wan21-1.3b": RealConfiguration("wan", "WanTransformer3DModel", tiny_wan.files(**tiny_wan.SMALL), 1_418_996_800),
     "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_files(), 859_520_964),
     "sd21": RealConfiguration(
         "sd15",

@@ -161,9 +161,9 @@ def test_check_recognises_a_distilled_model_that_no_adapter_serves(
 
 
 def test_check_refuses_a_video_pipeline_with_the_reason(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "model_index.json").write_text('{"_class_name": "WanPipeline"}')
+    (tmp_path / "model_index.json").write_text('{"_class_name": "MochiPipeline"}')
     said = printed(capsys, "check", str(tmp_path), code=2)
-    assert "is a WanPipeline: it makes videos, and fewstep distils text-to-image models only" in said
+    assert "is a MochiPipeline: it makes videos in a way that no backbone does" in said
 
 
 def test_check_refuses_what_is_no_pipeline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -48,6 +48,11 @@ def pixart() -> dict[str, Any]:
     return {"hidden_states": blank(1, 4, 128, 128), "timestep": blank(1), **text, **conditions}
 
 
+def wan() -> dict[str, Any]:
+    text = {"encoder_hidden_states": blank(1, 512, 4096)}
+    return {"hidden_states": blank(1, 16, 21, 60, 104), "timestep": blank(1), **text}
+
+
 def sd15() -> dict[str, Any]:
     return {"sample": blank(1, 4, 64, 64), "timestep": blank(1), "encoder_hidden_states": blank(1, 77, 768)}
 
@@ -59,7 +64,16 @@ def sdxl() -> dict[str, Any]:
 
 
 INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
-    **{"sd3": sd3, "sana": sana, "flux": flux, "longcat": longcat, "pixart": pixart, "sd15": sd15, "sdxl": sdxl}
+    **{
+        "sd3": sd3,
+        "sana": sana,
+        "flux": flux,
+        "longcat": longcat,
+        "pixart": pixart,
+        "wan": wan,
+        "sd15": sd15,
+        "sdxl": sdxl,
+    }
 }
 # the fast tier compares the same figures with those of a few blocks (test_plan.py); here all blocks are counted
 FAST = {"sana-600m"}

@@ -28,9 +28,10 @@ def settings_table(adapters: Mapping[str, ModelAdapter]) -> str:
 def _settings(name: str, adapter: ModelAdapter) -> dict[str, str]:
     config = load_recipe(name).config
     backbone, sampling = config.backbone, config.sampling
+    frames = getattr(backbone, "frames", None)  # of families that make videos
     return {
         "checkpoint": f"`{backbone.model}`",
-        "size": f"{backbone.height} x {backbone.width} px",
+        "size": f"{backbone.height} x {backbone.width} px" + (f", {frames} frames" if frames else ""),
         "batch, student updates": f"{config.batch}, {config.budget.student_updates}",
         "learning rates of student and fake score": f"{config.student.lr:g}, {config.fake_score.lr:g}",
         "precision": config.precision.compute,

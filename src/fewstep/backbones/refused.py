@@ -62,20 +62,24 @@ _BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPR
 
 
 _VIDEO = (
-    r"Video|^(AnimateDiff|Wan|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate|ConsisID"
-    r"|I2VGenXL|PIA|Lucy|Helios|AnyFlow|ChronoEdit|SanaWM)|^Kandinsky\d(I2V|T2V|TI2VA)|^Cosmos(?!2TextToImage)"
+    r"Video|^(AnimateDiff|Wan(?!Pipeline)|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate"
+    r"|ConsisID|I2VGenXL|PIA|Lucy|Helios|AnyFlow|ChronoEdit|SanaWM)|^Kandinsky\d(I2V|T2V|TI2VA)|^Cosmos(?!2TextToImage)"
 )
 _THREE_D = r"3D|^ShapE|Trellis"
 
 
 def other_medium(pipeline_class: str) -> str | None:
-    """Why a pipeline that draws no still pictures is not served, or None for those that do."""
-    for pattern, medium in ((_VIDEO, "videos"), (_THREE_D, "3-D objects")):
-        if re.search(pattern, pipeline_class):
-            return (
-                f"it makes {medium}, and fewstep distils text-to-image models only: its latents, losses and "
-                "evaluations are those of single pictures. Use a text-to-image teacher; `fewstep backbones` lists them"
-            )
+    """Why a pipeline of videos or 3-D objects is not served; None for pictures, and for the videos that are."""
+    if re.search(_VIDEO, pipeline_class):
+        return (
+            "it makes videos in a way that no backbone does: of video models fewstep distils those of WanPipeline, "
+            "which draws from text alone. `fewstep backbones` lists all teachers"
+        )
+    if re.search(_THREE_D, pipeline_class):
+        return (
+            "it makes 3-D objects, and fewstep distils models of pictures and videos only. "
+            "`fewstep backbones` lists all teachers"
+        )
     return None
 
 

@@ -24,6 +24,7 @@ BUILT_IN = {
     "longcat": "fewstep.backbones.longcat:LongCatAdapter",
     "sana": "fewstep.backbones.sana:SanaAdapter",
     "pixart": "fewstep.backbones.pixart:PixArtAdapter",
+    "wan": "fewstep.backbones.wan:WanAdapter",
     "sd15": "fewstep.backbones.sd15:SD15Adapter",
     "sdxl": "fewstep.backbones.sdxl:SDXLAdapter",
 }

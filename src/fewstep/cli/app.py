@@ -112,7 +112,7 @@ def export(
 @app.command()
 def sample(
     model: Annotated[str, typer.Argument(help="An exported student, a diffusers folder, or a repository id.")],
-    output: Annotated[Path, typer.Option(help="A PNG file; several pictures are numbered.")],
+    output: Annotated[Path, typer.Option(help="A PNG file, or of a video a GIF or MP4; several are numbered.")],
     prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
     steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Per picture.")] = 4,

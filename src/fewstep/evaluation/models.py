@@ -108,6 +108,7 @@ def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
         ConfigError: The model cannot be opened, is a run that was not exported, or leaves something open.
     """
     checkpoint = _open(spec)
+    _require_pictures(spec)
     # LoRA factors and foreign schedules are the stock pipeline's business
     ours = checkpoint.facts is not None and spec.lora is None
     sampler = ("own" if ours else "stock") if spec.sampler == "auto" else spec.sampler
@@ -141,6 +142,17 @@ def _open(spec: ModelSpec) -> Checkpoint:
             f"fewstep export {spec.model} --output out/student"
         )
     return open_checkpoint(spec.model)
+
+
+def _require_pictures(spec: ModelSpec) -> None:
+    try:
+        adapter = create_model_adapter(spec.model, as_teacher=False)
+    except ConfigError:  # no backbone serves it, and its own pipeline draws
+        return
+    if adapter.frame_rate is not None:
+        raise ConfigError(
+            f"{spec.model} makes videos, and metrics judge single pictures; draw with fewstep sample, and look."
+        )
 
 
 def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:

@@ -18,7 +18,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError
 
 # of the shipped checkpoints, whose VAE files hold only what adapters read; rounded
-_DECODERS = {"AutoencoderKL": 84_000_000, "AutoencoderDC": 313_000_000}
+_DECODERS = {"AutoencoderKL": 84_000_000, "AutoencoderDC": 313_000_000, "AutoencoderKLWan": 127_000_000}
 
 
 @cache

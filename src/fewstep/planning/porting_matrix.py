@@ -89,6 +89,11 @@ PORTED = (
         notes="gated, non-commercial; needs LoRA or sharding", teraflop=74.385,
     ),
     Target(
+        "wan21-1.3b", "wan", "WanPipeline", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+        1_418_996_800, "velocity", difficulty="medium", blocker="videos: frames in latents; a pipeline without a grid",
+        notes="81 frames of 480 x 832; the 14B model through the same adapter; open licence", teraflop=283.002,
+    ),
+    Target(
         "pixart-sigma", "pixart", "PixArtSigmaPipeline", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         610_856_096, "epsilon", difficulty="medium", blocker="epsilon model: change of variables, sigma below 1",
         notes="not a flow model, whatever is written", teraflop=6.634,
@@ -199,8 +204,6 @@ REFUSED = (
     _distilled(
         "z-image-turbo", "ZImagePipeline", "Tongyi-MAI/Z-Image-Turbo", 6_154_908_736, "minus velocity", refused.OTHER
     ),
-    _other_medium("wan-1.3b", "WanPipeline", "Wan-AI/Wan2.1-T2V-1.3B-Diffusers", 1_418_996_800, "velocity"),
-    _other_medium("wan-14b", "WanPipeline", "Wan-AI/Wan2.1-T2V-14B-Diffusers", 14_288_491_584, "velocity"),
     _other_medium("hunyuan-video", "HunyuanVideoPipeline", "any HunyuanVideo checkpoint", None, "velocity"),
     _other_medium("ltx-video", "LTXPipeline", "any LTX-Video checkpoint", None, "velocity"),
     _other_medium("cogvideox", "CogVideoXPipeline", "any CogVideoX checkpoint", None, "epsilon or v"),

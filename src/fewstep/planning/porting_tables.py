@@ -27,7 +27,7 @@ _MIN_WIDTH = 60
 _STATUS = {"tiny weights only": "runs", "not ported": "not yet", "refused": "refused"}
 _NOTE = (
     "runs: shown on tiny random weights of the real classes; the released weights were never run here. refused: "
-    "already distilled, or no still pictures."
+    "already distilled, or a medium that no backbone draws."
 )
 _MORE = "More: `fewstep backbones KIND` or MODEL, --details for all, --json, --markdown."
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
@@ -21,7 +20,14 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
-from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
+from fewstep.sampling.pictures import (
+    picture_paths,
+    require_medium,
+    require_writable,
+    save_picture,
+    save_video,
+    to_pil,
+)
 from fewstep.sampling.sampler import noise_batch, require_levels, sample_latents, teacher_sigmas, velocity_field
 
 _EMBEDDED_AT_ONCE = 32
@@ -182,8 +188,8 @@ class TextToImage:
         cond = self.adapter.encode_negative(self.pipeline, negative_prompt)
         return require_finite_encoding(self.adapter, self.pipeline, cond)
 
-    def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 h w"]:
-        """Decode clean latents to 8-bit pictures, on the CPU."""
+    def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 *size"]:
+        """Decode clean latents to 8-bit pictures (n, 3, h, w), or videos (n, 3, f, h, w), on the CPU."""
         parts = []
         for start in range(0, len(latents), batch):
             decoded = self.adapter.decode(self.vae, latents[start : start + batch].to(self.device))
@@ -200,8 +206,8 @@ class TextToImage:
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
         batch: int = 16,
-    ) -> list[Image.Image]:
-        """Draw pictures; the arguments are those of :meth:`latents`."""
+    ) -> list[Any]:
+        """Draw PIL images, or of a model of videos the frames of each; the arguments are those of :meth:`latents`."""
         with using(self.adapter.config.model, "draw"):
             latents = self.latents(
                 prompts,
@@ -273,8 +279,8 @@ def sample(
     negative_prompt: str | None = None,
     output: str | Path | None = None,
     device: torch.device | str = "auto",
-) -> list[Image.Image]:
-    """Draw one picture per prompt with an exported student, a teacher or any supported diffusers folder.
+) -> list[Any]:
+    """Draw one picture or video per prompt with an exported student, a teacher or any supported diffusers folder.
 
     Args:
         model: A folder, a Hugging Face repository id, or ``fewstep:digits``.
@@ -282,10 +288,11 @@ def sample(
         seed: Names the noise together with the prompt: the same prompt and seed give the same picture in any batch.
         guidance_scale: 1 is off; None is the model's own.
         negative_prompt: What every picture is guided away from.
-        output: A ``.png`` file to write; with several prompts, ``name-0000.png`` and so on beside it.
+        output: A ``.png`` file to write, or of videos a ``.gif`` or ``.mp4``; with several prompts, ``name-0000.png``
+            and so on beside it.
 
     Returns:
-        The pictures, in the order of the prompts.
+        The pictures in the order of the prompts, PIL images; of a model of videos, the frames of each.
 
     Raises:
         ConfigError: The model cannot be opened, there is no prompt, a value cannot be used, a negative prompt would
@@ -301,12 +308,17 @@ def sample(
         require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
     paths = picture_paths(output, len(texts)) if output is not None else []
     require_writable(paths)
+    adapter = create_model_adapter(model, as_teacher=False)
     if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards
-        _require_use_of_negative_prompt(create_model_adapter(model, as_teacher=False), guidance_scale)
+        _require_use_of_negative_prompt(adapter, guidance_scale)
+    require_medium(paths, model=str(model), frame_rate=adapter.frame_rate)
     loaded = load_model(model, device)
     images = loaded.images(
         texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
     )
     for path, image in zip(paths, images, strict=bool(paths)):
-        save_picture(image, path)
+        if adapter.frame_rate is None:
+            save_picture(image, path)
+        else:
+            save_video(image, path, frame_rate=adapter.frame_rate)
     return images

@@ -41,7 +41,7 @@ class RoleSampler:
     def sample(
         self, role: Role, cond: Conditioning, noise: Tensor, sigmas: Tensor, guidance_scale: float | None = None
     ) -> Tensor:
-        """Draw pictures in [0, 1], ``(b, 3, h, w)`` on the CPU; empty where there is no decoder."""
+        """Draw pixels in [0, 1] on the CPU, (b, 3, h, w) or of videos (b, 3, f, h, w); empty without a decoder."""
         null_cond = self.null_cond.to(self.device)
         field = velocity_field(
             self.adapter, role.network, cond.to(self.device), null_cond, guidance_scale=guidance_scale
@@ -84,7 +84,10 @@ class SheetPainter:
 
 
 def _row(images: Tensor) -> Tensor:
-    """Images side by side: (b, 3, h, w) -> (3, h, b w)."""
+    """Pictures side by side: (b, 3, h, w) -> (3, h, b w); of each video three frames, the first to the last."""
+    if images.ndim > 4:
+        frames = images.shape[2]
+        images = images[:, :, [0, frames // 2, frames - 1]].transpose(1, 2).flatten(0, 1)
     return torch.cat(list(images), dim=2)
 
 

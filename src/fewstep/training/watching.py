@@ -16,6 +16,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.data.embeddings import EmbeddingCache
 from fewstep.distributed.sharding import settle
 from fewstep.distributed.world import World
+from fewstep.errors import ConfigError
 from fewstep.roles.averaging import swapped
 from fewstep.roles.role import Role
 from fewstep.sampling.pictures import to_pil
@@ -70,9 +71,14 @@ def prepare_watchers(
         Makes them, on every process of the run; the main one loads the decoder.
 
     Raises:
-        ConfigError: A metric of the recipe cannot be used.
+        ConfigError: A metric of the recipe cannot be used, or the backbone makes videos.
     """
     evaluation = None
+    if config.evaluation is not None and adapter.frame_rate is not None:
+        raise ConfigError(
+            f"{adapter.config.model} makes videos, and the metrics of evaluation judge single pictures; leave "
+            "evaluation out (evaluation=null), and look at the sample sheets."
+        )
     if config.evaluation is not None:
         from fewstep.evaluation.during_training import TrainingEvaluation
 

@@ -64,13 +64,13 @@ class Exporting:
         start = torch.randn(1, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
         drawn = ours.latents(["a lighthouse on a cliff at dusk"], [0], noise=start)
         picture = to_pil(ours.pixels(drawn))[0]
-        assert picture.size == student.readme["image"].size
-        assert_same_pictures(np.asarray(picture), np.asarray(student.readme["image"]))
-        assert (student.written.folder.parent / "picture.png").is_file()
+        assert_drawn_alike(picture if isinstance(picture, list) else [picture], drawn_by(student.readme))
+        written = "picture.png" if student.case.adapter.frame_rate is None else "video.gif"
+        assert (student.written.folder.parent / written).is_file()
 
     def test_printed_call_draws_the_same_picture_as_the_readme(self, student: Student) -> None:
         printed = run_code(student.written.stock_call, student.written.folder.parent)
-        assert_same_pictures(np.asarray(printed["image"]), np.asarray(student.readme["image"]))
+        assert_drawn_alike(drawn_by(printed), drawn_by(student.readme))
 
     def test_exported_network_is_the_trained_one_and_not_the_teacher(self, student: Student) -> None:
         reloaded = create_model_adapter(student.written.folder, as_teacher=False).load_network().state_dict()
@@ -100,6 +100,17 @@ def shaken(adapter: ModelAdapter) -> nn.Module:
         for parameter in network.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     return network
+
+
+def drawn_by(example: dict[str, Any]) -> list[Any]:
+    """The picture that an example drew, or the frames of its video."""
+    return list(example["frames"]) if "frames" in example else [example["image"]]
+
+
+def assert_drawn_alike(pictures: list[Any], expected: list[Any]) -> None:
+    assert [picture.size for picture in pictures] == [picture.size for picture in expected]
+    for picture, other in zip(pictures, expected, strict=True):
+        assert_same_pictures(np.asarray(picture), np.asarray(other))
 
 
 def sigmas_of(student: Student) -> list[float]:

@@ -1,0 +1,133 @@
+"""Wan 2.1, text to video: latents (c, t, h, w), UniPC's clock, and a pipeline that takes no grid.
+
+The network predicts ``velocity = noise - x0`` and takes ``1000 sigma`` as its time. The stock sampler is a second-order
+UniPC; its clock is a static time shift, so a student ships with an Euler scheduler whose own grid is the student's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
+from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.bounds import Pixels, Steps, Tokens
+from fewstep.core.conditioning import Conditioning, PromptTensor
+from fewstep.core.flow import time_shift
+from fewstep.core.points import NoisyLatent
+from fewstep.errors import ConfigError, shown
+
+
+class WanConfig(BackboneConfig):
+    """The ``backbone`` section of a recipe for the Wan family."""
+
+    kind: Literal["wan"] = "wan"
+    height: Pixels = Field(default=480, description="pixels")
+    width: Pixels = Field(default=832, description="pixels")
+    frames: Steps = Field(default=81, description="of a video: one and a multiple of 4")
+    max_sequence_length: Tokens = Field(default=512, ge=1, description="UMT5 tokens of a prompt")
+
+
+class WanAdapter(DiffusersAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``WanPipeline``."""
+
+    kind: ClassVar[str] = "wan"
+    config_class: ClassVar[type[BackboneConfig]] = WanConfig
+    pipeline_class: ClassVar[str] = "WanPipeline"
+    network_class: ClassVar[str] = "WanTransformer3DModel"
+    vae_class: ClassVar[str] = "AutoencoderKLWan"
+    frame_rate: ClassVar[int | None] = 16
+    latents_have_statistics: ClassVar[bool] = True
+    block_classes: ClassVar[tuple[str, ...]] = ("WanTransformerBlock",)
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+    config: WanConfig
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        _require_one_network(components["model_index"], model=config.model)
+        self.shift = static_shift(
+            scheduler_of(components, model=config.model), model=config.model, multistep="UniPCMultistepScheduler"
+        )
+
+    @classmethod
+    def default_config(
+        cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
+    ) -> BackboneConfig:
+        return cls.config_class(kind=cls.kind, model=model, revision=revision)  # no file tells a size
+
+    @classmethod
+    def vae_factor(cls, vae: Mapping[str, Any]) -> int:
+        return int(vae["scale_factor_spatial"])
+
+    @property
+    def patch_size(self) -> int:
+        return int(self.network_config["patch_size"][-1])  # the first is of frames
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        channels, *size = super().latent_shape(height, width)
+        frames, together = self.config.frames, int(self.vae_config["scale_factor_temporal"])
+        if frames % together != 1:
+            raise ConfigError(
+                f"{frames} frames do not fit {self.config.model}: the first is a latent of its own and {together} more "
+                f"make the next; the nearest below are {max(frames - 1, 0) // together * together + 1} "
+                "(backbone.frames)."
+            )
+        return channels, (frames - 1) // together + 1, *size
+
+    # The maths' side.
+
+    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
+        # the time stays float32 under any compute dtype, as the pipeline gives it
+        output: Tensor = network(
+            hidden_states=point.x_sigma.to(self.compute_dtype),
+            timestep=1000.0 * point.sigma.float(),
+            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            return_dict=False,
+        )[0]
+        return output.float()
+
+    def to_sigma(self, level: Tensor) -> Tensor:
+        return time_shift(level, self.shift)
+
+    # The files' side.
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        # zeros behind each prompt's end take part in attention: there is no mask
+        embeds, _ = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=self.config.max_sequence_length
+        )
+        return Conditioning({"prompt_embeds": embeds})
+
+    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
+        return {"prompt_embeds": PromptTensor((self.num_prompt_tokens, int(self.network_config["text_dim"])))}
+
+    def student_scheduler(self, sigmas: Sequence[float]) -> Any:
+        return scheduler_with_own_grid(sigmas, model=self.config.model)
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        call = super().call_kwargs(sigmas)
+        del call["sigmas"]  # the pipeline takes none
+        return {**call, "num_frames": self.config.frames, "max_sequence_length": self.config.max_sequence_length}
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        return [self.config.max_sequence_length]
+
+
+def _require_one_network(index: Mapping[str, Any], *, model: str) -> None:
+    """Refuse what a pipeline of this class may also be; ConfigError."""
+    instead = "use a Wan 2.1 model, such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
+    if index.get("boundary_ratio") is not None or (index.get("transformer_2") or [None])[0] is not None:
+        raise ConfigError(
+            f"{model} is a WanPipeline of two networks that take turns at boundary_ratio="
+            f"{shown(index.get('boundary_ratio'))}, as Wan 2.2 A14B is, and this backbone distils one; {instead}"
+        )
+    if index.get("expand_timesteps"):
+        raise ConfigError(
+            f"{model} is a WanPipeline that gives every token a time of its own (expand_timesteps), as Wan 2.2 TI2V-5B "
+            f"does, which this backbone does not do; {instead}"
+        )
