@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.backbones.few_step_models import few_steps
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.sampling import load_model, sample
 from fewstep.sampling.generate import TextToImage
@@ -110,8 +111,33 @@ def test_facts_of_a_teacher_state_its_guidance(folder: Path, tmp_path: Path) -> 
     facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "steps": 50, "guidance_scale": 2.0}
     (tmp_path / "teacher" / "fewstep.json").write_text(json.dumps(facts))
     model = load_model(tmp_path / "teacher", "cpu")
-    assert model.default_guidance_scale() == 2.0
+    assert (model.default_steps(), model.default_guidance_scale()) == (50, 2.0)
     assert model.latent_shape == (4, 12, 6)
+
+
+def test_known_few_step_model_is_drawn_as_it_was_distilled(tmp_path: Path) -> None:
+    model = load_model(tiny.save(tiny.sd3_pipeline(), tmp_path / "byliutao" / "stable-diffusion-3-medium-turbo"), "cpu")
+    own = model.latents(PROMPTS, [1, 2, 3])
+    stated = model.latents(PROMPTS, [1, 2, 3], sigmas=[1.0, 0.9, 0.75, 0.5], guidance_scale=1.0)
+    # float32 rounding of the shift
+    torch.testing.assert_close(own, stated, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [
+        ("Tongyi-MAI/Z-Image-Turbo", 8),
+        ("Tongyi-MAI/Z-Image", None),
+        ("/cache/hub/models--stabilityai--sdxl-turbo/snapshots/1a2b", 1),
+        ("somewhere/sdxl-turbo", None),
+    ],
+)
+def test_few_step_models_are_known_by_their_id(model: str, steps: int | None) -> None:
+    assert few_steps(model) == steps
+
+
+def test_model_draws_its_own_number_of_steps(model: TextToImage) -> None:
+    assert model.default_steps() == 28  # of the stock pipeline's call
 
 
 def test_given_sigmas_are_used_as_they_are(model: TextToImage) -> None:

@@ -115,11 +115,13 @@ def sample(
     output: Annotated[Path, typer.Option(help="A PNG file, or of a video a GIF or MP4; several are numbered.")],
     prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=MAX_STEPS, help="Per picture.")] = 4,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Per picture.", show_default="the model's own")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Names the noise, together with the prompt.")] = 0,
     guidance_scale: Annotated[
         float | None,
-        typer.Option(min=0.0, max=MAX_SCALE, callback=finite, help="1 is off.", show_default="the model's own"),
+        typer.Option(min=0.0, max=MAX_SCALE, callback=finite, help="As its card does.", show_default="the model's own"),
     ] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What every picture is guided away from; needs guidance.")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from fewstep.backbones.few_step_models import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import guidance_of, pipeline_class
@@ -110,7 +111,7 @@ def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
     checkpoint = _open(spec)
     _require_pictures(spec)
     # LoRA factors and foreign schedules are the stock pipeline's business
-    ours = checkpoint.facts is not None and spec.lora is None
+    ours = (checkpoint.facts is not None or few_steps(spec.model) is not None) and spec.lora is None
     sampler = ("own" if ours else "stock") if spec.sampler == "auto" else spec.sampler
     if sampler == "own" and spec.lora is not None:
         raise ConfigError(f"{spec.model} is asked for with a LoRA and sampler=own; factors need sampler=stock.")
@@ -202,7 +203,7 @@ def _steps(spec: ModelSpec, checkpoint: Checkpoint) -> int:
     facts = checkpoint.facts
     if facts is not None and (facts.sigmas is not None or facts.steps is not None):
         return len(facts.sigmas) if facts.sigmas is not None else int(facts.steps or 0)
-    return int(_call_default(spec, checkpoint, "num_inference_steps", "steps"))
+    return few_steps(spec.model) or int(_call_default(spec, checkpoint, "num_inference_steps", "steps"))
 
 
 def _guidance(spec: ModelSpec, checkpoint: Checkpoint) -> float | None:
@@ -211,6 +212,8 @@ def _guidance(spec: ModelSpec, checkpoint: Checkpoint) -> float | None:
     if checkpoint.facts is not None:
         return checkpoint.facts.guidance_scale
     guidance = guidance_of(checkpoint)
+    if few_steps(spec.model) is not None:
+        return guidance.off
     if guidance.argument not in _call_parameters(checkpoint):
         return None
     scale = guidance.default_scale(pipeline_class(checkpoint))

@@ -1,5 +1,6 @@
 """From prompts to pictures: a pipeline folder, opened once and sampled with our own loop."""
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.few_step_models import few_steps
 from fewstep.backbones.finite import require_finite, require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import ModelAdapter
@@ -42,6 +44,7 @@ class TextToImage:
         network: Its denoising network, student or teacher, in eval mode.
         pipeline: A diffusers pipeline that holds the text encoders and the VAE; its network is not used.
         facts: What the folder says about its sampling, when it says something.
+        few_steps: Steps of a model that is known to be distilled, though its folder does not say so.
     """
 
     def __init__(
@@ -51,12 +54,14 @@ class TextToImage:
         pipeline: Any,
         *,
         facts: ModelFacts | None = None,
+        few_steps: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.adapter = adapter
         self.network = network.to(device)
         self.pipeline = pipeline.to(device)
         self.facts = facts
+        self.few_steps = few_steps
         self.device = torch.device(device)
         self._warned: set[str] = set()
         self._expected: dict[str, tuple[str, ...]] = {}
@@ -77,10 +82,19 @@ class TextToImage:
             return torch.tensor(self.facts.sigmas, dtype=torch.float32)
         return teacher_sigmas(self.adapter, steps)
 
+    def default_steps(self) -> int:
+        """What the folder states or the model is known for; a plain diffusers folder has its own pipeline's default."""
+        if self.facts is not None and self.facts.sigmas is not None:
+            return len(self.facts.sigmas)
+        stated = self.few_steps if self.facts is None else self.facts.steps
+        return int(stated or inspect.signature(type(self.pipeline).__call__).parameters["num_inference_steps"].default)
+
     def default_guidance_scale(self) -> float:
         """What the folder states; a plain diffusers folder is drawn with its own pipeline's default."""
         if self.facts is not None:
             return self.facts.guidance_scale
+        if self.few_steps is not None:
+            return self.adapter.guidance.off
         scale = self.adapter.guidance.default_scale(type(self.pipeline))
         if scale is None:
             raise ConfigError(
@@ -133,7 +147,7 @@ class TextToImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        steps: int = 4,
+        steps: int | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
@@ -145,7 +159,8 @@ class TextToImage:
         Args:
             prompts: One per picture.
             seeds: One per picture; together with the prompt it names the picture's noise.
-            steps: Network calls per picture (twice as many with guidance); ignored when ``sigmas`` is given.
+            steps: Network calls per picture, twice as many with guidance; None is the model's own number. Ignored when
+                ``sigmas`` is given.
             sigmas: Noise levels as the network sees them, after any time shift, without the final 0.
             guidance_scale: As the pipeline counts it; None is the model's own.
             negative_prompt: What every picture is guided away from; None is the model's unconditional branch.
@@ -159,7 +174,8 @@ class TextToImage:
         require_prompts(prompts)  # before their noise is named by them
         for seed in seeds:
             require_between(seed, "seed", 0, MAX_SEED, whole=True)
-        grid = self.sigmas(steps) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
+        number = self.default_steps() if steps is None else steps
+        grid = self.sigmas(number) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
         require_levels(grid.tolist())
         require_between(guidance, "guidance_scale", 0, MAX_SCALE)
@@ -201,7 +217,7 @@ class TextToImage:
         prompts: Sequence[str],
         seeds: Sequence[int],
         *,
-        steps: int = 4,
+        steps: int | None = None,
         sigmas: Sequence[float] | Tensor | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
@@ -237,8 +253,14 @@ def load_model(
     network = adapter.load_network(dtype=dtype)
     vae = adapter.load_vae()
     pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": vae})
-    facts = open_checkpoint(str(model)).facts
-    return TextToImage(adapter, network, pipeline, facts=facts, device=fastest_device() if device == "auto" else device)
+    return TextToImage(
+        adapter,
+        network,
+        pipeline,
+        facts=open_checkpoint(str(model)).facts,
+        few_steps=few_steps(str(model)),
+        device=fastest_device() if device == "auto" else device,
+    )
 
 
 def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
@@ -256,7 +278,7 @@ def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float
     if guidance_scale == adapter.guidance.off:
         raise ConfigError(
             f"{model} is drawn at guidance scale {guidance_scale:g}, which is off, so a negative prompt would change "
-            "nothing; set a guidance scale above 1 or leave the negative prompt out."
+            f"nothing; set a guidance scale above {adapter.guidance.off:g} or leave the negative prompt out."
         )
 
 
@@ -273,7 +295,7 @@ def sample(
     model: str | Path,
     prompts: str | Sequence[str],
     *,
-    steps: int = 4,
+    steps: int | None = None,
     seed: int = 0,
     guidance_scale: float | None = None,
     negative_prompt: str | None = None,
@@ -284,7 +306,8 @@ def sample(
 
     Args:
         model: A folder, a Hugging Face repository id, or ``fewstep:digits``.
-        steps: Network calls per picture; a student's own number uses exactly the grid it was trained for.
+        steps: Network calls per picture; None is the model's own number, and a student's uses exactly the grid it was
+            trained for.
         seed: Names the noise together with the prompt: the same prompt and seed give the same picture in any batch.
         guidance_scale: 1 is off; None is the model's own.
         negative_prompt: What every picture is guided away from.
@@ -302,7 +325,8 @@ def sample(
     texts = _texts(prompts)
     if negative_prompt is not None:
         require_prompt(negative_prompt, place="The negative prompt")
-    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+    if steps is not None:
+        require_between(steps, "steps", 1, MAX_STEPS, whole=True)
     require_between(seed, "seed", 0, MAX_SEED, whole=True)
     if guidance_scale is not None:
         require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
