@@ -59,7 +59,8 @@ class DiffusersAdapter(ModelAdapter):
                 f"backbone.model is {config.model}, but the backbone {self.kind} reads no files in an original layout; "
                 "give the model as a diffusers folder."
             )
-        self.latent_shape(config.height, config.width)  # a size that does not fit is an error before anything is loaded
+        for height, width in ((config.height, config.width), *config.sizes):
+            self.latent_shape(height, width)  # a size that does not fit is an error before anything is loaded
 
     @classmethod
     def default_config(

@@ -3,11 +3,12 @@
 Imports no diffusers: methods, training and tests program against this file.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -64,6 +65,11 @@ class BackboneConfig(Section):
     revision: Name | None = Field(default=None, description="of the repository")
     height: Pixels = Field(default=1024, description="pixels")
     width: Pixels = Field(default=1024, description="pixels")
+    sizes: tuple[tuple[Pixels, Pixels], ...] = Field(
+        default=(),
+        max_length=64,
+        description="height and width of training pictures, one of these each step; none is height x width always",
+    )
     allow_distilled: bool = Field(
         default=False, description="accept a checkpoint that looks already distilled; for those that only look it"
     )
@@ -79,6 +85,11 @@ class BackboneConfig(Section):
     def origin(self) -> str:
         """The folder or repository that describes the model."""
         return self.components or self.model
+
+    @property
+    def training_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the pictures that training draws, in pixels."""
+        return self.sizes or ((self.height, self.width),)
 
     def without_guidance(self) -> str | None:
         """Why the teacher gives no direction of guidance under these choices, and what to set; None when it does."""
@@ -116,6 +127,12 @@ class ModelAdapter(ABC):
         self.config = config
         self.components = components
         self.compute_dtype: torch.dtype = torch.float32
+
+    def at_size(self, height: int, width: int) -> Self:
+        """The same backbone for pictures of another size, in pixels, on which a shift of its clock may depend."""
+        sized = copy.copy(self)
+        sized.config = self.config.model_copy(update={"height": height, "width": width})
+        return sized
 
     @classmethod
     def default_config(

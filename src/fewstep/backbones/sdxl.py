@@ -38,7 +38,7 @@ class SDXLAdapter(VariancePreservingAdapter):
     config: SDXLConfig
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:
-        height, width = self.config.height, self.config.width
+        height, width = (side * self.vae_factor(self.vae_config) for side in x_t.shape[-2:])
         time_ids = torch.tensor([height, width, 0, 0, height, width], dtype=self.compute_dtype, device=x_t.device)
         output: Tensor = network(
             x_t,

@@ -23,6 +23,7 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("schedule", "length"), None),
     (("backbone", "lora"), []),
     (("backbone", "components"), None),
+    (("backbone", "sizes"), []),
     (("student", "init"), None),
 )
 """Settings that came after runs had been named: with these values they compute what there was before them."""

@@ -1,6 +1,7 @@
 """The networks that a plan is about: real configurations, no weights, the meta device."""
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -18,7 +19,13 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError
 
 # of the shipped checkpoints, whose VAE files hold only what adapters read; rounded
-_DECODERS = {"AutoencoderKL": 84_000_000, "AutoencoderDC": 313_000_000, "AutoencoderKLWan": 127_000_000}
+_DECODERS = {
+    "AutoencoderKL": 84_000_000,
+    "AutoencoderDC": 313_000_000,
+    "AutoencoderKLQwenImage": 127_000_000,
+    "AutoencoderKLFlux2": 84_000_000,
+    "AutoencoderKLWan": 127_000_000,
+}
 
 
 @cache
@@ -45,7 +52,7 @@ def described_adapter(config: BackboneConfig) -> ModelAdapter:
 
 
 def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
-    """:func:`described_adapter`, of which the network can be built without weights.
+    """:func:`described_adapter` at the largest size in training, of which the network can be built without weights.
 
     Raises:
         ConfigError: It cannot, or the checkpoint cannot be read.
@@ -56,7 +63,7 @@ def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
             f"backbone.kind is {config.kind}, whose network fewstep plan cannot build without weights: "
             f"{type(adapter).__name__} is no DiffusersAdapter."
         )
-    return adapter
+    return adapter.at_size(*max(config.training_sizes, key=math.prod))
 
 
 def prompts_without_values(adapter: ModelAdapter, count: int, dtype: torch.dtype) -> Conditioning:

@@ -9,6 +9,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import RunConfig
 from fewstep.core.schedules import FixedSchedule
 from fewstep.errors import ConfigError
+from fewstep.sampling.sampler import teacher_sigmas
 
 # of the first sigma against sigma_max: float32 in the map, and tables of a thousand noise levels
 _START_TOLERANCE = 1e-4
@@ -20,20 +21,21 @@ def require_fitting_levels(config: RunConfig, adapter: ModelAdapter) -> None:
     Raises:
         ConfigError: Levels that differ fall on one sigma, leave the range of the network, or do not start at noise.
     """
-    steps = config.sampling.teacher_steps
     schedule = config.schedule
-    grids: dict[str, Sequence[float]] = {
-        "sampling.levels": config.sampling.levels,
-        "sampling.teacher_steps": [1.0 - step / steps for step in range(steps)],
-    }
+    grids: dict[str, Sequence[float]] = {"sampling.levels": config.sampling.levels}
     if isinstance(schedule, FixedSchedule):
         grids["schedule.levels"] = schedule.levels
     else:
         grids["schedule.inner"] = (1.0, schedule.inner.high)
     if config.terms.isg is not None:
         grids["terms.isg.levels"] = config.terms.isg.levels
-    for setting, levels in grids.items():
-        _require_fit(setting, levels, adapter)
+    for height, width in dict.fromkeys(((adapter.config.height, adapter.config.width), *config.backbone.sizes)):
+        for setting, levels in grids.items():
+            _require_fit(setting, levels, adapter.at_size(height, width))
+    try:
+        teacher_sigmas(adapter, config.sampling.teacher_steps)
+    except ConfigError as error:
+        raise ConfigError(f"sampling.teacher_steps does not fit: {error}") from error
     # an adapter refuses a grid that the exported student's scheduler could not take
     sigmas = adapter.to_sigma(torch.tensor(config.sampling.levels)).tolist()
     adapter.call_kwargs(sigmas)

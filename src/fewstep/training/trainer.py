@@ -124,11 +124,12 @@ class Trainer:
         self.world = world or alone(device)
         self.config = config
         self.adapter = adapter
-        self.method = build_method(config, adapter)
+        sizes = [adapter.at_size(*size) for size in config.backbone.training_sizes]
+        self._methods = [build_method(config, sized) for sized in sizes]
+        self._latent_shapes = [sized.latent_shape(sized.config.height, sized.config.width) for sized in sizes]
         self.roles = roles
         self.embeddings = embeddings
         self.device = device
-        self.latent_shape = adapter.latent_shape(config.backbone.height, config.backbone.width)
         self.draw = draw or self._draw_from_streams
         self.step = 0
         self._shared: list[_Microbatch] = []  # simulated for the steps up to the next student update
@@ -190,7 +191,8 @@ class Trainer:
                 micro = replace(self._shared[place], draws=draws)
             else:
                 micro = self._simulate(rows, draws, anchor_gradient=keep_graph)
-            losses = fake_score_losses(self.method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
+            method = self._methods[self._size(self.step)]
+            losses = fake_score_losses(method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
             share = micro.weight * weighted_mean(losses, self.config.batch)
             self._backward(share)
             loss += share.detach()
@@ -206,7 +208,7 @@ class Trainer:
         for micro in microbatches:
             self._begin(self.roles.teacher, self.roles.fake_score)
             losses = student_losses(
-                self.method,
+                self._methods[self._size(self.step)],
                 student=self.roles.student,
                 teacher=self.roles.teacher,
                 fake_score=self.roles.fake_score,
@@ -247,7 +249,7 @@ class Trainer:
             Streams(self.config.seed),
             step,
             schedule=self.config.schedule,
-            latent_shape=self.latent_shape,
+            latent_shape=self._latent_shapes[self._size(step)],
             positions=rows.own,
             concurrent=rows.concurrent,
             terms=self.config.terms if with_terms else None,
@@ -259,13 +261,19 @@ class Trainer:
         """Number of the simulation that a step looks at: its draws and prompts are named by it."""
         return step // self.config.student.every if self.config.draw.reuse_trajectory else step
 
+    def _size(self, step: int) -> int:
+        """Which of the training sizes a step's pictures have."""
+        last = len(self._methods) - 1
+        return Streams(self.config.seed).integer("size", self._simulation(step), low=0, high=last) if last else 0
+
     def _simulate(self, rows: Round, draws: Draws, *, anchor_gradient: bool) -> _Microbatch:
         start = self._simulation(self.step) * self.config.batch
         indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
         cond = self.embeddings.batch(indices).to(self.device)
         null_cond = self.embeddings.null.to(self.device).expand(len(indices))
         prompts = self.adapter.prompt_batch(cond, null_cond)
-        simulated = simulate(self.method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
+        method = self._methods[self._size(self.step)]
+        simulated = simulate(method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
         return _Microbatch(rows.weight, prompts, draws, simulated)
 
     def _apply(

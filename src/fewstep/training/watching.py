@@ -3,7 +3,7 @@
 All processes draw, one paints or measures, and all are told.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,8 @@ def due(updates: int, every: int | None) -> bool:
 class Watchers:
     """What a run has of them."""
 
-    painter: SheetPainter | None
+    painters: Mapping[str, SheetPainter]
+    """By what stands behind the name of its files: nothing, or a size where there are several."""
     evaluation: "_StudentEvaluation | None"
 
     def look(self, trainer: Trainer, sheets: Path) -> "Measurement | None":
@@ -49,10 +50,11 @@ class Watchers:
             What was measured, or None.
         """
         updates = trainer.student_updates
-        if self.painter is not None and due(updates, trainer.config.report.sheet_every):
+        if self.painters and due(updates, trainer.config.report.sheet_every):
             with _averaged(trainer) as student:
-                path = sheets / f"update-{updates:06d}.png"
-                self.painter.paint(path, student=student, teacher=trainer.roles.teacher)
+                for size, painter in self.painters.items():
+                    path = sheets / f"update-{updates:06d}{size}.png"
+                    painter.paint(path, student=student, teacher=trainer.roles.teacher)
         if self.evaluation is None or not due(updates, self.evaluation.every):
             return None
         with _averaged(trainer) as student:
@@ -86,17 +88,24 @@ def prepare_watchers(
 
     def with_decoder(world: World) -> Watchers:
         if config.report.sheet_every is None and evaluation is None:
-            return Watchers(None, None)
+            return Watchers({}, None)
         vae = adapter.load_vae(dtype=torch.float32).to(world.device) if world.is_main else None
-        sampler = RoleSampler(adapter, vae, embeddings.null, world.device)
-        painter = None
+        samplers = {
+            f"-{height}x{width}" if config.backbone.sizes else "": RoleSampler(
+                adapter.at_size(height, width), vae, embeddings.null, world.device
+            )
+            for height, width in config.backbone.training_sizes
+        }
+        painters = {}
         if config.report.sheet_every is not None:
             count = min(config.report.sheet_prompts, len(prompts))
             chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
-            painter = SheetPainter(config, sampler, [prompts[i] for i in chosen], embeddings.batch(list(chosen)))
+            shown, cond = [prompts[i] for i in chosen], embeddings.batch(list(chosen))
+            painters = {size: SheetPainter(config, sampler, shown, cond) for size, sampler in samplers.items()}
         if evaluation is None:
-            return Watchers(painter, None)
-        return Watchers(painter, _StudentEvaluation(config, sampler, evaluation, prompts, embeddings))
+            return Watchers(painters, None)
+        own = RoleSampler(adapter, vae, embeddings.null, world.device)
+        return Watchers(painters, _StudentEvaluation(config, own, evaluation, prompts, embeddings))
 
     return with_decoder
 
