@@ -95,7 +95,7 @@ def time_shift(sigma: Tensor, shift: float) -> Tensor:
 
         sigma -> s sigma / (1 + (s - 1) sigma)                                          [eq:time-shift]
 
-    A scheduler with dynamic shift uses s = exp(mu).
+    A scheduler with dynamic shift uses s = exp(mu). What rounding would put above pure noise is pure noise.
     """
     sigma = torch.as_tensor(sigma, dtype=torch.float32)
-    return shift * sigma / (1 + (shift - 1) * sigma)
+    return (shift * sigma / (1 + (shift - 1) * sigma)).clamp(max=1.0)

@@ -30,7 +30,14 @@ from fewstep.sampling.pictures import (
     save_video,
     to_pil,
 )
-from fewstep.sampling.sampler import noise_batch, require_levels, sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import (
+    noise_batch,
+    require_levels,
+    sample_latents,
+    teacher_sigmas,
+    uniform_levels,
+    velocity_field,
+)
 
 _EMBEDDED_AT_ONCE = 32
 """Prompts per call of the text encoders."""
@@ -80,6 +87,8 @@ class TextToImage:
         """The grid of ``steps`` network calls: the one this model was trained for where the lengths agree."""
         if self.facts is not None and self.facts.sigmas is not None and len(self.facts.sigmas) == steps:
             return torch.tensor(self.facts.sigmas, dtype=torch.float32)
+        if self.facts is not None and self.facts.role == "student":
+            return self.adapter.to_sigma(uniform_levels(steps))
         return teacher_sigmas(self.adapter, steps)
 
     def default_steps(self) -> int:
@@ -177,7 +186,8 @@ class TextToImage:
         number = self.default_steps() if steps is None else steps
         grid = self.sigmas(number) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
-        require_levels(grid.tolist())
+        if sigmas is not None:
+            require_levels(grid.tolist())
         require_between(guidance, "guidance_scale", 0, MAX_SCALE)
         if negative_prompt is not None:
             _require_use_of_negative_prompt(self.adapter, guidance)

@@ -95,6 +95,12 @@ def velocity_field(
     return lambda point: adapter.guided_velocity(network, point, cond, null, guidance_scale=guidance_scale)
 
 
+def uniform_levels(steps: int) -> Float[Tensor, "k"]:
+    """Levels of a uniform grid, before the time shift: [1, 1 - 1/n, ..., 1/n]."""
+    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+    return torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32)
+
+
 def teacher_sigmas(adapter: ModelAdapter, steps: int) -> Float[Tensor, "k"]:
     """The uniform grid of ``steps`` levels, shifted by the backbone's own scheduler.
 
@@ -103,8 +109,7 @@ def teacher_sigmas(adapter: ModelAdapter, steps: int) -> Float[Tensor, "k"]:
     Raises:
         ConfigError: The scheduler leaves no grid of so many steps.
     """
-    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
-    sigmas = adapter.sigmas(torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32))
+    sigmas = adapter.sigmas(uniform_levels(steps))
     if not (torch.isfinite(sigmas).all() and (sigmas.diff() < 0).all() and sigmas[-1] > 0):
         raise ConfigError(
             f"The scheduler of {adapter.config.model} makes the noise levels {shown(sigmas.tolist())} "
