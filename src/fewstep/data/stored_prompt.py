@@ -25,7 +25,8 @@ def clear_padding(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         embeds = name.removesuffix(MASK) + EMBEDS
         if name.endswith(MASK) and embeds in tensors:
             seen = mask.ne(0).int().flip(1).cummax(1).values.flip(1).bool()
-            cleared[embeds] = tensors[embeds].masked_fill(~seen[..., None], 0)
+            per_token = (*seen.shape, *[1] * (tensors[embeds].ndim - seen.ndim))
+            cleared[embeds] = tensors[embeds].masked_fill(~seen.view(per_token), 0)
     return cleared
 
 
