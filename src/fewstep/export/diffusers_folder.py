@@ -18,7 +18,7 @@ from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
-_NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components"}
+_NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components", "sizes"}
 
 
 @dataclass(frozen=True)
