@@ -89,6 +89,27 @@ def qwen3_encoder(layers: int = 2) -> Any:
     return Qwen3ForCausalLM(config).eval()
 
 
+def qwen3_vl_encoder(layers: int = 2) -> Any:
+    """A Qwen3-VL, as Krea 2 has it; goes with :func:`qwen_tokenizer`.
+
+    Args:
+        layers: See :func:`qwen3_encoder`.
+    """
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3], "mrope_interleaved": True}
+    text = {"vocab_size": 264, "num_hidden_layers": layers, "head_dim": 16, "rope_parameters": rope, **_DECODER}
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": WIDTH,
+        "deepstack_visual_indexes": [0],
+    }
+    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
+
+
 def mistral_encoder(layers: int = 3) -> Any:
     """A Mistral 3, as FLUX.2-dev has it; goes with :func:`qwen_tokenizer` in place of a processor.
 

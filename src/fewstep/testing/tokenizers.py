@@ -7,7 +7,7 @@ _QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|
 _CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message.content if message.content is string else message.content[0].text }}"
-    "{% endfor %}"
+    "{% endfor %}<|im_end|>"
 )
 
 
@@ -35,7 +35,7 @@ def t5_tokenizer() -> Any:
 
 
 def qwen_tokenizer() -> Any:
-    """A byte-level Qwen2 tokenizer without merges, whose chat template is the messages alone.
+    """A byte-level Qwen2 tokenizer without merges, whose chat template is the messages and an end.
 
     It goes with :func:`qwen25_vl_encoder`, :func:`qwen3_encoder` and :func:`mistral_encoder`.
     """
