@@ -43,6 +43,7 @@ LCM = Distilled("a latent consistency model, already distilled to 2 to 8 steps",
 HYPER = Distilled("a Hyper-SD model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
 LIGHTNING = Distilled("a Lightning model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
 KLEIN = Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
+OTHER_FLAGGED = Distilled("a step-distilled model by its own flag is_distilled", "the checkpoint it was distilled from")
 OTHER = Distilled("a step-distilled model by its name", "the checkpoint it was distilled from")
 _OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
 
@@ -147,7 +148,7 @@ def _by_configuration(checkpoint: Checkpoint) -> Distilled | None:
     if checkpoint.pipeline_class.startswith("SanaSprint"):
         return SPRINT
     if index.get("is_distilled") is True:
-        return KLEIN
+        return KLEIN if checkpoint.pipeline_class.startswith("Flux2") else OTHER_FLAGGED
     scheduler_class = pipeline_parts(index).get("scheduler", ("", ""))[1]
     if scheduler_class in _BY_SCHEDULER:
         return _BY_SCHEDULER[scheduler_class]

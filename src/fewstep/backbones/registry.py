@@ -25,6 +25,11 @@ BUILT_IN = {
     "sana": "fewstep.backbones.sana:SanaAdapter",
     "pixart": "fewstep.backbones.pixart:PixArtAdapter",
     "wan": "fewstep.backbones.wan:WanAdapter",
+    "z-image": "fewstep.backbones.z_image:ZImageAdapter",
+    "qwen-image": "fewstep.backbones.qwen_image:QwenImageAdapter",
+    "flux2-klein": "fewstep.backbones.flux2:Flux2KleinAdapter",
+    "chroma": "fewstep.backbones.chroma:ChromaAdapter",
+    "krea2": "fewstep.backbones.krea2:Krea2Adapter",
     "sd15": "fewstep.backbones.sd15:SD15Adapter",
     "sdxl": "fewstep.backbones.sdxl:SDXLAdapter",
 }

@@ -1,0 +1,86 @@
+"""FLUX.2: klein base, teachers with an empty prompt to guide from, and dev, whose guidance scale is an input.
+
+Latents are those that the network sees: 2 x 2 patches of the VAE's as channels, normalised by the running statistics of
+the VAE's batch norm. The shift of the clock depends on the number of steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.backbones.packed_flow import ATTENTION, PackedFlowAdapter
+from fewstep.backbones.protocol import BackboneConfig
+from fewstep.backbones.using import quiet_imports
+from fewstep.bounds import Tokens
+from fewstep.core.conditioning import Conditioning
+
+
+class Flux2KleinConfig(BackboneConfig):
+    """The ``backbone`` section of a recipe for FLUX.2 klein base."""
+
+    kind: Literal["flux2-klein"] = "flux2-klein"
+    max_sequence_length: Tokens = Field(default=512, description="Qwen3 tokens, its chat template counted")
+
+
+class Flux2KleinAdapter(PackedFlowAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``Flux2KleinPipeline``."""
+
+    kind: ClassVar[str] = "flux2-klein"
+    config_class: ClassVar[type[BackboneConfig]] = Flux2KleinConfig
+    pipeline_class: ClassVar[str] = "Flux2KleinPipeline"
+    network_class: ClassVar[str] = "Flux2Transformer2DModel"
+    vae_class: ClassVar[str] = "AutoencoderKLFlux2"
+    default_latent_side: ClassVar[int] = 64
+    block_classes: ClassVar[tuple[str, ...]] = ("Flux2TransformerBlock", "Flux2SingleTransformerBlock")
+    patch: ClassVar[int] = 1
+    config: Flux2KleinConfig
+
+    def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
+        super().__init__(config, components)
+        # a single block's output has the name of the other blocks' container, so each is named in full
+        single = range(int(self.network_config["num_single_layers"]))
+        outputs = (f"single_transformer_blocks.{block}.attn.to_out" for block in single)
+        self.lora_targets = (*ATTENTION, "linear_in", "linear_out", "to_qkv_mlp_proj", *outputs)
+
+    @classmethod
+    def vae_factor(cls, vae: Mapping[str, Any]) -> int:
+        return super().vae_factor(vae) * int(vae["patch_size"][0])
+
+    def dynamic_mu(self, num_steps: int) -> float:
+        with quiet_imports():
+            from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+        return float(compute_empirical_mu(self.num_image_tokens, num_steps))
+
+    def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+        def positions(rows: int, columns: int, tokens: int) -> Tensor:
+            axes = [torch.arange(count, device=x_sigma.device) for count in (1, rows, columns, tokens)]
+            return torch.cartesian_prod(*axes).expand(len(x_sigma), -1, -1)
+
+        height, width = x_sigma.shape[-2:]
+        return {
+            "guidance": None,
+            "img_ids": positions(height, width, 1),
+            "txt_ids": positions(1, 1, cond.tensors["prompt_embeds"].shape[1]),
+        }
+
+    @torch.no_grad()
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
+        embeds, _ = pipeline.encode_prompt(list(prompts), max_sequence_length=self.config.max_sequence_length)
+        return Conditioning({"prompt_embeds": embeds})
+
+    def _vae_latents(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b *vae"]:
+        statistics: Any = vae.bn
+        mean, variance = (value.float().view(-1, 1, 1) for value in (statistics.running_mean, statistics.running_var))
+        return functional.pixel_shuffle(x0 * (variance + self.vae_config["batch_norm_eps"]).sqrt() + mean, 2)
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        return [self.config.max_sequence_length]
