@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from fewstep.testing import (
     clip_tokenizer,
     gemma_encoder,
     gemma_tokenizer,
+    qwen3_encoder,
+    qwen3_vl_encoder,
     qwen25_vl_encoder,
     qwen_tokenizer,
     t5_encoder,
@@ -113,6 +116,44 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_heads": 2,
     },
 }
+SIZES |= {
+    "AutoencoderKLQwenImage": {"base_dim": 8, "num_res_blocks": 1},
+    "AutoencoderKLFlux2": SIZES["AutoencoderKL"],
+    # heads keep their size wherever the sizes of positions add up to it
+    "ZImageTransformer2DModel": {
+        "dim": 128,
+        "n_layers": 1,
+        "n_refiner_layers": 1,
+        "n_heads": 1,
+        "n_kv_heads": 1,
+        "cap_feat_dim": WIDTH,
+    },
+    "QwenImageTransformer2DModel": {"num_layers": 1, "num_attention_heads": 1, "joint_attention_dim": WIDTH},
+    "Krea2Transformer2DModel": {
+        "num_layers": 1,
+        "num_attention_heads": 1,
+        "num_key_value_heads": 1,
+        "intermediate_size": 32,
+        "text_hidden_dim": WIDTH,
+        "text_intermediate_size": 32,
+        "text_num_attention_heads": 2,
+        "text_num_key_value_heads": 2,
+    },
+    "Flux2Transformer2DModel": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_attention_heads": 1,
+        "joint_attention_dim": 3 * WIDTH,
+    },
+    "ChromaTransformer2DModel": {
+        "num_layers": 1,
+        "num_single_layers": 1,
+        "num_attention_heads": 1,
+        "joint_attention_dim": WIDTH,
+        "approximator_hidden_dim": 32,
+        "approximator_layers": 1,
+    },
+}
 SIZES["CLIPTextModelWithProjection"] = SIZES["CLIPTextModel"]
 
 
@@ -136,6 +177,7 @@ class Twin:
 
 
 SHORT = {"max_sequence_length": 24}
+LONG = {"max_sequence_length": 200}  # the tiny tokenizer reads the pipeline's instruction letter by letter
 SANA_INDEX = {
     "_class_name": "SanaPipeline",
     "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
@@ -169,6 +211,13 @@ TWINS = {
     "meituan-longcat--LongCat-Image": Twin(
         "longcat", missing={"text_encoder": qwen25_vl_encoder, "scheduler": _dynamic_scheduler}
     ),
+    "Tongyi-MAI--Z-Image": Twin("z-image", missing={"text_encoder": qwen3_encoder}, config=SHORT),
+    "Qwen--Qwen-Image": Twin("qwen-image", missing={"text_encoder": qwen25_vl_encoder}, config=LONG),
+    "krea--Krea-2-Raw": Twin("krea2", missing={"text_encoder": partial(qwen3_vl_encoder, layers=36)}, config=LONG),
+    "black-forest-labs--FLUX.2-klein-base-4B": Twin(
+        "flux2-klein", missing={"text_encoder": partial(qwen3_encoder, layers=27)}, config=SHORT
+    ),
+    "lodestones--Chroma1-HD": Twin("chroma", config=SHORT),
 }
 TOKENIZERS = {
     "CLIPTokenizer": clip_tokenizer,
@@ -176,6 +225,7 @@ TOKENIZERS = {
     "T5TokenizerFast": t5_tokenizer,
     "GemmaTokenizer": gemma_tokenizer,
     "Qwen2Tokenizer": qwen_tokenizer,
+    "Qwen2TokenizerFast": qwen_tokenizer,
     "Qwen2VLProcessor": qwen_tokenizer,  # never loaded: the real one needs torchvision
 }
 

@@ -100,7 +100,9 @@ def test_two_updates_and_their_student(name: str, folder: Path, tmp_path: Path) 
     assert torch.isfinite(torch.cat([p.flatten() for p in student.load_network().parameters()])).all()
     levels = torch.tensor([1.0, 0.5])
     teacher = create_model_adapter(folder, as_teacher=False)
-    assert torch.equal(student.to_sigma(levels), teacher.to_sigma(levels)) or TWINS[name].kind in ("flux", "longcat")
+    # a shift that grows with the picture is that of the student's size, and the folder's own default is another
+    sized = teacher.at_size(student.config.height, student.config.width)
+    assert torch.equal(student.to_sigma(levels), sized.to_sigma(levels))
     student.load_pipeline()
 
 
@@ -142,7 +144,7 @@ def test_what_is_not_served_is_told_in_one_sentence(
     else:
         assert code == 2
         pipeline = raw(name, "model_index.json")["_class_name"]
-        assert pipeline in told
+        assert pipeline in told or "has no weights" in told  # a few-step model of a family that is served
 
 
 def test_every_published_file_opens_as_its_class_has_it() -> None:

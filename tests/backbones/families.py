@@ -1,14 +1,18 @@
 """The backbones that the conformance suite runs over, and their released networks on the meta device."""
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from fewstep.backbones import adapter_class
 from fewstep.testing import Family
-from tests.backbones import tiny, tiny_packed, tiny_sana, tiny_vp, tiny_wan
+from tests.backbones import tiny, tiny_2026, tiny_packed, tiny_sana, tiny_vp, tiny_wan
+
+PUBLISHED = Path(__file__).parents[1] / "published"
 
 FAMILIES: dict[str, Family] = {
     str(family): family
@@ -65,6 +69,23 @@ FAMILIES: dict[str, Family] = {
             **tiny_vp.hooks(tolerance=1e-5),
         ),
         Family("sdxl", tiny_vp.sdxl_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
+        Family("z-image", tiny_2026.z_image_pipeline, {"max_sequence_length": 40}),
+        Family(
+            "qwen-image",
+            tiny_2026.qwen_image_pipeline,
+            {"max_sequence_length": 200},
+            other_size=(24, 16),
+            **tiny_2026.QWEN_LAYOUT,
+        ),
+        Family(
+            "krea2",
+            tiny_2026.krea2_pipeline,
+            {"max_sequence_length": 200},
+            other_size=(24, 16),
+            **tiny_2026.KREA2_LAYOUT,
+        ),
+        Family("flux2-klein", tiny_2026.klein_pipeline, {"max_sequence_length": 40}, **tiny_2026.KLEIN_LAYOUT),
+        Family("chroma", tiny_2026.chroma_pipeline, {"max_sequence_length": 24}, **tiny_packed.LAYOUT),
     )
 }
 
@@ -108,6 +129,22 @@ def _sd3_components(**network: Any) -> dict[str, dict[str, Any]]:
         "vae": {"block_out_channels": [128, 256, 512, 512], "scaling_factor": 1.5305, "shift_factor": 0.0609},
         "transformer": {**common, **network},
     }
+
+
+KLEIN_4B = "black-forest-labs--FLUX.2-klein-base-4B"
+
+
+def published_files(name: str, **network: Any) -> dict[str, dict[str, Any]]:
+    """A published checkpoint's files without what tells only of their making; ``network`` changes the transformer's."""
+    places = {"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
+    places |= {part: f"{part}/config.json" for part in ("vae", "transformer")}
+    files = {part: json.loads((PUBLISHED / name / place).read_text(encoding="utf-8")) for part, place in places.items()}
+    kept = {
+        part: {key: value for key, value in file.items() if key not in ("_diffusers_version", "_name_or_path")}
+        for part, file in files.items()
+    }
+    kept["transformer"].update(network)
+    return kept
 
 
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192}
@@ -166,4 +203,28 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
         865_910_724,
     ),
     "sdxl": RealConfiguration("sdxl", "UNet2DConditionModel", tiny_vp.sdxl_files(), 2_567_463_684),
+    "z-image": RealConfiguration(
+        "z-image", "ZImageTransformer2DModel", published_files("Tongyi-MAI--Z-Image"), 6_154_908_736
+    ),
+    "qwen-image": RealConfiguration(
+        "qwen-image", "QwenImageTransformer2DModel", published_files("Qwen--Qwen-Image"), 20_430_401_088
+    ),
+    "flux2-klein-base-4b": RealConfiguration(
+        "flux2-klein", "Flux2Transformer2DModel", published_files(KLEIN_4B), 3_875_544_576
+    ),
+    "flux2-klein-base-9b": RealConfiguration(
+        "flux2-klein",
+        "Flux2Transformer2DModel",
+        # its files differ from those of 4B in the sizes of the network
+        published_files(
+            KLEIN_4B, joint_attention_dim=12288, num_attention_heads=32, num_layers=8, num_single_layers=24
+        ),
+        9_078_581_248,
+    ),
+    "chroma1-hd": RealConfiguration(
+        "chroma", "ChromaTransformer2DModel", published_files("lodestones--Chroma1-HD"), 8_899_983_424
+    ),
+    "krea2-raw": RealConfiguration(
+        "krea2", "Krea2Transformer2DModel", published_files("krea--Krea-2-Raw"), 12_820_073_036
+    ),
 }

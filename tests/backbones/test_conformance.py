@@ -14,7 +14,7 @@ from tests.backbones.families import FAMILIES, REAL_CONFIGURATIONS
 TestFamilies = conformance(*FAMILIES.values())
 
 # tokens and width of the embeddings, then the pooled vector or the mask, at the settings that the pipelines have
-REAL_PROMPTS: dict[str, tuple[tuple[int, int], list[tuple[int]]]] = {
+REAL_PROMPTS: dict[str, tuple[tuple[int, ...], list[tuple[int]]]] = {
     **dict.fromkeys(("sd3-medium", "sd35-medium", "sd35-large"), ((77 + 256, 4096), [(2048,)])),
     "flux1-dev": ((512, 4096), [(768,)]),
     "longcat-image": ((512, 3584), []),
@@ -24,6 +24,12 @@ REAL_PROMPTS: dict[str, tuple[tuple[int, int], list[tuple[int]]]] = {
     "sd15": ((77, 768), []),
     "sd21": ((77, 1024), []),
     "sdxl": ((77, 2048), [(1280,)]),
+    "z-image": ((512, 2560), [(512,)]),
+    "qwen-image": ((512, 3584), [(512,)]),
+    "flux2-klein-base-4b": ((512, 7680), []),
+    "flux2-klein-base-9b": ((512, 12288), []),
+    "chroma1-hd": ((512, 4096), [(512,)]),
+    "krea2-raw": ((512, 12, 2560), [(512,)]),
 }
 
 

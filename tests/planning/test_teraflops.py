@@ -63,6 +63,31 @@ def sdxl() -> dict[str, Any]:
     return {"sample": blank(1, 4, 128, 128), "timestep": blank(1), **text, **conditions}
 
 
+def z_image() -> dict[str, Any]:
+    return {"x": [blank(16, 1, 128, 128)], "t": blank(1), "cap_feats": [blank(512, 2560)]}
+
+
+def klein(width: int = 7680) -> dict[str, Any]:
+    ids = {"txt_ids": blank(1, 512, 4), "img_ids": blank(1, 4096, 4), "guidance": None}
+    text = blank(1, 512, width)
+    return {"hidden_states": blank(1, 4096, 128), "timestep": blank(1), "encoder_hidden_states": text, **ids}
+
+
+def chroma() -> dict[str, Any]:
+    return packed(4096)
+
+
+def qwen_image() -> dict[str, Any]:
+    text = {"encoder_hidden_states": blank(1, 512, 3584), "encoder_hidden_states_mask": None}
+    return {"hidden_states": blank(1, 4096, 64), "timestep": blank(1), "img_shapes": [[(1, 64, 64)]], **text}
+
+
+def krea2() -> dict[str, Any]:
+    text = {"encoder_hidden_states": blank(1, 512, 12, 2560), "position_ids": blank(512 + 4096, 3)}
+    return {"hidden_states": blank(1, 4096, 64), "timestep": blank(1), **text}
+
+
+# by family, or by name where checkpoints of a family take other inputs
 INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{
         "sd3": sd3,
@@ -73,7 +98,9 @@ INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
         "wan": wan,
         "sd15": sd15,
         "sdxl": sdxl,
-    }
+    },
+    **{"z-image": z_image, "flux2-klein": klein, "flux2-klein-base-9b": lambda: klein(12288), "chroma": chroma},
+    **{"qwen-image": qwen_image, "krea2": krea2},
 }
 # the fast tier compares the same figures with those of a few blocks (test_plan.py); here all blocks are counted
 FAST = {"sana-600m"}
@@ -93,5 +120,5 @@ def test_work_of_one_forward_is_counted_on_the_real_network(name: str) -> None:
         warnings.simplefilter("ignore")
         network = network_class.from_config(real.components[component]).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(**INPUTS[row.family](), return_dict=False)
+        network(**INPUTS.get(name, INPUTS[row.family])(), return_dict=False)
     assert counter.get_total_flops() / 1e12 == pytest.approx(row.teraflop, abs=5e-4)

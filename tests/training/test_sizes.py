@@ -13,7 +13,8 @@ from fewstep.errors import ConfigError
 from fewstep.methods.draws import Draws
 from fewstep.planning.meta_networks import planned_adapter
 from tests.backbones.families import REAL_CONFIGURATIONS
-from tests.training.tiny_run import assert_same_state, recipe, run, run_stopped_after, saved_state
+from tests.training.test_run import assert_same_state
+from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
 SIZES = "backbone.sizes=[[16, 16], [24, 12], [12, 24]]"
 LATENTS = [(4, 8, 8), (4, 12, 6), (4, 6, 12)]
@@ -65,9 +66,7 @@ def test_steps_that_share_a_trajectory_share_its_size(drawn: list[tuple[int, ...
 
 
 def test_a_size_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"16 x 15 pixels do not fit .*teacher: height and width must be mult"
-    ):
+    with pytest.raises(ConfigError, match=r"16 x 15 pixels do not fit .*teacher: height and width must be mult"):
         run(recipe(tmp_path, "backbone.sizes=[[16, 16], [16, 15]]"), tmp_path / "run")
 
 

@@ -108,33 +108,48 @@ PORTED = (
         2_567_463_684, "epsilon", difficulty="medium", blocker="as sd15, and time ids and a zeroed negative prompt",
         notes="the VAE wants float32", teraflop=6.761,
     ),
-)  # fmt: skip
-"""In the recommended order: what teaches most for the least cost and doubt first, the epsilon models last."""
-
-NOT_PORTED = (
     Target(
         "z-image", "z-image", "ZImagePipeline", "Tongyi-MAI/Z-Image", 6_154_908_736, "minus velocity",
-        status="not ported", difficulty="medium", blocker="lists instead of batches, a clock that runs backwards",
-        reason="there is no adapter yet",
+        difficulty="medium", blocker="lists instead of batches, a clock that runs backwards",
+        notes="Apache-2.0; guidance counted from 0", teraflop=62.506,
     ),
     Target(
-        "flux2-klein-base-4b", "flux2", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-base-4B",
-        3_875_544_576, "velocity", status="not ported", difficulty="medium",
-        blocker="a shift that depends on the number of steps", reason="there is no adapter yet",
+        "flux2-klein-base-4b", "flux2-klein", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-base-4B",
+        3_875_544_576, "velocity", difficulty="medium", blocker="a shift that depends on the number of steps",
+        notes="Apache-2.0", teraflop=34.820,
     ),
     Target(
-        "flux2-klein-base-9b", "flux2", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-base-9B",
-        9_078_581_248, "velocity", status="not ported", difficulty="medium",
-        blocker="a shift that depends on the number of steps", reason="there is no adapter yet",
+        "flux2-klein-base-9b", "flux2-klein", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-base-9B",
+        9_078_581_248, "velocity", difficulty="medium", blocker="a shift that depends on the number of steps",
+        notes="non-commercial, gated; LoRA", teraflop=75.515,
+    ),
+    Target(
+        "chroma1-hd", "chroma", "ChromaPipeline", "lodestones/Chroma1-HD", 8_899_983_424, "velocity",
+        difficulty="medium", blocker="a mask that is added to attention and masks nothing",
+        notes="Apache-2.0; FLUX.1's blocks with real guidance; LoRA", teraflop=74.569,
     ),
     Target(
         "qwen-image", "qwen-image", "QwenImagePipeline", "Qwen/Qwen-Image", 20_430_401_088, "velocity",
-        status="not ported", difficulty="hard", blocker="shift_terminal bends short grids, ragged text, 20 B",
-        reason="there is no adapter yet",
+        difficulty="hard", blocker="shift_terminal bends short grids, ragged text, 20 B",
+        notes="Apache-2.0; Qwen-Image-2512 too; LoRA", teraflop=78.304,
     ),
+    Target(
+        "krea2-raw", "krea2", "Krea2Pipeline", "krea/Krea-2-Raw", 12_820_073_036, "velocity",
+        difficulty="medium", blocker="text of twelve layers, guidance counted from 0",
+        notes="a licence with conditions; LoRA", teraflop=128.987,
+    ),
+)  # fmt: skip
+"""In the recommended order: what teaches most for the least cost and doubt, epsilon models, then those of 2026."""
+
+NOT_PORTED = (
     Target(
         "flux2-dev", "flux2", "Flux2Pipeline", "black-forest-labs/FLUX.2-dev", 32_223_281_152, "velocity",
         status="not ported", difficulty="hard", blocker="32 B, guidance as an input, a text encoder of 24 B",
+        reason="there is no adapter yet",
+    ),
+    Target(
+        "qwen-image-2.1", "qwen-image-2.1", "QwenImage21Pipeline", "Qwen/Qwen-Image-2.1", None, "velocity",
+        status="not ported", difficulty="hard", blocker="guidance-distilled, a processor of pictures and text",
         reason="there is no adapter yet",
     ),
 )  # fmt: skip
