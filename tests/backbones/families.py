@@ -84,7 +84,8 @@ FAMILIES: dict[str, Family] = {
             other_size=(24, 16),
             **tiny_2026.KREA2_LAYOUT,
         ),
-        Family("flux2-klein", tiny_2026.klein_pipeline, {"max_sequence_length": 40}, **tiny_2026.KLEIN_LAYOUT),
+        Family("flux2-klein", tiny_2026.klein_pipeline, {"max_sequence_length": 40}, **tiny_2026.FLUX2_LAYOUT),
+        Family("flux2", tiny_2026.flux2_dev_pipeline, {"max_sequence_length": 40}, **tiny_2026.FLUX2_LAYOUT),
         Family("chroma", tiny_2026.chroma_pipeline, {"max_sequence_length": 24}, **tiny_packed.LAYOUT),
     )
 }
@@ -134,17 +135,19 @@ def _sd3_components(**network: Any) -> dict[str, dict[str, Any]]:
 KLEIN_4B = "black-forest-labs--FLUX.2-klein-base-4B"
 
 
+def published(name: str, file: str) -> dict[str, Any]:
+    """A published file without what tells only of its making."""
+    whole = json.loads((PUBLISHED / name / file).read_text(encoding="utf-8"))
+    return {key: value for key, value in whole.items() if key not in ("_diffusers_version", "_name_or_path")}
+
+
 def published_files(name: str, **network: Any) -> dict[str, dict[str, Any]]:
-    """A published checkpoint's files without what tells only of their making; ``network`` changes the transformer's."""
+    """A published checkpoint's files; ``network`` changes the transformer's."""
     places = {"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
     places |= {part: f"{part}/config.json" for part in ("vae", "transformer")}
-    files = {part: json.loads((PUBLISHED / name / place).read_text(encoding="utf-8")) for part, place in places.items()}
-    kept = {
-        part: {key: value for key, value in file.items() if key not in ("_diffusers_version", "_name_or_path")}
-        for part, file in files.items()
-    }
-    kept["transformer"].update(network)
-    return kept
+    files = {part: published(name, place) for part, place in places.items()}
+    files["transformer"].update(network)
+    return files
 
 
 SD3_MEDIUM = {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192}
@@ -220,6 +223,23 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
             KLEIN_4B, joint_attention_dim=12288, num_attention_heads=32, num_layers=8, num_single_layers=24
         ),
         9_078_581_248,
+    ),
+    "flux2-dev": RealConfiguration(
+        "flux2",
+        "Flux2Transformer2DModel",
+        {
+            # scheduler and VAE are klein's, whose VAE says so; the network's sizes are those of the conversion script
+            **published_files(
+                KLEIN_4B,
+                joint_attention_dim=15360,
+                num_attention_heads=48,
+                num_layers=8,
+                num_single_layers=48,
+                guidance_embeds=True,
+            ),
+            "model_index": published("black-forest-labs--FLUX.2-dev", "model_index.json"),
+        },
+        32_223_281_152,
     ),
     "chroma1-hd": RealConfiguration(
         "chroma", "ChromaTransformer2DModel", published_files("lodestones--Chroma1-HD"), 8_899_983_424

@@ -13,16 +13,9 @@ from tools.pages.settings import settings_table
 
 FOLDER = Path(__file__).parents[2] / "docs" / "backbones"
 PAGES = {
-    **{"flux": "flux.md", "longcat": "longcat.md", "pixart": "pixart-sigma.md"},
-    **{"z-image": "z-image.md", "flux2-klein": "flux2-klein.md", "chroma": "chroma.md", "krea2": "krea2.md"},
-    **{
-        "qwen-image": "qwen-image.md",
-        "wan": "wan.md",
-        "sana": "sana.md",
-        "sd3": "sd3.md",
-        "sd15": "sd15.md",
-        "sdxl": "sdxl.md",
-    },
+    **{name: f"{name}.md" for name in ("flux", "longcat", "sana", "sd3", "sd15", "sdxl", "wan")},
+    **{name: f"{name}.md" for name in ("z-image", "flux2-klein", "chroma", "krea2", "qwen-image")},
+    **{"pixart": "pixart-sigma.md", "flux2": "flux2-dev.md"},
 }
 BEGIN, END = "<!-- settings -->\n", "<!-- end -->"
 

@@ -28,6 +28,7 @@ REAL_PROMPTS: dict[str, tuple[tuple[int, ...], list[tuple[int]]]] = {
     "qwen-image": ((512, 3584), [(512,)]),
     "flux2-klein-base-4b": ((512, 7680), []),
     "flux2-klein-base-9b": ((512, 12288), []),
+    "flux2-dev": ((512, 15360), []),
     "chroma1-hd": ((512, 4096), [(512,)]),
     "krea2-raw": ((512, 12, 2560), [(512,)]),
 }

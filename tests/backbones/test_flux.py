@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.flux import FluxAdapter, FluxConfig, GuidanceEmbedding, NoDirection, NullPrompt
+from fewstep.backbones.embedded_guidance import GuidanceEmbedding, NoDirection, NullPrompt
+from fewstep.backbones.flux import FluxAdapter, FluxConfig
 from fewstep.config import load_recipe
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent

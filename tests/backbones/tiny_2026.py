@@ -9,6 +9,7 @@ from fewstep.backbones import packed
 from fewstep.testing import (
     flux2_vae,
     kl_vae,
+    mistral_encoder,
     qwen3_encoder,
     qwen3_vl_encoder,
     qwen25_vl_encoder,
@@ -103,10 +104,10 @@ def krea2_pipeline() -> Any:
     )
 
 
-def klein_pipeline() -> Any:
-    from diffusers import Flux2KleinPipeline, Flux2Transformer2DModel
+def _flux2_transformer(*, guidance_embeds: bool) -> Any:
+    from diffusers import Flux2Transformer2DModel
 
-    transformer = Flux2Transformer2DModel(
+    return Flux2Transformer2DModel(
         patch_size=1,
         in_channels=16,
         num_layers=1,
@@ -116,18 +117,39 @@ def klein_pipeline() -> Any:
         joint_attention_dim=3 * WIDTH,
         timestep_guidance_channels=32,
         axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
-    )
+        guidance_embeds=guidance_embeds,
+    ).eval()
+
+
+def _flux2_vae() -> Any:
     vae = flux2_vae()
     # as if it had seen latents
     vae.bn.running_mean.copy_(torch.linspace(-0.5, 0.5, 16))
     vae.bn.running_var.copy_(torch.linspace(0.5, 2.0, 16))
+    return vae
+
+
+def klein_pipeline() -> Any:
+    from diffusers import Flux2KleinPipeline
+
     return Flux2KleinPipeline(
         scheduler=_scheduler(shift=3.0),
-        vae=vae,
+        vae=_flux2_vae(),
         text_encoder=qwen3_encoder(layers=27),  # the pipeline joins the states 9, 18 and 27
         tokenizer=qwen_tokenizer(),
-        transformer=transformer.eval(),
+        transformer=_flux2_transformer(guidance_embeds=False),
+    )
+
+
+def flux2_dev_pipeline() -> Any:
+    from diffusers import Flux2Pipeline
+
+    return Flux2Pipeline(
+        scheduler=_scheduler(shift=3.0),
+        vae=_flux2_vae(),
+        text_encoder=mistral_encoder(layers=30),  # the pipeline joins the states 10, 20 and 30
+        tokenizer=qwen_tokenizer(),
+        transformer=_flux2_transformer(guidance_embeds=True),
     )
 
 
@@ -193,4 +215,4 @@ def call_klein(pipeline: Any, arguments: dict[str, Any]) -> Any:
 
 QWEN_LAYOUT: dict[str, Any] = {**tiny_packed.LAYOUT, "unpack": _one_frame}
 KREA2_LAYOUT: dict[str, Any] = {**tiny_packed.LAYOUT, "unpack": _krea2_frame}
-KLEIN_LAYOUT: dict[str, Any] = {"unpack": _normalised, "stock_call": call_klein}
+FLUX2_LAYOUT: dict[str, Any] = {"unpack": _normalised, "stock_call": call_klein}

@@ -100,7 +100,7 @@ INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
         "sdxl": sdxl,
     },
     **{"z-image": z_image, "flux2-klein": klein, "flux2-klein-base-9b": lambda: klein(12288), "chroma": chroma},
-    **{"qwen-image": qwen_image, "krea2": krea2},
+    **{"qwen-image": qwen_image, "krea2": krea2, "flux2": lambda: {**klein(15360), "guidance": blank(1)}},
 }
 # the fast tier compares the same figures with those of a few blocks (test_plan.py); here all blocks are counted
 FAST = {"sana-600m"}

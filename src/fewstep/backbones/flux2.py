@@ -5,6 +5,7 @@ the VAE's batch norm. The shift of the clock depends on the number of steps.
 """
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,10 +14,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.backbones.embedded_guidance import (
+    Direction,
+    EmbeddedGuidanceAdapter,
+    EmbeddedGuidanceConfig,
+    GuidanceEmbedding,
+)
 from fewstep.backbones.packed_flow import ATTENTION, PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.backbones.source import loading, locate
 from fewstep.backbones.using import quiet_imports
-from fewstep.bounds import Tokens
+from fewstep.bounds import GuidanceScale, Tokens
 from fewstep.core.conditioning import Conditioning
 
 
@@ -84,3 +92,37 @@ class Flux2KleinAdapter(PackedFlowAdapter):
 
     def token_limits(self, pipeline: Any) -> list[int]:
         return [self.config.max_sequence_length]
+
+
+class Flux2DevConfig(EmbeddedGuidanceConfig):
+    """The ``backbone`` section of a recipe for FLUX.2-dev."""
+
+    kind: Literal["flux2"] = "flux2"
+    guidance: GuidanceScale = Field(
+        default=4.0, description="embedded scale of student and fake score, and of the exported student"
+    )
+    ca: Direction = Field(default=GuidanceEmbedding(high=4.0), description="what stands for the direction of guidance")
+    max_sequence_length: Tokens = Field(default=512, description="Mistral tokens, its chat template counted")
+
+
+class Flux2DevAdapter(EmbeddedGuidanceAdapter, Flux2KleinAdapter):
+    """The questions of :class:`ModelAdapter`, answered for ``Flux2Pipeline``."""
+
+    kind: ClassVar[str] = "flux2"
+    config_class: ClassVar[type[BackboneConfig]] = Flux2DevConfig
+    pipeline_class: ClassVar[str] = "Flux2Pipeline"
+    config: Flux2DevConfig  # type: ignore[assignment]
+
+    def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
+        return {**super().network_inputs(x_sigma, cond), "guidance": self.embedded_scale(x_sigma, cond)}
+
+    def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
+        if find_spec("torchvision") is None and "tokenizer" not in components:
+            # the checkpoint's processor needs torchvision for pictures; for text its tokenizer does the same
+            from transformers import AutoTokenizer
+
+            with loading(self.config.origin, self.config.revision, f"the tokenizer of {self.config.model}"):
+                components["tokenizer"] = AutoTokenizer.from_pretrained(
+                    locate(self.config.origin), revision=self.config.revision, subfolder="tokenizer"
+                )
+        return super().load_pipeline(dtype=dtype, **components)

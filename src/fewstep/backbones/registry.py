@@ -28,6 +28,7 @@ BUILT_IN = {
     "z-image": "fewstep.backbones.z_image:ZImageAdapter",
     "qwen-image": "fewstep.backbones.qwen_image:QwenImageAdapter",
     "flux2-klein": "fewstep.backbones.flux2:Flux2KleinAdapter",
+    "flux2": "fewstep.backbones.flux2:Flux2DevAdapter",
     "chroma": "fewstep.backbones.chroma:ChromaAdapter",
     "krea2": "fewstep.backbones.krea2:Krea2Adapter",
     "sd15": "fewstep.backbones.sd15:SD15Adapter",

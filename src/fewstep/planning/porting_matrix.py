@@ -134,6 +134,11 @@ PORTED = (
         notes="Apache-2.0; Qwen-Image-2512 too; LoRA", teraflop=78.304,
     ),
     Target(
+        "flux2-dev", "flux2", "Flux2Pipeline", "black-forest-labs/FLUX.2-dev", 32_223_281_152, "velocity",
+        difficulty="hard", blocker="32 B, guidance as an input, a text encoder of 24 B",
+        notes="gated, non-commercial; LoRA", teraflop=282.600,
+    ),
+    Target(
         "krea2-raw", "krea2", "Krea2Pipeline", "krea/Krea-2-Raw", 12_820_073_036, "velocity",
         difficulty="medium", blocker="text of twelve layers, guidance counted from 0",
         notes="a licence with conditions; LoRA", teraflop=128.987,
@@ -142,11 +147,6 @@ PORTED = (
 """In the recommended order: what teaches most for the least cost and doubt, epsilon models, then those of 2026."""
 
 NOT_PORTED = (
-    Target(
-        "flux2-dev", "flux2", "Flux2Pipeline", "black-forest-labs/FLUX.2-dev", 32_223_281_152, "velocity",
-        status="not ported", difficulty="hard", blocker="32 B, guidance as an input, a text encoder of 24 B",
-        reason="there is no adapter yet",
-    ),
     Target(
         "qwen-image-2.1", "qwen-image-2.1", "QwenImage21Pipeline", "Qwen/Qwen-Image-2.1", None, "velocity",
         status="not ported", difficulty="hard", blocker="guidance-distilled, a processor of pictures and text",
