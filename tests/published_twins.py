@@ -18,6 +18,7 @@ from fewstep.testing import (
     clip_tokenizer,
     gemma_encoder,
     gemma_tokenizer,
+    mistral_encoder,
     qwen3_encoder,
     qwen3_vl_encoder,
     qwen25_vl_encoder,
@@ -217,6 +218,9 @@ TWINS = {
     "black-forest-labs--FLUX.2-klein-base-4B": Twin(
         "flux2-klein", missing={"text_encoder": partial(qwen3_encoder, layers=27)}, config=SHORT
     ),
+    "black-forest-labs--FLUX.2-dev": Twin(
+        "flux2", missing={"text_encoder": partial(mistral_encoder, layers=30)}, config=SHORT
+    ),
     "lodestones--Chroma1-HD": Twin("chroma", config=SHORT),
 }
 TOKENIZERS = {
@@ -226,6 +230,7 @@ TOKENIZERS = {
     "GemmaTokenizer": gemma_tokenizer,
     "Qwen2Tokenizer": qwen_tokenizer,
     "Qwen2TokenizerFast": qwen_tokenizer,
+    "PixtralProcessor": qwen_tokenizer,
     "Qwen2VLProcessor": qwen_tokenizer,  # never loaded: the real one needs torchvision
 }
 

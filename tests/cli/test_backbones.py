@@ -275,3 +275,11 @@ def test_check_lists_the_recipes_of_packages_and_passes_over_those_that_cannot_b
     text = printed(capsys, "check", str(teacher))
     assert {"mine", "sd3-medium"} <= set(lines_of(text)["recipes"].split(", "))
     assert "not read   recipe torn of the package my-package is not valid YAML" in text
+
+
+def test_check_refuses_a_scheduler_that_leaves_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tiny.save(tiny.sd3_pipeline(), tmp_path / "teacher")
+    place = folder / "scheduler" / "scheduler_config.json"
+    place.write_text(json.dumps({**json.loads(place.read_text()), "shift_terminal": 1.0}))
+    assert execute(["check", str(folder)]) == 2
+    assert "turns the noise levels 1/8 ... 1 into [1.0, 1.0" in capsys.readouterr().err

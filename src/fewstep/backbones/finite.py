@@ -63,8 +63,10 @@ def require_finite_encoding(adapter: ModelAdapter, pipeline: Any, cond: Conditio
 def require_clock(adapter: ModelAdapter) -> None:
     """Raise CheckpointError unless the scheduler turns rising noise levels into rising ones in (0, 1]."""
     levels = torch.linspace(0.125, 1.0, 8, dtype=torch.float64)
-    sigmas = adapter.to_sigma(levels).double()
-    if not bool((sigmas.diff() > 0).all() and sigmas[0] > 0 and sigmas[-1] <= 1 + 1e-6):
+    # one by one, and as a grid
+    for sigmas in (adapter.to_sigma(levels).double(), adapter.sigmas(levels.flip(0)).double().flip(0)):
+        if bool((sigmas.diff() > 0).all() and sigmas[0] > 0 and sigmas[-1] <= 1 + 1e-6):
+            continue
         settings = {key: value for key, value in adapter.components.get("scheduler", {}).items() if _is_number(value)}
         raise CheckpointError(
             f"The scheduler of {adapter.config.model} turns the noise levels 1/8 ... 1 into "

@@ -117,12 +117,18 @@ class Flux2DevAdapter(EmbeddedGuidanceAdapter, Flux2KleinAdapter):
         return {**super().network_inputs(x_sigma, cond), "guidance": self.embedded_scale(x_sigma, cond)}
 
     def load_pipeline(self, *, dtype: torch.dtype = torch.float32, **components: Any) -> Any:
-        if find_spec("torchvision") is None and "tokenizer" not in components:
-            # the checkpoint's processor needs torchvision for pictures; for text its tokenizer does the same
+        if find_spec("torchvision") is not None or "tokenizer" in components:
+            return super().load_pipeline(dtype=dtype, **components)
+        # the checkpoint's processor needs torchvision for pictures; for text its tokenizer does the same
+        pipeline = super().load_pipeline(dtype=dtype, tokenizer=None, **components)
+        with (
+            quiet_imports(),
+            loading(self.config.origin, self.config.revision, f"the tokenizer of {self.config.model}"),
+        ):
             from transformers import AutoTokenizer
 
-            with loading(self.config.origin, self.config.revision, f"the tokenizer of {self.config.model}"):
-                components["tokenizer"] = AutoTokenizer.from_pretrained(
-                    locate(self.config.origin), revision=self.config.revision, subfolder="tokenizer"
-                )
-        return super().load_pipeline(dtype=dtype, **components)
+            tokenizer = AutoTokenizer.from_pretrained(
+                locate(self.config.origin), revision=self.config.revision, subfolder="tokenizer"
+            )
+        pipeline.register_modules(tokenizer=tokenizer)
+        return pipeline
