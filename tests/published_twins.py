@@ -209,6 +209,7 @@ TWINS = {
     ),
     "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS": Twin("pixart", missing={"text_encoder": t5_encoder}, config=SHORT),
     "Wan-AI--Wan2.1-T2V-14B-Diffusers": Twin("wan", config={**SHORT, "frames": 5}),
+    "Wan-AI--Wan2.2-TI2V-5B-Diffusers": Twin("wan", config={**SHORT, "frames": 5}, repeats=True),
     "meituan-longcat--LongCat-Image": Twin(
         "longcat", missing={"text_encoder": qwen25_vl_encoder, "scheduler": _dynamic_scheduler}
     ),

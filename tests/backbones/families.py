@@ -60,6 +60,16 @@ FAMILIES: dict[str, Family] = {
             prepare=tiny_sana.take_sigmas,
             stock_call=tiny_wan.call,
         ),
+        Family(
+            "wan",
+            lambda: tiny_wan.wan_pipeline(ti2v=True),
+            {"max_sequence_length": 24, "frames": 5},
+            "wan22",
+            size=(32, 32),
+            other_size=(64, 32),
+            prepare=tiny_sana.take_sigmas,
+            stock_call=tiny_wan.call,
+        ),
         Family("pixart", tiny_vp.pixart_pipeline, {"max_sequence_length": 24}, **tiny_vp.hooks(tolerance=2e-3)),
         Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
         Family(
@@ -197,7 +207,10 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
         "sana", "SanaTransformer2DModel", tiny_sana.files(**tiny_sana.SANA_1600M), 1_604_462_752
     ),
     "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_files(), 610_856_096),
-    "wan21-1.3b": RealConfiguration("wan", "WanTransformer3DModel", tiny_wan.files(**tiny_wan.SMALL), 1_418_996_800),
+    "wan21-1.3b": RealConfiguration(
+        "wan", "WanTransformer3DModel", published_files(tiny_wan.WAN21, **tiny_wan.SMALL), 1_418_996_800
+    ),
+    "wan22-5b": RealConfiguration("wan", "WanTransformer3DModel", published_files(tiny_wan.WAN22), 4_999_787_712),
     "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_files(), 859_520_964),
     "sd21": RealConfiguration(
         "sd15",

@@ -13,12 +13,13 @@ from fewstep.evaluation.models import ModelSpec, resolve
 from fewstep.sampling import sample
 from fewstep.sampling.pictures import picture_paths, require_medium
 from tests.backbones import tiny, tiny_wan
+from tests.backbones.families import published_files
 
 
 def adapter_of(
     scheduler: dict[str, Any] | None = None, index: dict[str, Any] | None = None, **config: Any
 ) -> WanAdapter:
-    files = tiny_wan.files(**tiny_wan.SMALL)
+    files = published_files(tiny_wan.WAN21, **tiny_wan.SMALL)
     files["scheduler"].update(scheduler or {})
     files["model_index"].update(index or {})
     components = tiny.whole(files, "WanTransformer3DModel", "AutoencoderKLWan")
@@ -68,10 +69,9 @@ def test_another_clock_is_refused(changes: dict[str, Any], said: str) -> None:
     [
         ({"boundary_ratio": 0.875}, "is a WanPipeline of two networks that take turns at boundary_ratio=0.875"),
         ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "is a WanPipeline of two networks that take turns"),
-        ({"expand_timesteps": True}, "is a WanPipeline that gives every token a time of its own"),
     ],
 )
-def test_later_models_of_the_same_pipeline_are_refused(index: dict[str, Any], said: str) -> None:
+def test_a_model_of_two_networks_is_refused(index: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         adapter_of(index=index)
 

@@ -1,19 +1,19 @@
 """A tiny WanPipeline, and what the conformance suite asks of it."""
 
-import json
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fewstep.testing import t5_tokenizer, umt5_encoder, wan_vae
 from fewstep.testing.text_encoders import WIDTH
 from fewstep.testing.vaes import LATENT_CHANNELS
 
+WAN21, WAN22 = "Wan-AI--Wan2.1-T2V-14B-Diffusers", "Wan-AI--Wan2.2-TI2V-5B-Diffusers"
+SMALL = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}
 STOCK_SCHEDULER = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
 
 
-def wan_pipeline(**index: Any) -> Any:
-    """A WanPipeline of Wan 2.1 with its stock UniPC scheduler."""
+def wan_pipeline(*, ti2v: bool = False) -> Any:
+    """A WanPipeline of Wan 2.1, or of Wan 2.2 TI2V-5B, with its stock UniPC scheduler."""
     from diffusers import UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     transformer = WanTransformer3DModel(
@@ -29,11 +29,11 @@ def wan_pipeline(**index: Any) -> Any:
     )
     return WanPipeline(
         scheduler=UniPCMultistepScheduler(**STOCK_SCHEDULER),
-        vae=wan_vae(),
+        vae=wan_vae(residual=ti2v),
         text_encoder=umt5_encoder(),
         tokenizer=t5_tokenizer(),
         transformer=transformer.eval(),
-        **index,
+        expand_timesteps=ti2v,
     )
 
 
@@ -48,17 +48,3 @@ def call(pipeline: Any, arguments: dict[str, Any]) -> Any:
 
 def _set_levels(scheduler: Any, levels: list[float], num_inference_steps: int, device: Any = None) -> None:
     type(scheduler).set_timesteps(scheduler, sigmas=levels, device=device)
-
-
-def files(**network: Any) -> dict[str, dict[str, Any]]:
-    """The JSON files of the published 14B model, without what tells only of their making; ``network`` changes sizes."""
-    places = {"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json"}
-    places |= {part: f"{part}/config.json" for part in ("vae", "transformer")}
-    found = {part: json.loads((PUBLISHED / place).read_text(encoding="utf-8")) for part, place in places.items()}
-    kept = {part: {k: v for k, v in file.items() if k != "_diffusers_version"} for part, file in found.items()}
-    kept["transformer"].update(network)
-    return kept
-
-
-PUBLISHED = Path(__file__).parents[1] / "published" / "Wan-AI--Wan2.1-T2V-14B-Diffusers"
-SMALL = {"num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960}

@@ -53,6 +53,10 @@ def wan() -> dict[str, Any]:
     return {"hidden_states": blank(1, 16, 21, 60, 104), "timestep": blank(1), **text}
 
 
+def wan22() -> dict[str, Any]:
+    return {**wan(), "hidden_states": blank(1, 48, 31, 44, 80), "timestep": blank(1, 31 * 22 * 40)}
+
+
 def sd15() -> dict[str, Any]:
     return {"sample": blank(1, 4, 64, 64), "timestep": blank(1), "encoder_hidden_states": blank(1, 77, 768)}
 
@@ -96,6 +100,7 @@ INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
         "longcat": longcat,
         "pixart": pixart,
         "wan": wan,
+        "wan22-5b": wan22,
         "sd15": sd15,
         "sdxl": sdxl,
     },

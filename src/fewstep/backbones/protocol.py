@@ -116,7 +116,7 @@ class ModelAdapter(ABC):
     """Class names of the repeated blocks: the units of sharding and of activation checkpointing."""
     lora_targets: tuple[str, ...]
     """Module name suffixes that take LoRA factors; an adapter may set them from the checkpoint's configuration."""
-    frame_rate: ClassVar[int | None] = None
+    frame_rate: int | None = None
     """Frames per second of the videos that it makes, whose latents are (c, t, h, w); None where it makes pictures."""
     merges_lora: ClassVar[bool] = False
     """Whether everything it loads has ``config.lora`` merged into it."""

@@ -1,7 +1,8 @@
-"""Wan 2.1, text to video: latents (c, t, h, w), UniPC's clock, and a pipeline that takes no grid.
+"""Wan, text to video: latents (c, t, h, w), UniPC's clock, and a pipeline that takes no grid.
 
-The network predicts ``velocity = noise - x0`` and takes ``1000 sigma`` as its time. The stock sampler is a second-order
-UniPC; its clock is a static time shift, so a student ships with an Euler scheduler whose own grid is the student's.
+The network predicts ``velocity = noise - x0`` and takes ``1000 sigma`` as its time, in Wan 2.2 TI2V-5B once per token.
+The stock sampler is a second-order UniPC; its clock is a static time shift, so a student ships with an Euler scheduler
+whose own grid is the student's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError, shown
+
+_SIZE_OF_TI2V = {"height": 704, "width": 1280, "frames": 121}
 
 
 class WanConfig(BackboneConfig):
@@ -40,7 +43,6 @@ class WanAdapter(DiffusersAdapter):
     pipeline_class: ClassVar[str] = "WanPipeline"
     network_class: ClassVar[str] = "WanTransformer3DModel"
     vae_class: ClassVar[str] = "AutoencoderKLWan"
-    frame_rate: ClassVar[int | None] = 16
     latents_have_statistics: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("WanTransformerBlock",)
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
@@ -49,6 +51,7 @@ class WanAdapter(DiffusersAdapter):
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
         _require_one_network(components["model_index"], model=config.model)
+        self.frame_rate = 24 if self.time_per_token else 16
         self.shift = static_shift(
             scheduler_of(components, model=config.model), model=config.model, multistep="UniPCMultistepScheduler"
         )
@@ -57,7 +60,14 @@ class WanAdapter(DiffusersAdapter):
     def default_config(
         cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
     ) -> BackboneConfig:
-        return cls.config_class(kind=cls.kind, model=model, revision=revision)  # no file tells a size
+        config = cls.config_class(kind=cls.kind, model=model, revision=revision)
+        # no file tells a size: the call's defaults, and those of the card
+        return config.model_copy(update=_SIZE_OF_TI2V) if _has_time_per_token(components) else config
+
+    @property
+    def time_per_token(self) -> bool:
+        """Whether the network is told its time once per token, all alike where a video is made from text alone."""
+        return _has_time_per_token(self.components)
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:
@@ -82,9 +92,13 @@ class WanAdapter(DiffusersAdapter):
 
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         # the time stays float32 under any compute dtype, as the pipeline gives it
+        time = 1000.0 * point.sigma.float()
+        if self.time_per_token:
+            frames, height, width = point.x_sigma.shape[2:]
+            time = time.unsqueeze(1).expand(-1, frames * (height // self.patch_size) * (width // self.patch_size))
         output: Tensor = network(
             hidden_states=point.x_sigma.to(self.compute_dtype),
-            timestep=1000.0 * point.sigma.float(),
+            timestep=time,
             encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
             return_dict=False,
         )[0]
@@ -120,14 +134,13 @@ class WanAdapter(DiffusersAdapter):
 
 def _require_one_network(index: Mapping[str, Any], *, model: str) -> None:
     """Refuse what a pipeline of this class may also be; ConfigError."""
-    instead = "use a Wan 2.1 model, such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
     if index.get("boundary_ratio") is not None or (index.get("transformer_2") or [None])[0] is not None:
         raise ConfigError(
             f"{model} is a WanPipeline of two networks that take turns at boundary_ratio="
-            f"{shown(index.get('boundary_ratio'))}, as Wan 2.2 A14B is, and this backbone distils one; {instead}"
+            f"{shown(index.get('boundary_ratio'))}, as Wan 2.2 A14B is, and this backbone distils one; use a model of "
+            "one network, such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers."
         )
-    if index.get("expand_timesteps"):
-        raise ConfigError(
-            f"{model} is a WanPipeline that gives every token a time of its own (expand_timesteps), as Wan 2.2 TI2V-5B "
-            f"does, which this backbone does not do; {instead}"
-        )
+
+
+def _has_time_per_token(components: Mapping[str, Mapping[str, Any]]) -> bool:
+    return bool(components["model_index"].get("expand_timesteps"))

@@ -18,13 +18,12 @@ from fewstep.backbones.using import quiet_imports
 from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError
 
-# of the shipped checkpoints, whose VAE files hold only what adapters read; rounded
+# of shipped checkpoints whose VAE files hold only what adapters read; rounded
 _DECODERS = {
     "AutoencoderKL": 84_000_000,
     "AutoencoderDC": 313_000_000,
     "AutoencoderKLQwenImage": 127_000_000,
     "AutoencoderKLFlux2": 84_000_000,
-    "AutoencoderKLWan": 127_000_000,
 }
 
 
@@ -75,7 +74,7 @@ def prompts_without_values(adapter: ModelAdapter, count: int, dtype: torch.dtype
 
 def decoder_parameters(adapter: DiffusersAdapter) -> int:
     """Parameters of the VAE, which the main process keeps when it draws pictures."""
-    if adapter.config.origin in shipped():
+    if adapter.config.origin in shipped() and adapter.vae_class in _DECODERS:
         return _DECODERS[adapter.vae_class]
     with quiet_imports():
         import diffusers

@@ -94,6 +94,11 @@ PORTED = (
         notes="81 frames of 480 x 832; the 14B model through the same adapter; open licence", teraflop=283.002,
     ),
     Target(
+        "wan22-5b", "wan", "WanPipeline", "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        4_999_787_712, "velocity", difficulty="medium", blocker="as wan21-1.3b, and a time per token",
+        notes="121 frames of 704 x 1280; open licence", teraflop=520.655,
+    ),
+    Target(
         "pixart-sigma", "pixart", "PixArtSigmaPipeline", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         610_856_096, "epsilon", difficulty="medium", blocker="epsilon model: change of variables, sigma below 1",
         notes="not a flow model, whatever is written", teraflop=6.634,

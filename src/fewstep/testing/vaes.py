@@ -89,15 +89,21 @@ def qwen_image_vae() -> Any:
     ).eval()
 
 
-def wan_vae() -> Any:
-    """An ``AutoencoderKLWan`` of factor 8 in space and 4 in time."""
+def wan_vae(*, residual: bool = False) -> Any:
+    """An ``AutoencoderKLWan`` of factor 8 in space and 4 in time.
+
+    Args:
+        residual: As Wan 2.2 TI2V-5B has it, of factor 16 in space.
+    """
     from diffusers import AutoencoderKLWan
 
+    newer = {"is_residual": True, "in_channels": 12, "out_channels": 12, "patch_size": 2, "scale_factor_spatial": 16}
     return AutoencoderKLWan(
         base_dim=4,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
+        **(newer if residual else {}),
         **_STATISTICS,
     ).eval()
