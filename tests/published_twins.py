@@ -90,6 +90,17 @@ SIZES: dict[str, dict[str, Any]] = {
         "freq_dim": 32,
         "ffn_dim": 32,
     },
+    "CogVideoXTransformer3DModel": {
+        "num_layers": 1,
+        "num_attention_heads": 2,
+        "attention_head_dim": 16,
+        "text_embed_dim": WIDTH,
+        "time_embed_dim": 16,
+        "max_text_seq_length": 24,
+        "sample_height": 8,
+        "sample_width": 8,
+    },
+    "AutoencoderKLCogVideoX": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
     "AutoencoderKLWan": {"base_dim": 4, "num_res_blocks": 1},
     "UMT5EncoderModel": {
         "vocab_size": 128,
@@ -208,6 +219,7 @@ TWINS = {
         "sana", SANA_INDEX, {"text_encoder": gemma_encoder}, config=SHORT
     ),
     "PixArt-alpha--PixArt-Sigma-XL-2-1024-MS": Twin("pixart", missing={"text_encoder": t5_encoder}, config=SHORT),
+    "THUDM--CogVideoX-2b": Twin("cogvideox", missing={"text_encoder": t5_encoder}, config={**SHORT, "frames": 9}),
     "Wan-AI--Wan2.1-T2V-14B-Diffusers": Twin("wan", config={**SHORT, "frames": 5}),
     "Wan-AI--Wan2.2-TI2V-5B-Diffusers": Twin("wan", config={**SHORT, "frames": 5}, repeats=True),
     "meituan-longcat--LongCat-Image": Twin(

@@ -10,7 +10,7 @@ import torch
 
 from fewstep.backbones import adapter_class
 from fewstep.testing import Family
-from tests.backbones import tiny, tiny_2026, tiny_packed, tiny_sana, tiny_vp, tiny_wan
+from tests.backbones import tiny, tiny_2026, tiny_cogvideox, tiny_packed, tiny_sana, tiny_vp, tiny_wan
 
 PUBLISHED = Path(__file__).parents[1] / "published"
 
@@ -69,6 +69,13 @@ FAMILIES: dict[str, Family] = {
             other_size=(64, 32),
             prepare=tiny_sana.take_sigmas,
             stock_call=tiny_wan.call,
+        ),
+        Family(
+            "cogvideox",
+            tiny_cogvideox.cogvideox_pipeline,
+            {"max_sequence_length": tiny_cogvideox.TOKENS, "frames": 9},
+            other_size=(32, 16),
+            **tiny_cogvideox.HOOKS,
         ),
         Family("pixart", tiny_vp.pixart_pipeline, {"max_sequence_length": 24}, **tiny_vp.hooks(tolerance=2e-3)),
         Family("sd15", tiny_vp.sd_pipeline, **tiny_vp.hooks(tolerance=2e-4)),
@@ -209,6 +216,9 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
     "pixart-sigma": RealConfiguration("pixart", "PixArtTransformer2DModel", tiny_vp.pixart_files(), 610_856_096),
     "wan21-1.3b": RealConfiguration(
         "wan", "WanTransformer3DModel", published_files(tiny_wan.WAN21, **tiny_wan.SMALL), 1_418_996_800
+    ),
+    "cogvideox-2b": RealConfiguration(
+        "cogvideox", "CogVideoXTransformer3DModel", published_files("THUDM--CogVideoX-2b"), 1_693_783_872
     ),
     "wan22-5b": RealConfiguration("wan", "WanTransformer3DModel", published_files(tiny_wan.WAN22), 4_999_787_712),
     "sd15": RealConfiguration("sd15", "UNet2DConditionModel", tiny_vp.sd_files(), 859_520_964),

@@ -21,6 +21,7 @@ REAL_PROMPTS: dict[str, tuple[tuple[int, ...], list[tuple[int]]]] = {
     **dict.fromkeys(("sana-600m", "sana-1600m"), ((300, 2304), [(300,)])),
     "pixart-sigma": ((300, 4096), [(300,)]),
     **dict.fromkeys(("wan21-1.3b", "wan22-5b"), ((512, 4096), [])),
+    "cogvideox-2b": ((226, 4096), []),
     "sd15": ((77, 768), []),
     "sd21": ((77, 1024), []),
     "sdxl": ((77, 2048), [(1280,)]),

@@ -14,6 +14,7 @@ from fewstep.backbones.configurations import complete, pipeline_parts
 from fewstep.backbones.refused import recognise
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.backbones.vp_schedule import VPSchedule
+from fewstep.core.vp import sigma_from_signal
 from fewstep.errors import CheckpointError, ConfigError
 from tests.published_twins import PUBLISHED, TWINS, raw
 
@@ -139,14 +140,17 @@ def test_near_equal_files_predict_different_things() -> None:
     assert create_model_adapter(str(PUBLISHED / BASE21)).schedule.prediction == "epsilon"  # type: ignore[attr-defined]
 
 
-def test_levels_that_are_not_those_of_the_betas_are_refused() -> None:
-    """CogVideoX moves every level by its snr_shift_scale, on betas that end without signal."""
+def test_levels_of_cogvideox_are_moved_on_betas_that_end_without_signal() -> None:
+    """Its snr_shift_scale divides every signal-to-noise ratio, before the last one becomes zero."""
+    from diffusers import CogVideoXDDIMScheduler
+
     scheduler = component_of(COGVIDEO, "scheduler")
     assert (scheduler["rescale_betas_zero_snr"], scheduler["set_alpha_to_one"]) == (True, True)
-    with pytest.raises(ConfigError, match=r"moves every noise level by snr_shift_scale=3\.0"):
-        VPSchedule(scheduler, model=COGVIDEO)
-    unmoved = VPSchedule({**scheduler, "snr_shift_scale": 1.0}, model=COGVIDEO)
-    assert 0.9995 < unmoved.sigma_max < 1.0
+    schedule = VPSchedule(scheduler, model=COGVIDEO)
+    assert 0.999999 < schedule.sigma_max < 1.0
+    signal = CogVideoXDDIMScheduler.from_config(scheduler).alphas_cumprod[[749, 499, 249]].double().sqrt()
+    moved = schedule.sigma(torch.tensor([0.75, 0.5, 0.25]))
+    torch.testing.assert_close(moved, sigma_from_signal(signal).float(), rtol=0, atol=1e-6)
 
 
 def test_a_key_of_another_scheduler_does_no_harm() -> None:

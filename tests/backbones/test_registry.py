@@ -124,7 +124,7 @@ def test_pipeline_that_no_backbone_drives_is_refused(folder: Path) -> None:
     [
         ("WanImageToVideoPipeline", "videos"),
         ("HunyuanVideoPipeline", "videos"),
-        ("CogVideoXPipeline", "videos"),
+        ("CogVideoXImageToVideoPipeline", "videos"),
         ("LTXPipeline", "videos"),
         ("MochiPipeline", "videos"),
         ("AnimateDiffSDXLPipeline", "videos"),
@@ -151,6 +151,7 @@ def test_video_and_3d_pipelines_are_refused_with_the_reason(folder: Path, pipeli
         *("StableDiffusionPipeline", "StableDiffusionXLPipeline", "ZImagePipeline", "HunyuanDiTPipeline"),
         *(
             "WanPipeline",
+            "CogVideoXPipeline",
             "HunyuanImagePipeline",
             "Kandinsky5T2IPipeline",
             "Cosmos2TextToImagePipeline",

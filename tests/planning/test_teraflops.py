@@ -53,6 +53,11 @@ def wan() -> dict[str, Any]:
     return {"hidden_states": blank(1, 16, 21, 60, 104), "timestep": blank(1), **text}
 
 
+def cogvideox() -> dict[str, Any]:
+    text = {"encoder_hidden_states": blank(1, 226, 4096)}
+    return {"hidden_states": blank(1, 13, 16, 60, 90), "timestep": blank(1), **text}
+
+
 def wan22() -> dict[str, Any]:
     return {**wan(), "hidden_states": blank(1, 48, 31, 44, 80), "timestep": blank(1, 31 * 22 * 40)}
 
@@ -101,6 +106,7 @@ INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
         "pixart": pixart,
         "wan": wan,
         "wan22-5b": wan22,
+        "cogvideox": cogvideox,
         "sd15": sd15,
         "sdxl": sdxl,
     },

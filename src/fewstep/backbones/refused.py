@@ -63,18 +63,19 @@ _BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPR
 
 
 _VIDEO = (
-    r"Video|^(AnimateDiff|Wan(?!Pipeline)|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate"
+    r"Video|^(AnimateDiff|Wan|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate"
     r"|ConsisID|I2VGenXL|PIA|Lucy|Helios|AnyFlow|ChronoEdit|SanaWM)|^Kandinsky\d(I2V|T2V|TI2VA)|^Cosmos(?!2TextToImage)"
 )
+_SERVED_VIDEO = ("WanPipeline", "CogVideoXPipeline")
 _THREE_D = r"3D|^ShapE|Trellis"
 
 
 def other_medium(pipeline_class: str) -> str | None:
     """Why a pipeline of videos or 3-D objects is not served; None for pictures, and for the videos that are."""
-    if re.search(_VIDEO, pipeline_class):
+    if re.search(_VIDEO, pipeline_class) and pipeline_class not in _SERVED_VIDEO:
         return (
-            "it makes videos in a way that no backbone does: of video models fewstep distils those of WanPipeline, "
-            "which draws from text alone. `fewstep backbones` lists all teachers"
+            "it makes videos in a way that no backbone does: of video models fewstep distils those of "
+            f"{' and '.join(_SERVED_VIDEO)}, which draw from text alone. `fewstep backbones` lists all teachers"
         )
     if re.search(_THREE_D, pipeline_class):
         return (

@@ -24,6 +24,7 @@ BUILT_IN = {
     "longcat": "fewstep.backbones.longcat:LongCatAdapter",
     "sana": "fewstep.backbones.sana:SanaAdapter",
     "pixart": "fewstep.backbones.pixart:PixArtAdapter",
+    "cogvideox": "fewstep.backbones.cogvideox:CogVideoXAdapter",
     "wan": "fewstep.backbones.wan:WanAdapter",
     "z-image": "fewstep.backbones.z_image:ZImageAdapter",
     "qwen-image": "fewstep.backbones.qwen_image:QwenImageAdapter",

@@ -20,6 +20,8 @@ _WHOLE = 1e-3
 """Time steps closer than this to a whole number are that number: a float32 level of 0.98 is 979.99998 steps long."""
 _LEAST_SIGNAL = 2.0**-24
 """Squared signal that diffusers' samplers put in place of zero at the last time step of zero-terminal-SNR betas."""
+_LEAST_OF_COGVIDEOX = 2.0**-44
+"""Its sampler takes zero itself; this is as near as float32 noise levels tell apart from 1."""
 
 
 class VPSchedule:
@@ -150,12 +152,6 @@ def _prediction(scheduler: Mapping[str, Any], *, model: str) -> _Prediction:
             f"{model} ships with the scheduler {name}, which has no betas; this backbone knows the clock of "
             "variance-preserving models only. A retraining with flow matching needs a backbone of its own."
         )
-    stretch = scheduler.get("snr_shift_scale")
-    if stretch not in (None, 1, 1.0):
-        raise ConfigError(
-            f"The {name} of {model} moves every noise level by snr_shift_scale={shown(stretch)}, as CogVideoX does; "
-            "this backbone reads noise levels off the betas alone. Use the original checkpoint's scheduler_config.json."
-        )
     prediction = scheduler["prediction_type"]
     foreign = scheduler.get("use_flow_sigmas") or scheduler.get("timestep_type", "discrete") != "discrete"
     if foreign or prediction not in ("epsilon", "v_prediction"):
@@ -169,17 +165,21 @@ def _prediction(scheduler: Mapping[str, Any], *, model: str) -> _Prediction:
 def _squared_signal(scheduler: Mapping[str, Any], *, model: str) -> Tensor:
     """The cumulative product of 1 - beta, with the float32 operations of diffusers' schedulers."""
     signal = torch.cumprod(1.0 - _betas(scheduler, model=model), dim=0)
+    stretch = scheduler.get("snr_shift_scale")
+    if stretch is not None:  # CogVideoX divides every signal-to-noise ratio by it
+        signal = signal / (stretch + (1 - stretch) * signal)
     if scheduler.get("rescale_betas_zero_snr"):
         root = signal.sqrt()
         signal = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
-    if signal[-1] <= _LEAST_SIGNAL:
+    least = _LEAST_SIGNAL if stretch is None else _LEAST_OF_COGVIDEOX
+    if signal[-1] <= least:
         if scheduler["prediction_type"] == "epsilon":
             raise ConfigError(
                 f"{model} predicts epsilon on betas without signal at the last time step (zero terminal SNR), where "
                 "an epsilon tells nothing about the picture. Use a v-prediction checkpoint, or the original "
                 "scheduler_config.json without rescale_betas_zero_snr."
             )
-        signal[-1] = _LEAST_SIGNAL
+        signal[-1] = least
     return signal
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
+from fewstep.backbones.video import latent_frames
 from fewstep.bounds import Pixels, Steps, Tokens
 from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.flow import time_shift
@@ -79,14 +80,8 @@ class WanAdapter(DiffusersAdapter):
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         channels, *size = super().latent_shape(height, width)
-        frames, together = self.config.frames, int(self.vae_config["scale_factor_temporal"])
-        if frames % together != 1:
-            raise ConfigError(
-                f"{frames} frames do not fit {self.config.model}: the first is a latent of its own and {together} more "
-                f"make the next; the nearest below are {max(frames - 1, 0) // together * together + 1} "
-                "(backbone.frames)."
-            )
-        return channels, (frames - 1) // together + 1, *size
+        together = int(self.vae_config["scale_factor_temporal"])
+        return channels, latent_frames(self.config.frames, together=together, model=self.config.model), *size
 
     # The maths' side.
 

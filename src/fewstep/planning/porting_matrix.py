@@ -99,6 +99,11 @@ PORTED = (
         notes="121 frames of 704 x 1280; open licence", teraflop=520.655,
     ),
     Target(
+        "cogvideox-2b", "cogvideox", "CogVideoXPipeline", "THUDM/CogVideoX-2b",
+        1_693_783_872, "epsilon or v", difficulty="medium", blocker="v-prediction on betas that end without signal",
+        notes="49 frames of 480 x 720; 5b and 1.5 are not driven; open licence", teraflop=119.997,
+    ),
+    Target(
         "pixart-sigma", "pixart", "PixArtSigmaPipeline", "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS",
         610_856_096, "epsilon", difficulty="medium", blocker="epsilon model: change of variables, sigma below 1",
         notes="not a flow model, whatever is written", teraflop=6.634,
@@ -226,7 +231,6 @@ REFUSED = (
     ),
     _other_medium("hunyuan-video", "HunyuanVideoPipeline", "any HunyuanVideo checkpoint", None, "velocity"),
     _other_medium("ltx-video", "LTXPipeline", "any LTX-Video checkpoint", None, "velocity"),
-    _other_medium("cogvideox", "CogVideoXPipeline", "any CogVideoX checkpoint", None, "epsilon or v"),
     _other_medium("mochi", "MochiPipeline", "any Mochi checkpoint", None, "velocity"),
     _other_medium("stable-video", "StableVideoDiffusionPipeline", "any Stable Video Diffusion", None, "epsilon or v"),
     _other_medium("animatediff", "AnimateDiffPipeline", "any AnimateDiff checkpoint", None, "epsilon"),

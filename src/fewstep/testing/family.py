@@ -32,6 +32,7 @@ class Family:
         pack, unpack: From our latents to those that the stock pipeline draws, and back; height and width in pixels.
         flow_sigma: From the stock scheduler's noise levels to ours.
         flow_state: From the stock sampler's state, unpacked, at one of our noise levels to ours.
+        noise_axes: Between our latents and those in whose order of axes the stock pipeline draws its noise.
         tolerance: Largest difference of a latent, where rounding is enlarged on the way.
     """
 
@@ -48,6 +49,7 @@ class Family:
     unpack: Callable[[Any, Tensor, int, int], Tensor] = lambda pipeline, latents, height, width: latents
     flow_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma
     flow_state: Callable[[Tensor, Tensor], Tensor] = lambda state, sigma: state
+    noise_axes: Callable[[Tensor], Tensor] = lambda noise: noise
     tolerance: float = 1e-5
 
     def __str__(self) -> str:

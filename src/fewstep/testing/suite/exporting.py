@@ -61,7 +61,9 @@ class Exporting:
 
     def test_picture_of_the_readme_is_ours(self, student: Student) -> None:
         ours = load_model(student.written.folder, "cpu")
-        start = torch.randn(1, *ours.latent_shape, generator=torch.Generator().manual_seed(0))
+        axes = student.case.family.noise_axes
+        shape = axes(torch.empty(1, *ours.latent_shape)).shape
+        start = axes(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
         drawn = ours.latents(["a lighthouse on a cliff at dusk"], [0], noise=start)
         picture = to_pil(ours.pixels(drawn))[0]
         assert_drawn_alike(picture if isinstance(picture, list) else [picture], drawn_by(student.readme))
