@@ -75,9 +75,3 @@ class ChromaAdapter(FluxBlocksAdapter):
 
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         return {**super().prompt_shapes(), "prompt_weights": PromptTensor((self.num_prompt_tokens,))}
-
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]

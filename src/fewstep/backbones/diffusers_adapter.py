@@ -116,10 +116,15 @@ class DiffusersAdapter(ModelAdapter):
         return self.latent_channels, height // factor, width // factor
 
     @property
-    def num_prompt_tokens(self) -> int:
-        """Tokens that every prompt is padded to: as many as ``backbone.max_sequence_length`` says, or as CLIP takes."""
+    def declared_tokens(self) -> int | None:
+        """``backbone.max_sequence_length``, where the family's config has one; its pipeline's call takes it."""
         stated = getattr(self.config, "max_sequence_length", None)
-        return self.clip_tokens if stated is None else int(stated)
+        return None if stated is None else int(stated)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens that every prompt is padded to: as many as are declared, or as CLIP takes."""
+        return self.clip_tokens if self.declared_tokens is None else self.declared_tokens
 
     @property
     def clip_tokens(self) -> int:
@@ -204,6 +209,7 @@ class DiffusersAdapter(ModelAdapter):
             self.guidance.argument: self.guidance.off,
             "height": self.config.height,
             "width": self.config.width,
+            **({} if self.declared_tokens is None else {"max_sequence_length": self.declared_tokens}),
         }
 
     def load_kwargs(self) -> dict[str, Any]:
@@ -245,6 +251,11 @@ class DiffusersAdapter(ModelAdapter):
 
     def get_tokenizers(self, pipeline: Any) -> list[Any]:
         return _present(pipeline, "tokenizer")
+
+    def token_limits(self, pipeline: Any) -> list[int]:
+        # where there are several, the last is the one that takes long prompts
+        limits = super().token_limits(pipeline)
+        return limits if self.declared_tokens is None else [*limits[:-1], self.declared_tokens]
 
     def _loras(self, sources: Sequence[LoraSource] | None = None, *, setting: str = "backbone.lora") -> PipelineLoras:
         return PipelineLoras(

@@ -60,13 +60,3 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         pooled = int(self.network_config["pooled_projection_dim"])
         return {**super().prompt_shapes(), "pooled_prompt_embeds": PromptTensor((pooled,))}
-
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        t5 = pipeline.tokenizer_2
-        return [
-            self.config.max_sequence_length if tokenizer is t5 else int(tokenizer.model_max_length)
-            for tokenizer in self.get_tokenizers(pipeline)
-        ]

@@ -87,12 +87,6 @@ class Flux2KleinAdapter(PackedFlowAdapter):
         mean, variance = (value.float().view(-1, 1, 1) for value in (statistics.running_mean, statistics.running_var))
         return functional.pixel_shuffle(x0 * (variance + self.vae_config["batch_norm_eps"]).sqrt() + mean, 2)
 
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]
-
 
 class Flux2DevConfig(EmbeddedGuidanceConfig):
     """The ``backbone`` section of a recipe for FLUX.2-dev."""

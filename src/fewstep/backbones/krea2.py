@@ -72,9 +72,6 @@ class Krea2Adapter(PackedFlowAdapter):
         layers, width = (int(self.network_config[key]) for key in ("num_text_layers", "text_hidden_dim"))
         return padded_shapes(self.config.max_sequence_length, layers, width)
 
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
     def token_limits(self, pipeline: Any) -> list[int]:
         # the end of its template takes five
         return [self.config.max_sequence_length - 5]

@@ -67,13 +67,9 @@ class PixArtAdapter(VariancePreservingAdapter):
         mask = PromptTensor((self.num_prompt_tokens,), torch.int64)
         return {**super().prompt_shapes(), "prompt_attention_mask": mask}
 
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length for _ in self.get_tokenizers(pipeline)]
-
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         return {
             **super().call_kwargs(sigmas),
-            "max_sequence_length": self.config.max_sequence_length,
             "clean_caption": False,
             "use_resolution_binning": False,  # a binned picture is drawn at another size and cropped
         }

@@ -77,9 +77,3 @@ class QwenImageAdapter(PackedFlowAdapter):
 
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         return padded_shapes(self.config.max_sequence_length, int(self.network_config["joint_attention_dim"]))
-
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]

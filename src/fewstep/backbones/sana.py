@@ -107,7 +107,6 @@ class SanaAdapter(DiffusersAdapter):
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         call = {
             **super().call_kwargs(sigmas),
-            "max_sequence_length": self.config.max_sequence_length,
             # a binned picture is drawn at another size and cropped
             "use_resolution_binning": False,
         }

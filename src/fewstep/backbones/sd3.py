@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.flow_match import FlowMatchAdapter
-from fewstep.backbones.protocol import BackboneConfig
+from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -104,18 +104,11 @@ class SD3Adapter(FlowMatchAdapter):
         pooled = int(self.network_config["pooled_projection_dim"])
         return {**super().prompt_shapes(), "pooled_prompt_embeds": PromptTensor((pooled,))}
 
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
     def load_kwargs(self) -> dict[str, Any]:
         return {} if self._has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
 
     def token_limits(self, pipeline: Any) -> list[int]:
-        t5 = pipeline.tokenizer_3
-        return [
-            self.config.max_sequence_length if tokenizer is t5 else int(tokenizer.model_max_length)
-            for tokenizer in self.get_tokenizers(pipeline)
-        ]
+        return super().token_limits(pipeline) if self._has_t5 else ModelAdapter.token_limits(self, pipeline)
 
     @property
     def _has_t5(self) -> bool:

@@ -121,10 +121,7 @@ class WanAdapter(DiffusersAdapter):
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         call = super().call_kwargs(sigmas)
         del call["sigmas"]  # the pipeline takes none
-        return {**call, "num_frames": self.config.frames, "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]
+        return {**call, "num_frames": self.config.frames}
 
 
 def _require_one_network(index: Mapping[str, Any], *, model: str) -> None:

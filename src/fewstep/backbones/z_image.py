@@ -71,9 +71,3 @@ class ZImageAdapter(FlowMatchAdapter):
 
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         return padded_shapes(self.config.max_sequence_length, int(self.network_config["cap_feat_dim"]))
-
-    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        return {**super().call_kwargs(sigmas), "max_sequence_length": self.config.max_sequence_length}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]
