@@ -20,12 +20,11 @@ from fewstep.core.points import NoisyLatent
 from fewstep.data.embeddings import open_or_build
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
-from fewstep.sampling import teacher_sigmas
+from fewstep.testing.case import LEVELS, PROMPTS, Case, open_case
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.trainer import build_method
 from tests.backbones import tiny_vp
 from tests.backbones.families import FAMILIES
-from tests.backbones.test_conformance import LEVELS, PROMPTS, Case, open_case
 
 RECIPES = ["pixart-sigma", "sd15", "sdxl"]
 COMPONENTS = {
@@ -93,18 +92,11 @@ def test_four_uniform_steps_are_ddim_with_trailing_time_steps(case: Case, guidan
         steps_offset=1,
     )
     pipeline = type(case.pipeline)(**{**case.pipeline.components, "scheduler": ddim}, **without_checker(case))
-    noise = case.noise()
-    theirs = pipeline(
-        PROMPTS,
-        latents=noise,
-        num_inference_steps=4,
-        guidance_scale=guidance_scale,
-        output_type="latent",
-        height=16,
-        width=16,
-        **case.family.call,
-    ).images
-    ours = case.ours(noise, teacher_sigmas(case.adapter, 4), guidance_scale=guidance_scale)
+    call = {**case.adapter.call_kwargs(case.adapter.sigmas(torch.tensor(LEVELS)).tolist()), **case.family.call}
+    del call["timesteps"]
+    call["guidance_scale"] = guidance_scale
+    theirs = pipeline(list(PROMPTS), latents=case.noise(), output_type="latent", **call).images
+    ours = case.ours(guidance_scale=guidance_scale)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2 * case.family.tolerance)
 
 
@@ -240,9 +232,10 @@ def sdxl(**config: Any) -> SDXLAdapter:
     return SDXLAdapter(SDXLConfig(model="sdxl", **config), tiny_vp.sdxl_components())
 
 
-def test_sdxl_is_told_the_configured_size() -> None:
+def test_sdxl_is_told_the_size_of_the_picture() -> None:
     network = Recorder(4)
-    sdxl(height=768, width=1344).velocity(network, point(), text())
+    large = NoisyLatent(torch.zeros(2, 4, 96, 168), torch.full((2,), 0.5))
+    sdxl().velocity(network, large, text())
     assert network.named["added_cond_kwargs"]["time_ids"].tolist() == [[768.0, 1344.0, 0.0, 0.0, 768.0, 1344.0]] * 2
 
 
