@@ -151,6 +151,8 @@ def test_levels_of_cogvideox_are_moved_on_betas_that_end_without_signal() -> Non
     signal = CogVideoXDDIMScheduler.from_config(scheduler).alphas_cumprod[[749, 499, 249]].double().sqrt()
     moved = schedule.sigma(torch.tensor([0.75, 0.5, 0.25]))
     torch.testing.assert_close(moved, sigma_from_signal(signal).float(), rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match=r"moves every noise level by snr_shift_scale=3\.0"):
+        schedule.deterministic_scheduler()
 
 
 def test_a_key_of_another_scheduler_does_no_harm() -> None:

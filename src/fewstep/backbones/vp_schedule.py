@@ -103,7 +103,16 @@ class VPSchedule:
 
         DPM++ of first order is DDIM, starts at standard normal noise and takes its time steps from the call; called
         without them it uses the same uniform grid as :meth:`sigma`.
+
+        Raises:
+            ConfigError: The noise levels are moved in a way that this scheduler does not know.
         """
+        stretch = self.scheduler.get("snr_shift_scale")
+        if stretch not in (None, 1):
+            raise ConfigError(
+                f"The scheduler of {self.model} moves every noise level by snr_shift_scale={shown(stretch)}, as "
+                "CogVideoX does, and that of a student cannot. Use the original checkpoint's scheduler_config.json."
+            )
         from diffusers import DPMSolverMultistepScheduler
 
         kept = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
