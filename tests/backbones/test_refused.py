@@ -46,6 +46,12 @@ def test_distilled_repository_is_recognised_by_its_name(model: str, what: str) -
     assert what in found.what
 
 
+@pytest.mark.parametrize(("steps", "distilled"), [(8, True), (40, False)])
+def test_a_short_grid_that_a_pipeline_brings_along_tells_that_it_is_distilled(steps: int, distilled: bool) -> None:
+    index = {"_class_name": "QwenImage21Pipeline", "sample_sigmas": [1 - step / steps for step in range(steps)]}
+    assert (recognise(checkpoint(index=index)) is not None) is distilled
+
+
 @pytest.mark.parametrize("target", [row for row in REFUSED if row.family == "distilled"], ids=lambda row: row.name)
 def test_every_distilled_row_of_the_matrix_is_refused_by_its_name(target: Target) -> None:
     with pytest.raises(ConfigError) as refused:

@@ -80,6 +80,8 @@ class BackboneConfig(Section):
     )
     not_about_text: ClassVar[frozenset[str]] = frozenset()
     """A family's own fields that change no prompt embedding."""
+    guided: ClassVar[bool] = True
+    """Whether the teacher's pictures are meant to be guided: by an empty prompt, or by a scale that it takes in."""
 
     @property
     def origin(self) -> str:

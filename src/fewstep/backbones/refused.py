@@ -43,6 +43,7 @@ LCM = Distilled("a latent consistency model, already distilled to 2 to 8 steps",
 HYPER = Distilled("a Hyper-SD model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
 LIGHTNING = Distilled("a Lightning model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
 KLEIN = Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
+OWN_GRID = Distilled("a step-distilled model by its own sample_sigmas", "the checkpoint it was distilled from")
 OTHER_FLAGGED = Distilled("a step-distilled model by its own flag is_distilled", "the checkpoint it was distilled from")
 OTHER = Distilled("a step-distilled model by its name", "the checkpoint it was distilled from")
 _OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
@@ -59,6 +60,8 @@ _BY_NAME: tuple[tuple[str, Distilled], ...] = (
     (r"(?<![a-z])lightning(?![a-z])", LIGHTNING),
     (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", OTHER),
 )
+_FEW = 16
+"""Steps of a grid that a pipeline brings along; teachers have none, or one as long as they draw."""
 _BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
 
 
@@ -150,6 +153,9 @@ def _by_configuration(checkpoint: Checkpoint) -> Distilled | None:
         return SPRINT
     if index.get("is_distilled") is True:
         return KLEIN if checkpoint.pipeline_class.startswith("Flux2") else OTHER_FLAGGED
+    own_grid = index.get("sample_sigmas")
+    if isinstance(own_grid, list) and 0 < len(own_grid) <= _FEW:
+        return OWN_GRID
     scheduler_class = pipeline_parts(index).get("scheduler", ("", ""))[1]
     if scheduler_class in _BY_SCHEDULER:
         return _BY_SCHEDULER[scheduler_class]

@@ -344,10 +344,16 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _terms_have_their_guidance(self) -> "RunConfig":
         reason = self.backbone.without_guidance()
-        guided = [(name, term) for name, term in self.terms.active().items() if term.asks_guidance]
+        guided = {
+            name: f"{name}.guidance_scale=1" if isinstance(term, DistributionMatching) else f"{name}=null"
+            for name, term in self.terms.active().items()
+            if term.asks_guidance
+        }
+        isg = self.terms.isg
+        if isg is not None and (isg.guidance.low, isg.guidance.high) != (1, 1) and not self.backbone.guided:
+            guided["isg"] = "isg.guidance={low: 1, high: 1}"
         if reason is not None and guided:
-            name, term = guided[0]
-            without = f"{name}.guidance_scale=1" if isinstance(term, DistributionMatching) else f"{name}=null"
+            name, without = next(iter(guided.items()))
             raise ValueError(
                 f"terms.{name} follows the teacher's guidance, but {reason}, or train without it: terms.{without}"
             )
