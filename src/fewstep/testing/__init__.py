@@ -12,8 +12,8 @@ from fewstep.testing.text_encoders import (
     t5_encoder,
     umt5_encoder,
 )
-from fewstep.testing.tokenizers import clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer
-from fewstep.testing.vaes import dc_vae, flux2_vae, kl_vae, qwen_image_vae, wan_vae
+from fewstep.testing.tokenizers import clip_tokenizer, gemma_tokenizer, qwen_processor, qwen_tokenizer, t5_tokenizer
+from fewstep.testing.vaes import dc_vae, flux2_vae, kl_vae, qwen_image21_vae, qwen_image_vae, wan_vae
 
 __all__ = [
     "Family",
@@ -29,7 +29,9 @@ __all__ = [
     "qwen3_encoder",
     "qwen3_vl_encoder",
     "qwen25_vl_encoder",
+    "qwen_image21_vae",
     "qwen_image_vae",
+    "qwen_processor",
     "qwen_tokenizer",
     "t5_encoder",
     "t5_tokenizer",

@@ -122,6 +122,8 @@ class Case:
         terms: dict[str, Any] = {"ca": {"scale": 2.0}, "dm": {}, "cdm": {}, "isg": {"margin": 0.02}}
         if self.adapter.config.without_guidance() is not None:
             del terms["ca"]
+        if not self.adapter.config.guided:
+            terms["isg"]["guidance"] = {"low": 1.0, "high": 1.0}
         return RunConfig.model_validate(
             {
                 "backbone": self.adapter.config.model_dump(mode="json"),

@@ -89,13 +89,14 @@ def qwen3_encoder(layers: int = 2) -> Any:
     return Qwen3ForCausalLM(config).eval()
 
 
-def qwen3_vl_encoder(layers: int = 2) -> Any:
-    """A Qwen3-VL, as Krea 2 has it; goes with :func:`qwen_tokenizer`.
+def qwen3_vl_encoder(layers: int = 2, *, head: bool = False) -> Any:
+    """A Qwen3-VL, as Krea 2 and Qwen-Image-2.1 have it; goes with :func:`qwen_tokenizer` and :func:`qwen_processor`.
 
     Args:
         layers: See :func:`qwen3_encoder`.
+        head: A ``Qwen3VLForConditionalGeneration``, as in Qwen-Image-2.1; or a ``Qwen3VLModel``.
     """
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3], "mrope_interleaved": True}
     text = {"vocab_size": 264, "num_hidden_layers": layers, "head_dim": 16, "rope_parameters": rope, **_DECODER}
@@ -107,7 +108,8 @@ def qwen3_vl_encoder(layers: int = 2) -> Any:
         "out_hidden_size": WIDTH,
         "deepstack_visual_indexes": [0],
     }
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)).eval()
+    config = Qwen3VLConfig(text_config=text, vision_config=vision)
+    return (Qwen3VLForConditionalGeneration if head else Qwen3VLModel)(config).eval()
 
 
 def mistral_encoder(layers: int = 3) -> Any:

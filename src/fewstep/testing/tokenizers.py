@@ -48,6 +48,16 @@ def qwen_tokenizer() -> Any:
     return tokenizer
 
 
+def qwen_processor() -> Any:
+    """A processor around :func:`qwen_tokenizer` that needs no torchvision, for text; goes with a Qwen3-VL."""
+    from transformers import CLIPImageProcessorPil, LlavaProcessor
+
+    tokenizer = qwen_tokenizer()
+    return LlavaProcessor(
+        CLIPImageProcessorPil(), tokenizer, image_token="<|image_pad|>", chat_template=tokenizer.chat_template
+    )
+
+
 def gemma_tokenizer() -> Any:
     """A byte-fallback Gemma tokenizer without merges; goes with :func:`gemma_encoder`."""
     from transformers import GemmaTokenizer

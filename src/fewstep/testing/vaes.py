@@ -89,6 +89,20 @@ def qwen_image_vae() -> Any:
     ).eval()
 
 
+def qwen_image21_vae() -> Any:
+    """An ``AutoencoderKLQwenImage21`` of factor 16, whose pictures have an alpha channel."""
+    from diffusers import AutoencoderKLQwenImage21
+
+    return AutoencoderKLQwenImage21(
+        base_dim=8,
+        decoder_base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 1, 1, 1, 1],
+        num_res_blocks=1,
+        **_STATISTICS,
+    ).eval()
+
+
 def wan_vae(*, residual: bool = False) -> Any:
     """An ``AutoencoderKLWan`` of factor 8 in space and 4 in time.
 

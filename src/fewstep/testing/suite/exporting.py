@@ -105,8 +105,8 @@ def shaken(adapter: ModelAdapter) -> nn.Module:
 
 
 def drawn_by(example: dict[str, Any]) -> list[Any]:
-    """The picture that an example drew, or the frames of its video."""
-    return list(example["frames"]) if "frames" in example else [example["image"]]
+    """The picture that an example drew, without alpha where it has that, or the frames of its video."""
+    return list(example["frames"]) if "frames" in example else [example["image"].convert("RGB")]
 
 
 def assert_drawn_alike(pictures: list[Any], expected: list[Any]) -> None:
