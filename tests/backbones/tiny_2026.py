@@ -13,7 +13,9 @@ from fewstep.testing import (
     qwen3_encoder,
     qwen3_vl_encoder,
     qwen25_vl_encoder,
+    qwen_image21_vae,
     qwen_image_vae,
+    qwen_processor,
     qwen_tokenizer,
     t5_encoder,
     t5_tokenizer,
@@ -70,6 +72,27 @@ def qwen_image_pipeline() -> Any:
         vae=qwen_image_vae(),
         text_encoder=qwen25_vl_encoder(),
         tokenizer=qwen_tokenizer(),
+        transformer=transformer.eval(),
+    )
+
+
+def qwen_image21_pipeline() -> Any:
+    from diffusers import QwenImage21Pipeline, QwenImage21Transformer2DModel
+
+    transformer = QwenImage21Transformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        context_in_dim=WIDTH,
+        axes_dims_rope=(4, 6, 6),
+    )
+    return QwenImage21Pipeline(
+        scheduler=_scheduler(base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02),
+        vae=qwen_image21_vae(),
+        text_encoder=qwen3_vl_encoder(head=True),
+        processor=qwen_processor(),
         transformer=transformer.eval(),
     )
 
@@ -213,6 +236,18 @@ def call_klein(pipeline: Any, arguments: dict[str, Any]) -> Any:
     return pipeline(**arguments, return_dict=False)[0]
 
 
+def call_qwen_image21(pipeline: Any, arguments: dict[str, Any]) -> Any:
+    """Prompt by prompt: in a batch the pipeline puts every picture behind the longest text."""
+    each = {key: arguments[key] for key in ("prompt", "negative_prompt", "latents") if key in arguments}
+    drawn = [
+        pipeline(**arguments | {key: values[row : row + 1] for key, values in each.items()}, return_dict=False)[0]
+        for row in range(len(arguments["prompt"]))
+    ]
+    together = torch.cat(drawn)
+    return together[:, :3] if arguments["output_type"] == "pt" else together  # without alpha
+
+
 QWEN_LAYOUT: dict[str, Any] = {**tiny_packed.LAYOUT, "unpack": _one_frame}
 KREA2_LAYOUT: dict[str, Any] = {**tiny_packed.LAYOUT, "unpack": _krea2_frame}
 FLUX2_LAYOUT: dict[str, Any] = {"unpack": _normalised, "stock_call": call_klein}
+QWEN21_LAYOUT: dict[str, Any] = {**QWEN_LAYOUT, "stock_call": call_qwen_image21}

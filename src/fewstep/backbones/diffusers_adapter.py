@@ -222,10 +222,14 @@ class DiffusersAdapter(ModelAdapter):
             self.student_scheduler(sigmas),
             model=self.config.origin,
             revision=self.config.revision,
-            model_index=self.components["model_index"],
+            model_index=self.student_index(sigmas),
             network_component=self.network_component,
             changed=self._changed(network.dtype),  # type: ignore[arg-type]
         )
+
+    def student_index(self, sigmas: Sequence[float]) -> Mapping[str, Any]:
+        """The ``model_index.json`` that an exported student has, before its network and scheduler are named."""
+        return self.components["model_index"]
 
     def network_without_weights(self) -> nn.Module:
         """The network on the meta device, in eval mode, frozen."""

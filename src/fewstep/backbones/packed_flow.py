@@ -33,13 +33,14 @@ class PackedFlowAdapter(FlowMatchAdapter):
 
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         height, width = point.x_sigma.shape[-2:]
+        image = packed.pack(point.x_sigma.to(self.compute_dtype), self.patch)
         arguments = {
-            "hidden_states": packed.pack(point.x_sigma.to(self.compute_dtype), self.patch),
+            "hidden_states": image,
             "timestep": self.network_time(point.sigma),
             "encoder_hidden_states": cond.tensors["prompt_embeds"].to(self.compute_dtype),
             **self.network_inputs(point.x_sigma, cond),
         }
-        tokens = network(**arguments, return_dict=False)[0]
+        tokens = network(**arguments, return_dict=False)[0][:, -image.shape[1] :]  # some answer for text before it
         return packed.unpack(tokens.float(), height, width, self.patch)
 
     def network_time(self, sigma: Float[Tensor, "b"]) -> Float[Tensor, "b"]:

@@ -28,6 +28,7 @@ BUILT_IN = {
     "wan": "fewstep.backbones.wan:WanAdapter",
     "z-image": "fewstep.backbones.z_image:ZImageAdapter",
     "qwen-image": "fewstep.backbones.qwen_image:QwenImageAdapter",
+    "qwen-image-2.1": "fewstep.backbones.qwen_image21:QwenImage21Adapter",
     "flux2-klein": "fewstep.backbones.flux2:Flux2KleinAdapter",
     "flux2": "fewstep.backbones.flux2:Flux2DevAdapter",
     "chroma": "fewstep.backbones.chroma:ChromaAdapter",

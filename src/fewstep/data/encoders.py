@@ -12,7 +12,7 @@ from fewstep.errors import CheckpointError, ConfigError
 
 # of the settings every backbone has, none changes what a prompt means; those of a family may (token counts, rewriting)
 _COMMON_SETTINGS = frozenset(BackboneConfig.model_fields)
-_PREFIXES = ("text_encoder", "tokenizer")
+_PREFIXES = ("text_encoder", "tokenizer", "processor")
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 _MAX_FILE_BYTES = 2**28
 """Of a file beside the weights."""

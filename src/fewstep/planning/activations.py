@@ -107,7 +107,7 @@ def forward_flops(planned: PlannedNetwork) -> float:
     def count() -> Sequence[float]:
         point, cond = _inputs(planned, 1)
         counter = FlopCounterMode(display=False, custom_mapping={_FLASH: _flash_flops})
-        with torch.no_grad(), _FlashOnMeta(), counter:
+        with torch.no_grad(), KnownMasks(), _FlashOnMeta(), counter:
             planned.adapter.velocity(planned.network, point, cond)
         return [float(counter.get_total_flops())]
 
@@ -122,7 +122,7 @@ def _trace(planned: PlannedNetwork, role: str | None, samples: int) -> Sequence[
     network, adapter = planned.network, planned.adapter
     point, cond = _inputs(planned, samples)
     known = [*network.parameters(), *network.buffers(), point.x_sigma, point.sigma, *cond.tensors.values()]
-    with _FlashOnMeta(), LiveStorage(known) as live, _dropped_gradients(network):
+    with KnownMasks(), _FlashOnMeta(), LiveStorage(known) as live, _dropped_gradients(network):
         with torch.no_grad():
             adapter.velocity(network, point, cond)
         forward = live.peak
@@ -163,6 +163,15 @@ def _dropped_gradients(network: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class KnownMasks(TorchFunctionMode):
+    """For networks on the meta device that read the values of a mask: it lies on the CPU, for ``torch.where`` too."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.where and any(isinstance(value, Tensor) and value.is_meta for value in args[1:]):
+            args = (args[0].to("meta"), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 class _FlashOnMeta(TorchFunctionMode):
