@@ -141,6 +141,8 @@ SIZES |= {
         "cap_feat_dim": WIDTH,
     },
     "QwenImageTransformer2DModel": {"num_layers": 1, "num_attention_heads": 1, "joint_attention_dim": WIDTH},
+    "QwenImage21Transformer2DModel": {"num_layers": 1, "num_attention_heads": 1, "context_in_dim": WIDTH},
+    "AutoencoderKLQwenImage21": {"base_dim": 8, "decoder_base_dim": 8, "num_res_blocks": 1},
     "Krea2Transformer2DModel": {
         "num_layers": 1,
         "num_attention_heads": 1,
@@ -227,6 +229,9 @@ TWINS = {
     ),
     "Tongyi-MAI--Z-Image": Twin("z-image", missing={"text_encoder": qwen3_encoder}, config=SHORT),
     "Qwen--Qwen-Image": Twin("qwen-image", missing={"text_encoder": qwen25_vl_encoder}, config=LONG),
+    "Qwen--Qwen-Image-2.1": Twin(
+        "qwen-image-2.1", missing={"text_encoder": partial(qwen3_vl_encoder, head=True)}, config={"max_tokens": 200}
+    ),
     "krea--Krea-2-Raw": Twin("krea2", missing={"text_encoder": partial(qwen3_vl_encoder, layers=36)}, config=LONG),
     "black-forest-labs--FLUX.2-klein-base-4B": Twin(
         "flux2-klein", missing={"text_encoder": partial(qwen3_encoder, layers=27)}, config=SHORT
@@ -244,6 +249,7 @@ TOKENIZERS = {
     "Qwen2Tokenizer": qwen_tokenizer,
     "Qwen2TokenizerFast": qwen_tokenizer,
     "PixtralProcessor": qwen_tokenizer,
+    "Qwen3VLProcessor": qwen_tokenizer,
     "Qwen2VLProcessor": qwen_tokenizer,  # never loaded: the real one needs torchvision
 }
 

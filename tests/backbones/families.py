@@ -95,6 +95,14 @@ FAMILIES: dict[str, Family] = {
             **tiny_2026.QWEN_LAYOUT,
         ),
         Family(
+            "qwen-image-2.1",
+            tiny_2026.qwen_image21_pipeline,
+            {"max_tokens": 200},
+            size=(32, 32),
+            other_size=(64, 32),
+            **tiny_2026.QWEN21_LAYOUT,
+        ),
+        Family(
             "krea2",
             tiny_2026.krea2_pipeline,
             {"max_sequence_length": 200},
@@ -269,5 +277,8 @@ REAL_CONFIGURATIONS: dict[str, RealConfiguration] = {
     ),
     "krea2-raw": RealConfiguration(
         "krea2", "Krea2Transformer2DModel", published_files("krea--Krea-2-Raw"), 12_820_073_036
+    ),
+    "qwen-image-2.1": RealConfiguration(
+        "qwen-image-2.1", "QwenImage21Transformer2DModel", published_files("Qwen--Qwen-Image-2.1"), 7_115_124_736
     ),
 }

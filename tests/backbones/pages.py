@@ -14,7 +14,7 @@ from tools.pages.settings import settings_table
 FOLDER = Path(__file__).parents[2] / "docs" / "backbones"
 PAGES = {
     **{name: f"{name}.md" for name in ("flux", "longcat", "sana", "sd3", "sd15", "sdxl", "wan", "cogvideox")},
-    **{name: f"{name}.md" for name in ("z-image", "flux2-klein", "chroma", "krea2", "qwen-image")},
+    **{name: f"{name}.md" for name in ("z-image", "flux2-klein", "chroma", "krea2", "qwen-image", "qwen-image-2.1")},
     **{"pixart": "pixart-sigma.md", "flux2": "flux2-dev.md"},
 }
 BEGIN, END = "<!-- settings -->\n", "<!-- end -->"

@@ -32,6 +32,7 @@ REAL_PROMPTS: dict[str, tuple[tuple[int, ...], list[tuple[int]]]] = {
     "flux2-dev": ((512, 15360), []),
     "chroma1-hd": ((512, 4096), [(512,)]),
     "krea2-raw": ((512, 12, 2560), [(512,)]),
+    "qwen-image-2.1": ((512, 4096), [(512,)]),
 }
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewstep.planning.activations import KnownMasks
 from fewstep.planning.porting_matrix import PORTED
 from tests.backbones.families import REAL_CONFIGURATIONS
 
@@ -91,6 +92,12 @@ def qwen_image() -> dict[str, Any]:
     return {"hidden_states": blank(1, 4096, 64), "timestep": blank(1), "img_shapes": [[(1, 64, 64)]], **text}
 
 
+def qwen_image21() -> dict[str, Any]:
+    is_image = (torch.arange(512 + 64 * 64 // 4) >= 512)[None]  # the network reads its values
+    text = {"encoder_hidden_states": blank(1, 512, 4096), "img_mask": is_image}
+    return {"hidden_states": blank(1, 4096, 64), "timestep": blank(1), "img_shapes": [[(1, 64, 64)]], **text}
+
+
 def krea2() -> dict[str, Any]:
     text = {"encoder_hidden_states": blank(1, 512, 12, 2560), "position_ids": blank(512 + 4096, 3)}
     return {"hidden_states": blank(1, 4096, 64), "timestep": blank(1), **text}
@@ -111,7 +118,8 @@ INPUTS: dict[str, Callable[[], dict[str, Any]]] = {
         "sdxl": sdxl,
     },
     **{"z-image": z_image, "flux2-klein": klein, "flux2-klein-base-9b": lambda: klein(12288), "chroma": chroma},
-    **{"qwen-image": qwen_image, "krea2": krea2, "flux2": lambda: {**klein(15360), "guidance": blank(1)}},
+    **{"qwen-image": qwen_image, "qwen-image-2.1": qwen_image21},
+    **{"krea2": krea2, "flux2": lambda: {**klein(15360), "guidance": blank(1)}},
 }
 # the fast tier compares the same figures with those of a few blocks (test_plan.py); here all blocks are counted
 FAST = {"sana-600m"}
@@ -130,6 +138,6 @@ def test_work_of_one_forward_is_counted_on_the_real_network(name: str) -> None:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = network_class.from_config(real.components[component]).eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), KnownMasks(), FlopCounterMode(display=False) as counter:
         network(**INPUTS.get(name, INPUTS[row.family])(), return_dict=False)
     assert counter.get_total_flops() / 1e12 == pytest.approx(row.teraflop, abs=5e-4)

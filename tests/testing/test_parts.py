@@ -16,6 +16,7 @@ TEXT = {
     testing.gemma_encoder: testing.gemma_tokenizer,
     testing.qwen25_vl_encoder: testing.qwen_tokenizer,
     testing.qwen3_encoder: testing.qwen_tokenizer,
+    testing.qwen3_vl_encoder: testing.qwen_tokenizer,
     testing.mistral_encoder: testing.qwen_tokenizer,
 }
 IMAGE_VAES = (testing.kl_vae, testing.dc_vae, testing.flux2_vae)

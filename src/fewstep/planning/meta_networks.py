@@ -23,6 +23,7 @@ _DECODERS = {
     "AutoencoderKL": 84_000_000,
     "AutoencoderDC": 313_000_000,
     "AutoencoderKLQwenImage": 127_000_000,
+    "AutoencoderKLQwenImage21": 338_000_000,
     "AutoencoderKLFlux2": 84_000_000,
 }
 
