@@ -40,10 +40,10 @@ BOMBS: dict[str, bytes] = {
 
 REPEATED = {
     name: b"\x80\2" + code * 1_000_000
-    for name, code in {
+    for name, code in (
         *{"mark": b"(", "list": b"]", "null": b"N", "tuple": b"N\x85", "copy": b"N2", "drop": b"N0"}.items(),
         *{"nested list": b"](", "remembered": b"Nq\0", "version": b"\x80\2"}.items(),
-    }
+    )
 }
 
 

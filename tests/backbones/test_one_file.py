@@ -16,9 +16,9 @@ from fewstep.config.identity import config_hash, identity
 from fewstep.data.embeddings import cache_key
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export import export_student
+from fewstep.testing.case import PROMPTS
 from tests.backbones import lora_files, original_layout
 from tests.backbones.families import FAMILIES
-from tests.backbones.test_conformance import PROMPTS
 
 KINDS = ("sd15", "sdxl", "sd3", "flux")
 
