@@ -24,6 +24,7 @@ from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.sampling import load_model, sample, sample_latents, teacher_sigmas, velocity_field
+from fewstep.testing import stock_pack, stock_unpack
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny_packed
 from tests.backbones.families import REAL_CONFIGURATIONS
@@ -277,7 +278,7 @@ def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
     stock = pipeline(
         PROMPTS,
         **{**adapter.guidance.call(3.0, num_prompts=2), "negative_prompt": [negative_prompt] * 2},
-        latents=tiny_packed.pack(pipeline, noise),
+        latents=stock_pack(pipeline, noise),
         sigmas=LEVELS,
         num_inference_steps=4,
         output_type="latent",
@@ -286,7 +287,7 @@ def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
         max_sequence_length=24,
     ).images
     # float32 sums in another order, through four network calls
-    torch.testing.assert_close(ours, tiny_packed.unpack(pipeline, stock, 16, 16), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, stock_unpack(pipeline, stock, 16, 16), rtol=1e-5, atol=1e-5)
 
 
 def test_student_of_such_a_derivative_is_drawn_without_guidance(without_embedding: Path) -> None:

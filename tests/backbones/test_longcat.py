@@ -20,6 +20,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.sampling import load_model
+from fewstep.testing import stock_pack, stock_unpack
 from tests.backbones import tiny_packed
 from tests.backbones.families import REAL_CONFIGURATIONS
 
@@ -207,10 +208,10 @@ def test_student_of_the_released_layout_runs_in_stock_diffusers(released_layout:
     exec(loading, names)
     noise = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(4))
     pipeline = names["pipeline"]
-    stock = pipeline(PROMPTS, latents=tiny_packed.pack(pipeline, noise), output_type="latent", **names["call"]).images
+    stock = pipeline(PROMPTS, latents=stock_pack(pipeline, noise), output_type="latent", **names["call"]).images
     ours = load_model(exported.folder, "cpu").latents(PROMPTS, [0, 0], noise=noise)
     # float32 sums in another order, through four network calls
-    torch.testing.assert_close(ours, tiny_packed.unpack(pipeline, stock, 16, 16), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, stock_unpack(pipeline, stock, 16, 16), rtol=1e-5, atol=1e-5)
 
 
 def test_processor_is_still_part_of_the_exported_folder(released_layout: Path, tmp_path: Path) -> None:

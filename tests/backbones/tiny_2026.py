@@ -17,6 +17,7 @@ from fewstep.testing import (
     qwen_image_vae,
     qwen_processor,
     qwen_tokenizer,
+    stock_unpack,
     t5_encoder,
     t5_tokenizer,
 )
@@ -203,7 +204,7 @@ def chroma_pipeline() -> Any:
 
 
 def _one_frame(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
-    return tiny_packed.unpack(pipeline, tokens, height, width).squeeze(2)
+    return stock_unpack(pipeline, tokens, height, width).squeeze(2)
 
 
 def _krea2_frame(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:

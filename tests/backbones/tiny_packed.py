@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fewstep.testing import (
     clip_encoder,
@@ -11,6 +10,8 @@ from fewstep.testing import (
     kl_vae,
     qwen25_vl_encoder,
     qwen_tokenizer,
+    stock_pack,
+    stock_unpack,
     t5_encoder,
     t5_tokenizer,
 )
@@ -122,18 +123,5 @@ def _scheduler(scheduler_class: Any) -> Any:
     return scheduler_class(**{name: value for name, value in scheduler.items() if name != "_class_name"})
 
 
-def pack(pipeline: Any, latents: Tensor) -> Tensor:
-    """The stock pipeline's own packing."""
-    count, channels, height, width = latents.shape
-    packed: Tensor = pipeline._pack_latents(latents, count, channels, height, width)
-    return packed
-
-
-def unpack(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
-    """The stock pipeline's own unpacking; the size is in pixels."""
-    latents: Tensor = pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
-    return latents
-
-
-LAYOUT: dict[str, Any] = {"pack": pack, "unpack": unpack}
+LAYOUT: dict[str, Any] = {"pack": stock_pack, "unpack": stock_unpack}
 """What these families say to the conformance suite."""

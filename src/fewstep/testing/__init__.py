@@ -1,7 +1,7 @@
 """Tests for a backbone, ours or yours: one suite for all of them, and tiny real parts of pipelines to build theirs."""
 
 from fewstep.testing.conformance import conformance
-from fewstep.testing.family import Family
+from fewstep.testing.family import Family, stock_pack, stock_unpack
 from fewstep.testing.text_encoders import (
     clip_encoder,
     gemma_encoder,
@@ -33,6 +33,8 @@ __all__ = [
     "qwen_image_vae",
     "qwen_processor",
     "qwen_tokenizer",
+    "stock_pack",
+    "stock_unpack",
     "t5_encoder",
     "t5_tokenizer",
     "umt5_encoder",

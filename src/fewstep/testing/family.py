@@ -7,6 +7,18 @@ from typing import Any
 from torch import Tensor
 
 
+def stock_pack(pipeline: Any, latents: Tensor) -> Tensor:
+    """``pack`` of a family whose pipeline packs as FLUX's does, by its own method."""
+    packed: Tensor = pipeline._pack_latents(latents, *latents.shape)
+    return packed
+
+
+def stock_unpack(pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
+    """``unpack`` of the same; height and width in pixels."""
+    latents: Tensor = pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
+    return latents
+
+
 def _call(pipeline: Any, arguments: dict[str, Any]) -> Any:
     return pipeline(**arguments, return_dict=False)[0]
 
@@ -30,6 +42,7 @@ class Family:
         prepare: Changes the stock pipeline before it is compared: gives it a first-order scheduler that takes a grid
             where its own does not.
         pack, unpack: From our latents to those that the stock pipeline draws, and back; height and width in pixels.
+            :func:`stock_pack` and :func:`stock_unpack` where both are the pipeline's own.
         flow_sigma: From the stock scheduler's noise levels to ours.
         flow_state: From the stock sampler's state, unpacked, at one of our noise levels to ours.
         noise_axes: Between our latents and those in whose order of axes the stock pipeline draws its noise.
