@@ -37,6 +37,15 @@ class Drawing:
         ours, stock = oblong.ours(guidance_scale=oblong.guided), oblong.stock(guidance_scale=oblong.guided)
         oblong.require_same_latents(ours, stock)
 
+    def test_another_size_is_that_of_an_adapter_made_for_it(self, case: Case, oblong: Case) -> None:
+        sized, levels = case.adapter.at_size(*oblong.size), torch.tensor(LEVELS)
+        assert sized.latent_shape(*oblong.size) == oblong.adapter.latent_shape(*oblong.size)
+        assert torch.equal(sized.to_sigma(levels), oblong.adapter.to_sigma(levels))
+        cond, _ = case.conditioning()
+        with torch.no_grad():
+            velocity = sized.velocity(case.network, oblong.point(), cond)
+        torch.testing.assert_close(velocity, oblong.velocity(oblong.network), rtol=1e-5, atol=oblong.family.tolerance)
+
     def test_levels_are_shifted_as_the_stock_scheduler_does(self, case: Case) -> None:
         case.stock()  # leaves the grid in the scheduler
         used = case.family.flow_sigma(case.pipeline.scheduler.sigmas[:-1].float())
