@@ -82,7 +82,7 @@ def draw_with_lengths(trainer: Trainer, lengths: Sequence[int]) -> DrawSource:
             Streams(config.seed),
             step,
             schedule=replace(schedule, min_steps=length, max_steps=length),
-            latent_shape=trainer.latent_shape,
+            latent_shape=trainer.adapter.latent_shape(config.backbone.height, config.backbone.width),
             positions=rows.own,
             concurrent=rows.concurrent,
             terms=config.terms if with_terms else None,
