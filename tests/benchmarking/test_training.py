@@ -103,10 +103,10 @@ def test_a_broken_formulation_is_told(trainer: Trainer, broken: Callable[[Traine
 
 
 def test_calls_that_the_formulas_do_not_have_are_told(trainer: Trainer) -> None:
-    asked = trainer.run_step
+    asked, size = trainer.run_step, trainer.config.backbone.training_sizes[0]
 
     def with_one_call_more(**options: bool) -> StepReport:
-        point = NoisyLatent(torch.zeros(1, *trainer.latent_shape), torch.ones(1))
+        point = NoisyLatent(torch.zeros(1, *trainer.adapter.latent_shape(*size)), torch.ones(1))
         trainer.roles.teacher(point, trainer.embeddings.batch([0]))
         return asked(**options)
 
