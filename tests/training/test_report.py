@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,9 @@ def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     metrics.write_bytes(b'{"step": 0, "x": "\xff"}\n{"step": 1}\n')
     with pytest.raises(CheckpointError, match="in its line 1: it is not valid JSON"):
         drop_metrics_from(metrics, 2)
+
+
+def test_a_pipe_in_its_place_is_told_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is no regular file, so figures cannot be added"):
+        drop_metrics_from(tmp_path / "metrics.jsonl", 0)

@@ -146,10 +146,12 @@ def drop_metrics_from(metrics: Path, step: int) -> None:
     """Remove the lines of ``step`` and later, which a resumed run writes again, and a last line cut off by a kill.
 
     Raises:
-        CheckpointError: Another line is damaged: that no kill does.
+        CheckpointError: Another line is damaged: that no kill does; or what stands there is no file.
     """
     if not metrics.exists():
         return
+    if not metrics.is_file():  # a pipe would be waited for, and for ever
+        raise CheckpointError(f"{metrics} is no regular file, so figures cannot be added to it; move it away.")
     with explain_write_errors(metrics):
         lines = [line for line in metrics.read_bytes().split(b"\n") if line]
         kept = []
