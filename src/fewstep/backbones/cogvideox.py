@@ -15,7 +15,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.backbones.video import latent_frames
 from fewstep.bounds import Pixels, Steps, Tokens
-from fewstep.core.conditioning import Conditioning, PromptTensor
+from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError, shown
 
 _DECODED_TOGETHER = 8
@@ -81,12 +81,6 @@ class CogVideoXAdapter(VariancePreservingAdapter):
         )
         return Conditioning({"prompt_embeds": embeds})
 
-    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
-        return {"prompt_embeds": PromptTensor((self.num_prompt_tokens, int(self.network_config["text_embed_dim"])))}
-
-    def token_limits(self, pipeline: Any) -> list[int]:
-        return [self.config.max_sequence_length]
-
     def student_scheduler(self, sigmas: Sequence[float]) -> Any:
         from diffusers import CogVideoXDDIMScheduler
 
@@ -105,4 +99,4 @@ class CogVideoXAdapter(VariancePreservingAdapter):
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         call = super().call_kwargs(sigmas)
         del call["timesteps"]  # the stock sampler takes none
-        return {**call, "num_frames": self.config.frames, "max_sequence_length": self.config.max_sequence_length}
+        return {**call, "num_frames": self.config.frames}

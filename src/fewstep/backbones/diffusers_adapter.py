@@ -28,7 +28,7 @@ from fewstep.errors import ConfigError, shown
 _CLIP_TOKENS = 77
 """Of every published CLIP."""
 # some networks turn a width of the first names into one of the last
-_WIDTHS = ("caption_channels", "joint_attention_dim", "cross_attention_dim")
+_WIDTHS = ("caption_channels", "joint_attention_dim", "cross_attention_dim", "text_dim", "text_embed_dim")
 
 
 class DiffusersAdapter(ModelAdapter):

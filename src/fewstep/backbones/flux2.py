@@ -85,7 +85,8 @@ class Flux2KleinAdapter(PackedFlowAdapter):
     def _vae_latents(self, vae: nn.Module, x0: Float[Tensor, "b *latent"]) -> Float[Tensor, "b *vae"]:
         statistics: Any = vae.bn
         mean, variance = (value.float().view(-1, 1, 1) for value in (statistics.running_mean, statistics.running_var))
-        return functional.pixel_shuffle(x0 * (variance + self.vae_config["batch_norm_eps"]).sqrt() + mean, 2)
+        patches = x0 * (variance + self.vae_config["batch_norm_eps"]).sqrt() + mean
+        return functional.pixel_shuffle(patches, int(self.vae_config["patch_size"][0]))
 
 
 class Flux2DevConfig(EmbeddedGuidanceConfig):

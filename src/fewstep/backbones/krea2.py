@@ -73,5 +73,5 @@ class Krea2Adapter(PackedFlowAdapter):
         return padded_shapes(self.config.max_sequence_length, layers, width)
 
     def token_limits(self, pipeline: Any) -> list[int]:
-        # the end of its template takes five
-        return [self.config.max_sequence_length - 5]
+        # the end of its template takes some
+        return [self.config.max_sequence_length - int(pipeline.prompt_template_encode_num_suffix_tokens)]

@@ -18,7 +18,7 @@ from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.video import latent_frames
 from fewstep.bounds import Pixels, Steps, Tokens
-from fewstep.core.conditioning import Conditioning, PromptTensor
+from fewstep.core.conditioning import Conditioning
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError, shown
@@ -111,9 +111,6 @@ class WanAdapter(DiffusersAdapter):
             list(prompts), do_classifier_free_guidance=False, max_sequence_length=self.config.max_sequence_length
         )
         return Conditioning({"prompt_embeds": embeds})
-
-    def prompt_shapes(self) -> Mapping[str, PromptTensor]:
-        return {"prompt_embeds": PromptTensor((self.num_prompt_tokens, int(self.network_config["text_dim"])))}
 
     def student_scheduler(self, sigmas: Sequence[float]) -> Any:
         return scheduler_with_own_grid(sigmas, model=self.config.model)
