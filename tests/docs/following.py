@@ -1,6 +1,6 @@
 """A page of instructions, followed literally: every named block is written, every command is run, offline."""
 
-import importlib.util
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -43,8 +43,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 def follow(page: str, folder: Path) -> str:
     """Do in ``folder`` what a page says; returns everything that was printed."""
+    # asked of the installed packages, not of the import system: looking for the module pip there takes the distutils of
+    # setuptools out of this process, and torch.compile needs it
+    installed = {found.name for found in importlib.metadata.distributions()}
     for needed in ("pip", "setuptools"):
-        if importlib.util.find_spec(needed) is None:
+        if needed not in installed:
             pytest.skip(f"{needed} is not installed, and the page installs a package")
     shell = environment(folder)
     printed = ""
