@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.backbones.cogvideox import CogVideoXAdapter, CogVideoXConfig
+from fewstep.backbones.cogvideox import CogVideoXAdapter
 from fewstep.errors import ConfigError
 from tests.backbones import tiny
 from tests.backbones.families import published_files
@@ -14,7 +14,7 @@ from tests.backbones.families import published_files
 def adapter_of(network: dict[str, Any] | None = None, **config: Any) -> CogVideoXAdapter:
     files = published_files("THUDM--CogVideoX-2b", **(network or {}))
     components = tiny.whole(files, "CogVideoXTransformer3DModel", "AutoencoderKLCogVideoX")
-    return CogVideoXAdapter(CogVideoXConfig(model="M", **config), components)
+    return CogVideoXAdapter(CogVideoXAdapter.config_class(model="M", **config), components)
 
 
 def test_latents_have_an_axis_of_frames() -> None:

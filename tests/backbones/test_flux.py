@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.embedded_guidance import GuidanceEmbedding, NoDirection, NullPrompt
-from fewstep.backbones.flux import FluxAdapter, FluxConfig
+from fewstep.backbones.flux import FluxAdapter
 from fewstep.config import load_recipe
 from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent
@@ -36,7 +36,7 @@ PROMPTS = ["a red cat", "two blue dogs"]
 def adapter_of(*, network: dict[str, Any] | None = None, **config: Any) -> FluxAdapter:
     components = dict(REAL_CONFIGURATIONS["flux1-dev"].components)
     components["transformer"] = {**components["transformer"], **(network or {})}
-    return FluxAdapter(FluxConfig(model="flux1-dev", **config), components)
+    return FluxAdapter(FluxAdapter.config_class(model="flux1-dev", **config), components)
 
 
 def conditioning(count: int = 2) -> Conditioning:
@@ -73,7 +73,7 @@ def without_embedding(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_adapter(folder: Path, **config: Any) -> FluxAdapter:
-    chosen = FluxConfig(model=str(folder), height=16, width=16, max_sequence_length=24, **config)
+    chosen = FluxAdapter.config_class(model=str(folder), height=16, width=16, max_sequence_length=24, **config)
     adapter = create_model_adapter(folder, chosen)
     assert isinstance(adapter, FluxAdapter)
     return adapter
@@ -224,18 +224,18 @@ def test_term_that_follows_guidance_is_refused_without_a_direction(
 
 def test_without_ca_and_without_a_direction_the_recipe_loads() -> None:
     config = load_recipe("flux1-dev", ["backbone.ca.mode=off", "terms.ca=null"]).config
-    assert isinstance(config.backbone, FluxConfig)
+    assert isinstance(config.backbone, FluxAdapter.config_class)
     assert config.backbone.ca == NoDirection()
 
 
 def test_high_scale_must_be_above_the_low_one() -> None:
     with pytest.raises(ValidationError, match=r"high is 1\.0, which must be above low, 1\.0"):
-        FluxConfig.model_validate({"model": "m", "ca": {"mode": "guidance_embedding", "high": 1.0}})
+        FluxAdapter.config_class.model_validate({"model": "m", "ca": {"mode": "guidance_embedding", "high": 1.0}})
 
 
 def test_more_text_than_the_pipeline_allows_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 512"):
-        FluxConfig(model="m", max_sequence_length=513)
+        FluxAdapter.config_class(model="m", max_sequence_length=513)
 
 
 def test_guidance_embedding_needs_a_network_that_has_one() -> None:
@@ -426,7 +426,7 @@ def test_recipe_aligns_after_the_student_as_senseflow_does() -> None:
 
 def test_pull_of_the_recipe_stays_within_the_scales_that_the_teacher_was_distilled_at() -> None:
     config = load_recipe("flux1-dev").config
-    assert isinstance(config.backbone, FluxConfig)
+    assert isinstance(config.backbone, FluxAdapter.config_class)
     direction = config.backbone.ca
     assert isinstance(direction, GuidanceEmbedding)
     assert config.terms.ca is not None

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.longcat import LongCatAdapter, LongCatConfig, TokenRenormalisation
+from fewstep.backbones.longcat import LongCatAdapter, TokenRenormalisation
 from fewstep.backbones.packed import pack
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.config import load_recipe
@@ -30,7 +30,7 @@ PROMPTS = ["a red cat", 'a sign that says "open"']
 
 def adapter_of(**config: Any) -> LongCatAdapter:
     components = REAL_CONFIGURATIONS["longcat-image"].components
-    return LongCatAdapter(LongCatConfig(model="longcat-image", **config), components)
+    return LongCatAdapter(LongCatAdapter.config_class(model="longcat-image", **config), components)
 
 
 class Recorder(nn.Module):
@@ -60,7 +60,9 @@ def released_layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def tiny_adapter(folder: Path, **config: Any) -> LongCatAdapter:
-    adapter = create_model_adapter(folder, LongCatConfig(model=str(folder), height=16, width=16, **config))
+    adapter = create_model_adapter(
+        folder, LongCatAdapter.config_class(model=str(folder), height=16, width=16, **config)
+    )
     assert isinstance(adapter, LongCatAdapter)
     return adapter
 
@@ -142,12 +144,12 @@ def test_training_follows_the_raw_difference_of_the_branches(folder: Path) -> No
 
 def test_floor_outside_its_range_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 1"):
-        LongCatConfig.model_validate({"model": "m", "renormalise": {"floor": 2.0}})
+        LongCatAdapter.config_class.model_validate({"model": "m", "renormalise": {"floor": 2.0}})
 
 
 def test_null_in_a_recipe_switches_renormalisation_off() -> None:
     config = load_recipe("longcat-image", ["backbone.renormalise=null"]).config
-    assert isinstance(config.backbone, LongCatConfig)
+    assert isinstance(config.backbone, LongCatAdapter.config_class)
     assert config.backbone.renormalise is None
 
 

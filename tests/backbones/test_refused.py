@@ -7,7 +7,7 @@ import pytest
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.refused import recognise, refuse_distilled
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.backbones.source import Checkpoint
 from fewstep.errors import ConfigError
 from fewstep.planning.porting_matrix import NOT_PORTED, PORTED, REFUSED, Target
@@ -154,7 +154,7 @@ def test_only_the_folders_own_name_counts(tmp_path_factory: pytest.TempPathFacto
 
 def test_override_accepts_a_model_that_only_looks_distilled(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tiny.save(tiny.sd3_pipeline(), tmp_path_factory.mktemp("models") / "sd3-turbo")
-    config = SD3Config(model=str(folder), height=16, width=16, allow_distilled=True)
+    config = SD3Adapter.config_class(model=str(folder), height=16, width=16, allow_distilled=True)
     assert isinstance(create_model_adapter(folder, config), SD3Adapter)
 
 

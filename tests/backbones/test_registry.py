@@ -15,7 +15,7 @@ import pytest
 
 from fewstep.backbones import BackboneConfig, adapter_class, backbone_kinds, create_model_adapter
 from fewstep.backbones.refused import other_medium
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.backbones.source import loading
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.sampling import load_model
@@ -65,7 +65,7 @@ def test_making_an_adapter_reads_no_weights(folder: Path) -> None:
 
 
 def test_folder_decides_and_the_config_says_how(original: Path) -> None:
-    config = SD3Config(model="somewhere/else", height=24, width=12, max_sequence_length=7)
+    config = SD3Adapter.config_class(model="somewhere/else", height=24, width=12, max_sequence_length=7)
     adapter = create_model_adapter(original, config)
     assert adapter.config == config.model_copy(update={"model": str(original)})
 
@@ -73,14 +73,14 @@ def test_folder_decides_and_the_config_says_how(original: Path) -> None:
 def test_config_without_anything_comes_from_the_folders_facts(folder: Path) -> None:
     facts = {"role": "teacher", "backbone": {"kind": "sd3", "height": 24, "width": 12, "max_sequence_length": 3}}
     (folder / "fewstep.json").write_text(json.dumps(facts))
-    expected = SD3Config(model=str(folder), height=24, width=12, max_sequence_length=3)
+    expected = SD3Adapter.config_class(model=str(folder), height=24, width=12, max_sequence_length=3)
     assert create_model_adapter(folder).config == expected
 
 
 def test_short_form_of_the_facts_reads_the_same(folder: Path) -> None:
     facts = {"role": "teacher", "backbone": "sd3", "height": 24, "width": 12, "max_sequence_length": 3, "steps": 50}
     (folder / "fewstep.json").write_text(json.dumps(facts))
-    expected = SD3Config(model=str(folder), height=24, width=12, max_sequence_length=3)
+    expected = SD3Adapter.config_class(model=str(folder), height=24, width=12, max_sequence_length=3)
     assert create_model_adapter(folder).config == expected
 
 
@@ -89,7 +89,7 @@ def test_config_that_contradicts_the_facts_is_refused(folder: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"max_sequence_length is 256, but .* was made with 1 .* Set backbone\.max_seq"
     ):
-        create_model_adapter(folder, SD3Config(model=str(folder), height=16, width=16))
+        create_model_adapter(folder, SD3Adapter.config_class(model=str(folder), height=16, width=16))
 
 
 def test_unknown_field_in_the_facts_is_refused(folder: Path) -> None:
@@ -106,7 +106,7 @@ def test_damaged_facts_are_refused(folder: Path) -> None:
 
 def test_pipeline_of_another_class_than_the_kind_drives_is_refused(folder: Path) -> None:
     edit(folder / "model_index.json", lambda index: index.update(_class_name="FluxPipeline"))
-    config = SD3Config(model=str(folder), height=16, width=16, allow_distilled=True)
+    config = SD3Adapter.config_class(model=str(folder), height=16, width=16, allow_distilled=True)
     with pytest.raises(
         ConfigError, match=r"is a FluxPipeline, but backbone.kind=sd3 drives a StableDiffusion3Pipeline"
     ):
@@ -141,7 +141,9 @@ def test_video_and_3d_pipelines_are_refused_with_the_reason(folder: Path, pipeli
     with pytest.raises(ConfigError, match=rf"is a {pipeline}: it makes {medium}.* `fewstep backbones` lists"):
         create_model_adapter(folder)
     with pytest.raises(ConfigError, match=rf"is a {pipeline}: it makes {medium}"):
-        create_model_adapter(folder, SD3Config(model=str(folder), height=16, width=16, allow_distilled=True))
+        create_model_adapter(
+            folder, SD3Adapter.config_class(model=str(folder), height=16, width=16, allow_distilled=True)
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,7 +254,7 @@ def test_hubs_answer_becomes_a_sentence(kind: str, sentence: str, monkeypatch: p
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     with pytest.raises(ConfigError, match=sentence):
-        create_model_adapter("somebody/model", SD3Config(model="somebody/model", revision="v9"))
+        create_model_adapter("somebody/model", SD3Adapter.config_class(model="somebody/model", revision="v9"))
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -278,7 +280,7 @@ def test_repository_is_read_from_the_download_cache(
     (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     model = load_model("somebody/model", "cpu")
-    assert model.adapter.config == SD3Config(model="somebody/model", height=16, width=16)
+    assert model.adapter.config == SD3Adapter.config_class(model="somebody/model", height=16, width=16)
     assert model.latents(["a cat"], [0], steps=1, guidance_scale=1.0).shape == (1, 4, 8, 8)
 
 
@@ -328,10 +330,10 @@ def test_weights_that_lack_a_tensor_are_refused(folder: Path) -> None:
 
 
 ADAPTER_SOURCE = """
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from typing import Literal
 
-class Config(SD3Config):
+class Config(SD3Adapter.config_class):
     kind: Literal["outside"] = "outside"
     sharpness: int = 3
 

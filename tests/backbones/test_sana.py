@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.configurations import complete
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
-from fewstep.backbones.sana import SanaAdapter, SanaConfig
+from fewstep.backbones.sana import SanaAdapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -23,7 +23,8 @@ LEVELS = [1.0, 0.75, 0.5, 0.25]
 def adapter_of(scheduler: dict[str, Any] = DPM, network: dict[str, Any] | None = None, **config: Any) -> SanaAdapter:
     components = tiny_sana.components(**tiny_sana.SANA_600M, **(network or {}))
     return SanaAdapter(
-        SanaConfig(model="sana", **config), {**components, "scheduler": complete(scheduler, place="a file")}
+        SanaAdapter.config_class(model="sana", **config),
+        {**components, "scheduler": complete(scheduler, place="a file")},
     )
 
 
@@ -63,7 +64,7 @@ def test_first_order_stock_sampler_draws_what_ours_draws_on_its_grid(tmp_path: A
     """DPM++ of order one is Euler, but for its times, which it truncates to whole numbers."""
     pipeline = tiny_sana.sana_pipeline()
     pipeline.save_pretrained(tmp_path)
-    adapter = create_model_adapter(tmp_path, SanaConfig(model=str(tmp_path), height=32, width=32))
+    adapter = create_model_adapter(tmp_path, SanaAdapter.config_class(model=str(tmp_path), height=32, width=32))
     pipeline.scheduler = type(pipeline.scheduler).from_config(pipeline.scheduler.config, solver_order=1)
     pipeline.set_progress_bar_config(disable=True)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -110,8 +111,8 @@ def test_instruction_stands_before_prompts_and_never_before_the_null_prompt(tmp_
     pipeline = tiny_sana.sana_pipeline()
     pipeline.save_pretrained(tmp_path)
     place = {"model": str(tmp_path), "height": 32, "width": 32, "max_sequence_length": 24}
-    told = create_model_adapter(tmp_path, SanaConfig(**place))
-    bare = create_model_adapter(tmp_path, SanaConfig(**place, instruction=False))
+    told = create_model_adapter(tmp_path, SanaAdapter.config_class(**place))
+    bare = create_model_adapter(tmp_path, SanaAdapter.config_class(**place, instruction=False))
     embeds = [adapter.encode(pipeline, ["a cat"]).tensors["prompt_embeds"] for adapter in (told, bare)]
     nulls = [adapter.encode_null(pipeline).tensors["prompt_embeds"] for adapter in (told, bare)]
     assert (embeds[0] - embeds[1]).abs().max() > 1e-3

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones.configurations import complete
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.config import load_recipe
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
@@ -28,7 +28,7 @@ def adapter_of(name: str = "sd3-medium", *, scheduler: dict[str, Any] | None = N
         components["scheduler"] = complete(
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, **scheduler}, place="a file"
         )
-    return SD3Adapter(SD3Config(model=name, **config), components)
+    return SD3Adapter(SD3Adapter.config_class(model=name, **config), components)
 
 
 class Recorder(nn.Module):
@@ -117,7 +117,7 @@ def test_student_scheduler_takes_sigmas_as_they_are() -> None:
 
 def test_longer_text_than_the_pipeline_allows_is_refused() -> None:
     with pytest.raises(ValidationError, match="less than or equal to 512"):
-        SD3Config(model="m", max_sequence_length=513)
+        SD3Adapter.config_class(model="m", max_sequence_length=513)
 
 
 def test_recipes_of_35_align_as_senseflow_does_with_their_model() -> None:

@@ -10,9 +10,9 @@ from diffusers import DDIMScheduler, DiffusionPipeline
 from torch import Tensor, nn
 
 from fewstep.backbones import ModelAdapter, adapter_class, create_model_adapter
-from fewstep.backbones.pixart import PixArtAdapter, PixArtConfig
-from fewstep.backbones.sd15 import SD15Adapter, SD15Config
-from fewstep.backbones.sdxl import SDXLAdapter, SDXLConfig
+from fewstep.backbones.pixart import PixArtAdapter
+from fewstep.backbones.sd15 import SD15Adapter
+from fewstep.backbones.sdxl import SDXLAdapter
 from fewstep.config.recipe import load_recipe
 from fewstep.core import flow, vp
 from fewstep.core.conditioning import Conditioning
@@ -40,7 +40,7 @@ def of_recipe(name: str) -> ModelAdapter:
 
 
 def pixart(**config: Any) -> PixArtAdapter:
-    return PixArtAdapter(PixArtConfig(model="pixart", **config), tiny_vp.pixart_components())
+    return PixArtAdapter(PixArtAdapter.config_class(model="pixart", **config), tiny_vp.pixart_components())
 
 
 class Recorder(nn.Module):
@@ -153,7 +153,7 @@ def test_time_and_conversion_stay_float32_under_bfloat16() -> None:
 
 def test_stable_diffusion_2_is_read_as_its_scheduler_says() -> None:
     file = tiny_vp.sd_components(tiny_vp.SD21_UNET, prediction_type="v_prediction")
-    adapter = SD15Adapter(SD15Config(model="sd21", height=768, width=768), file)
+    adapter = SD15Adapter(SD15Adapter.config_class(model="sd21", height=768, width=768), file)
     at, network = point(0.9), Recorder(4)
     velocity = adapter.velocity(network, at, text())
     answer = network(at.x_sigma)[0]
@@ -172,7 +172,7 @@ def test_learned_variance_is_dropped() -> None:
 
 def test_padding_of_a_pixart_prompt_is_masked(tmp_path: Path) -> None:
     tiny_vp.pixart_pipeline().save_pretrained(tmp_path / "teacher")
-    config = PixArtConfig(model=str(tmp_path / "teacher"), height=16, width=16, max_sequence_length=24)
+    config = PixArtAdapter.config_class(model=str(tmp_path / "teacher"), height=16, width=16, max_sequence_length=24)
     adapter = create_model_adapter(tmp_path / "teacher", config)
     cond = adapter.encode(adapter.load_pipeline(), PROMPTS)
     mask = cond.tensors["prompt_attention_mask"]
@@ -187,7 +187,7 @@ def test_padding_of_a_pixart_prompt_is_masked(tmp_path: Path) -> None:
 
 def test_prompts_that_pixart_cuts_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny_vp.pixart_pipeline().save_pretrained(tmp_path / "teacher")
-    config = PixArtConfig(model=str(tmp_path / "teacher"), height=16, width=16, max_sequence_length=12)
+    config = PixArtAdapter.config_class(model=str(tmp_path / "teacher"), height=16, width=16, max_sequence_length=12)
     adapter = create_model_adapter(tmp_path / "teacher", config)
     open_or_build(tmp_path / "cache", adapter, PROMPTS)
     assert "1 of 2 prompts is longer than 12 tokens and is cut (T5Tokenizer" in caplog.text
@@ -204,7 +204,7 @@ def test_checkpoint_that_names_the_old_transformer_class_is_exported_with_the_ne
     index, config = tmp_path / "teacher" / "model_index.json", tmp_path / "teacher" / "transformer" / "config.json"
     for file in (index, config):
         file.write_text(file.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
-    adapter = create_model_adapter(tmp_path / "teacher", PixArtConfig(model="m", height=16, width=16))
+    adapter = create_model_adapter(tmp_path / "teacher", PixArtAdapter.config_class(model="m", height=16, width=16))
     network = adapter.load_network()
     export_student(adapter, network, tmp_path / "student", levels=LEVELS)
     exported = json.loads((tmp_path / "student" / "model_index.json").read_text())
@@ -217,19 +217,19 @@ def test_checkpoint_that_names_the_old_transformer_class_is_exported_with_the_ne
 def test_transformer_that_expects_a_size_is_refused(asked: bool | None) -> None:
     file = tiny_vp.pixart_components(use_additional_conditions=asked)
     with pytest.raises(ConfigError, match=f"has use_additional_conditions={asked} with sample_size=128, so it expects"):
-        PixArtAdapter(PixArtConfig(model="pixart"), file)
+        PixArtAdapter(PixArtAdapter.config_class(model="pixart"), file)
 
 
 def test_transformer_of_another_size_needs_no_such_line() -> None:
     file = tiny_vp.pixart_components(use_additional_conditions=None, sample_size=64)
-    assert PixArtAdapter(PixArtConfig(model="pixart", height=512, width=512), file).sigma_max < 1
+    assert PixArtAdapter(PixArtAdapter.config_class(model="pixart", height=512, width=512), file).sigma_max < 1
 
 
 # SDXL.
 
 
 def sdxl(**config: Any) -> SDXLAdapter:
-    return SDXLAdapter(SDXLConfig(model="sdxl", **config), tiny_vp.sdxl_components())
+    return SDXLAdapter(SDXLAdapter.config_class(model="sdxl", **config), tiny_vp.sdxl_components())
 
 
 def test_sdxl_is_told_the_size_of_the_picture() -> None:
@@ -251,7 +251,7 @@ def test_sdxl_with_normalised_latents_is_refused() -> None:
     file = tiny_vp.sdxl_components()
     file["vae"] = {**file["vae"], "latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
     with pytest.raises(ConfigError, match="VAE of sdxl normalises latents by latents_mean, as retrainings of SDXL"):
-        SDXLAdapter(SDXLConfig(model="sdxl"), file)
+        SDXLAdapter(SDXLAdapter.config_class(model="sdxl"), file)
 
 
 # Sizes, grids and files.
@@ -278,7 +278,7 @@ def test_flow_retraining_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match="pixart ships with the scheduler FlowMatchEulerDiscreteScheduler, which has no"
     ):
-        PixArtAdapter(PixArtConfig(model="pixart"), file)
+        PixArtAdapter(PixArtAdapter.config_class(model="pixart"), file)
 
 
 def test_grid_that_could_not_be_exported_is_refused_before_training() -> None:

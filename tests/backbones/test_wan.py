@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.wan import WanAdapter, WanConfig
+from fewstep.backbones.wan import WanAdapter
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelSpec, resolve
 from fewstep.sampling import sample
@@ -23,7 +23,7 @@ def adapter_of(
     files["scheduler"].update(scheduler or {})
     files["model_index"].update(index or {})
     components = tiny.whole(files, "WanTransformer3DModel", "AutoencoderKLWan")
-    return WanAdapter(WanConfig(model="M", **config), components)
+    return WanAdapter(WanAdapter.config_class(model="M", **config), components)
 
 
 @pytest.fixture(scope="module")

@@ -184,8 +184,8 @@ def test_a_deep_check_tells_what_an_adapter_names_in_vain(
     capsys: pytest.CaptureFixture[str], teacher: Path, install: Install
 ) -> None:
     source = (
-        "from fewstep.backbones.sd3 import SD3Adapter, SD3Config\n"
-        "class Config(SD3Config):\n"
+        "from fewstep.backbones.sd3 import SD3Adapter\n"
+        "class Config(SD3Adapter.config_class):\n"
         "    kind: str = 'outside'\n"
         "class Adapter(SD3Adapter):\n"
         "    kind = 'outside'\n"
@@ -207,8 +207,8 @@ def test_check_says_that_a_teacher_gives_no_direction_of_guidance(
     capsys: pytest.CaptureFixture[str], teacher: Path, install: Install
 ) -> None:
     source = (
-        "from fewstep.backbones.sd3 import SD3Adapter, SD3Config\n"
-        "class Config(SD3Config):\n"
+        "from fewstep.backbones.sd3 import SD3Adapter\n"
+        "class Config(SD3Adapter.config_class):\n"
         "    kind: str = 'guided-already'\n"
         "    def without_guidance(self):\n"
         "        return f'{self.model} was distilled with its guidance'\n"

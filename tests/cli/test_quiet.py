@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-START = "import logging, warnings; from fewstep.cli.main import quiet_libraries; quiet_libraries(); "
+START = "import logging, warnings; from fewstep.cli.main import _quiet_libraries; _quiet_libraries(); "
 COMMANDS = """
 from fewstep.cli.main import execute
 for words in (

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.sd3 import SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.data import building, embeddings, stored_prompt
 from fewstep.data.embeddings import EmbeddingCache, cache_key, open_or_build
@@ -33,7 +33,9 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def adapter_of(folder: Path, **settings: Any) -> ModelAdapter:
-    config = SD3Config(model=str(folder), height=16, width=16, max_sequence_length=2).model_copy(update=settings)
+    config = SD3Adapter.config_class(model=str(folder), height=16, width=16, max_sequence_length=2).model_copy(
+        update=settings
+    )
     return create_model_adapter(folder, config)
 
 
@@ -146,7 +148,7 @@ def test_embeddings_are_stored_in_the_dtype_asked_for(teacher: Path, tmp_path: P
 
 
 def test_progress_ends_at_the_number_of_prompts(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "PROMPTS_PER_CALL", 2)
+    monkeypatch.setattr(building, "_PROMPTS_PER_CALL", 2)
     told: list[tuple[int, int]] = []
     open_or_build(tmp_path, adapter_of(teacher), PROMPTS, on_progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]
@@ -398,7 +400,7 @@ def test_the_estimate_is_what_the_rows_take(teacher: Path, tmp_path: Path) -> No
 
 def test_few_open_shards_give_what_many_give(cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = cache.batch([0, 2, 4])
-    monkeypatch.setattr(embeddings, "OPEN_SHARDS", 1)
+    monkeypatch.setattr(embeddings, "_OPEN_SHARDS", 1)
     assert_equal(cache.batch([4, 2, 0]), expected.rows(torch.tensor([2, 1, 0])))
     assert len(cache._opened) <= 3
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.sd3 import SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.export import export_student
 from tests.backbones import tiny
 
@@ -30,7 +30,7 @@ def write_teacher(folder: Path) -> Path:
 
 def write_student(teacher: Path, folder: Path, *, named_teacher: str | None = None) -> Path:
     """A four-step student of 16 x 16 pixels that says, or does not say, who its teacher is."""
-    config = SD3Config(kind="sd3", model=str(teacher), height=16, width=16, max_sequence_length=1)
+    config = SD3Adapter.config_class(kind="sd3", model=str(teacher), height=16, width=16, max_sequence_length=1)
     adapter = create_model_adapter(teacher, config)
     provenance = {} if named_teacher is None else {"teacher": named_teacher}
     export_student(adapter, moved(adapter.load_network(), by=0.02), folder, levels=LEVELS, provenance=provenance)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.sd3 import SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.sampling import load_model
@@ -17,14 +17,14 @@ PROMPTS = ["a red handwritten three", "a handwritten digit"]
 
 def test_embedded_teacher_says_how_it_is_drawn() -> None:
     adapter = create_model_adapter("fewstep:digits")
-    expected = SD3Config(model="fewstep:digits", height=32, width=32, max_sequence_length=1)
+    expected = SD3Adapter.config_class(model="fewstep:digits", height=32, width=32, max_sequence_length=1)
     assert adapter.config == expected
 
 
 def test_wrong_number_of_text_tokens_is_refused() -> None:
     """256 zero tokens, the pipeline's default, would spoil every picture of the embedded teacher."""
     with pytest.raises(ConfigError, match=r"max_sequence_length is 256, but fewstep:digits was made with 1"):
-        create_model_adapter("fewstep:digits", SD3Config(model="fewstep:digits", height=32, width=32))
+        create_model_adapter("fewstep:digits", SD3Adapter.config_class(model="fewstep:digits", height=32, width=32))
 
 
 def test_exported_embedded_network_draws_the_same_in_stock_diffusers(

@@ -52,7 +52,7 @@ def test_activations_from_a_few_blocks_are_those_of_all(monkeypatch: pytest.Monk
     adapter = planned_adapter(load_recipe("sana-600m").config.backbone)
     network = activations.PlannedNetwork(adapter, adapter.network_without_weights().requires_grad_(True), torch.float32)
     short = measure(network, True)
-    monkeypatch.setattr(activations, "SHORTEST_ROW", 1000)
+    monkeypatch.setattr(activations, "_SHORTEST_ROW", 1000)
     whole = measure(network, True)
     for name in ("forward", "kept", "backward"):
         assert getattr(short, name).at(3) == pytest.approx(getattr(whole, name).at(3), rel=1e-3)

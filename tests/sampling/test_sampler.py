@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
@@ -73,7 +73,7 @@ class Recorded:
             "transformer": network_config,
         }
         whole = tiny.whole(components, "SD3Transformer2DModel")
-        self.adapter = SD3Adapter(SD3Config(model="recorded", height=16, width=16), whole)
+        self.adapter = SD3Adapter(SD3Adapter.config_class(model="recorded", height=16, width=16), whole)
 
 
 @pytest.fixture(scope="module")

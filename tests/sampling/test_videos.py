@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.wan import WanConfig
+from fewstep.backbones.wan import WanAdapter
 from fewstep.export import export_student
 from fewstep.sampling import sample
 from fewstep.sampling.pictures import save_video, to_pil
@@ -20,7 +20,7 @@ from tests.backbones import tiny, tiny_wan
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("videos")
     folder = tiny.save(tiny_wan.wan_pipeline(), root / "teacher")
-    config = WanConfig(model=str(folder), height=16, width=32, frames=5, max_sequence_length=24)
+    config = WanAdapter.config_class(model=str(folder), height=16, width=32, frames=5, max_sequence_length=24)
     adapter = create_model_adapter(folder, config)
     return export_student(adapter, adapter.load_network(), root / "student", levels=(1.0, 0.5)).folder
 

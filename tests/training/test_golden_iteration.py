@@ -8,7 +8,7 @@ from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning
@@ -51,7 +51,7 @@ def adapter() -> SD3Adapter:
         "model_index": {},
     }
     whole = tiny.whole(components, "SD3Transformer2DModel")
-    return SD3Adapter(SD3Config(model="recorded", height=64, width=64), whole)
+    return SD3Adapter(SD3Adapter.config_class(model="recorded", height=64, width=64), whole)
 
 
 def network(name: str) -> SD3Transformer2DModel:

@@ -9,7 +9,7 @@ import torch
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.configurations import complete
 from fewstep.backbones.flow_match import linear_mu, shift_level
-from fewstep.backbones.sd3 import SD3Adapter, SD3Config
+from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.config import load_recipe
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import ConfigError
@@ -32,7 +32,7 @@ FLUX_SCHEDULER = {
 def sd3(scheduler: dict[str, Any] | None = None, adapter: type[SD3Adapter] = SD3Adapter) -> SD3Adapter:
     components = dict(REAL_CONFIGURATIONS["sd3-medium"].components)
     components["scheduler"] = {**components["scheduler"], **(scheduler or {})}
-    return adapter(SD3Config(model="somebody/sd3"), components)
+    return adapter(SD3Adapter.config_class(model="somebody/sd3"), components)
 
 
 def config(*overrides: str) -> RunConfig:

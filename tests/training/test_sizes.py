@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.backbones.flux import FluxAdapter, FluxConfig
+from fewstep.backbones.flux import FluxAdapter
 from fewstep.config.recipe import load_recipe
 from fewstep.errors import ConfigError
 from fewstep.methods.draws import Draws
@@ -73,8 +73,8 @@ def test_a_size_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_shift_that_grows_with_the_picture_is_that_of_each_size() -> None:
     components = REAL_CONFIGURATIONS["flux1-dev"].components
     levels = torch.tensor([1.0, 0.75, 0.5, 0.25])
-    large = FluxAdapter(FluxConfig(model="flux1-dev", height=1024, width=1024), components)
-    small = FluxAdapter(FluxConfig(model="flux1-dev", height=512, width=512), components)
+    large = FluxAdapter(FluxAdapter.config_class(model="flux1-dev", height=1024, width=1024), components)
+    small = FluxAdapter(FluxAdapter.config_class(model="flux1-dev", height=512, width=512), components)
     assert torch.equal(large.at_size(512, 512).to_sigma(levels), small.to_sigma(levels))
     assert not torch.equal(large.to_sigma(levels), small.to_sigma(levels))
 

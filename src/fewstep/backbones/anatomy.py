@@ -13,7 +13,7 @@ from fewstep.backbones.protocol import ModelAdapter
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class _Anatomy:
     """What an adapter's names match in its network.
 
     Attributes:
@@ -33,7 +33,7 @@ class Anatomy:
     problems: tuple[str, ...]
 
 
-def anatomy(adapter: ModelAdapter, network: nn.Module) -> Anatomy:
+def anatomy(adapter: ModelAdapter, network: nn.Module) -> _Anatomy:
     """Compare an adapter with its network, which may be on the meta device."""
     modules = dict(network.named_modules())
     classes = Counter(type(module).__name__ for module in modules.values())
@@ -65,7 +65,7 @@ def anatomy(adapter: ModelAdapter, network: nn.Module) -> Anatomy:
         still.update(matching)
         if not matching:
             problems.append(f"never_trained has {pattern}, which matches no parameter of {place}.")
-    return Anatomy(
+    return _Anatomy(
         network=type(network).__name__,
         parameters=sum(parameters.values()),
         blocks={name: classes[name] for name in adapter.block_classes},

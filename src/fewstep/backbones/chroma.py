@@ -21,7 +21,7 @@ from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 
 
-class ChromaConfig(BackboneConfig):
+class _ChromaConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for Chroma."""
 
     kind: Literal["chroma"] = "chroma"
@@ -32,11 +32,11 @@ class ChromaAdapter(FluxBlocksAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``ChromaPipeline``."""
 
     kind: ClassVar[str] = "chroma"
-    config_class: ClassVar[type[BackboneConfig]] = ChromaConfig
+    config_class: ClassVar[type[BackboneConfig]] = _ChromaConfig
     pipeline_class: ClassVar[str] = "ChromaPipeline"
     network_class: ClassVar[str] = "ChromaTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ChromaTransformerBlock", "ChromaSingleTransformerBlock")
-    config: ChromaConfig
+    config: _ChromaConfig
 
     def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
         height, width = x_sigma.shape[-2:]

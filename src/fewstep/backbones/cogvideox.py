@@ -22,7 +22,7 @@ _DECODED_TOGETHER = 8
 """The VAE decodes latents in pairs behind the first."""
 
 
-class CogVideoXConfig(BackboneConfig):
+class _CogVideoXConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for CogVideoX-2b."""
 
     kind: Literal["cogvideox"] = "cogvideox"
@@ -36,13 +36,13 @@ class CogVideoXAdapter(VariancePreservingAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``CogVideoXPipeline``."""
 
     kind: ClassVar[str] = "cogvideox"
-    config_class: ClassVar[type[BackboneConfig]] = CogVideoXConfig
+    config_class: ClassVar[type[BackboneConfig]] = _CogVideoXConfig
     pipeline_class: ClassVar[str] = "CogVideoXPipeline"
     network_class: ClassVar[str] = "CogVideoXTransformer3DModel"
     vae_class: ClassVar[str] = "AutoencoderKLCogVideoX"
     block_classes: ClassVar[tuple[str, ...]] = ("CogVideoXBlock",)
     frame_rate = 8
-    config: CogVideoXConfig
+    config: _CogVideoXConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

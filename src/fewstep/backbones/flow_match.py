@@ -41,7 +41,7 @@ class FlowMatchAdapter(DiffusersAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        require_plain_shift(scheduler_of(components, model=config.model), model=config.model)
+        _require_plain_shift(scheduler_of(components, model=config.model), model=config.model)
 
     @property
     def num_image_tokens(self) -> int:
@@ -103,7 +103,7 @@ def linear_mu(scheduler: Mapping[str, Any], num_tokens: int) -> float:
     return mu
 
 
-def require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
+def _require_plain_shift(scheduler: Mapping[str, Any], *, model: str) -> None:
     """Raise ConfigError when the scheduler does more to a grid than shift each level."""
     if scheduler.get("_class_name") != "FlowMatchEulerDiscreteScheduler":
         raise ConfigError(
@@ -128,7 +128,7 @@ def static_shift(scheduler: Mapping[str, Any], *, model: str, multistep: str) ->
         ConfigError: Its clock is not a static shift.
     """
     if scheduler.get("_class_name") == "FlowMatchEulerDiscreteScheduler":
-        require_plain_shift(scheduler, model=model)
+        _require_plain_shift(scheduler, model=model)
         if not (scheduler["use_dynamic_shifting"] or scheduler["shift_terminal"]):
             return float(scheduler["shift"])
     elif (

@@ -15,7 +15,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.conditioning import Conditioning, PromptTensor
 
 
-class FluxConfig(EmbeddedGuidanceConfig):
+class _FluxConfig(EmbeddedGuidanceConfig):
     """The ``backbone`` section of a recipe for FLUX.1-dev."""
 
     kind: Literal["flux"] = "flux"
@@ -26,7 +26,7 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``FluxPipeline``."""
 
     kind: ClassVar[str] = "flux"
-    config_class: ClassVar[type[BackboneConfig]] = FluxConfig
+    config_class: ClassVar[type[BackboneConfig]] = _FluxConfig
     pipeline_class: ClassVar[str] = "FluxPipeline"
     network_class: ClassVar[str] = "FluxTransformer2DModel"
     encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
@@ -34,7 +34,7 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
         "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
-    config: FluxConfig
+    config: _FluxConfig
 
     # The maths' side.
 

@@ -28,7 +28,7 @@ from fewstep.bounds import GuidanceScale, Tokens
 from fewstep.core.conditioning import Conditioning
 
 
-class Flux2KleinConfig(BackboneConfig):
+class _Flux2KleinConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for FLUX.2 klein base."""
 
     kind: Literal["flux2-klein"] = "flux2-klein"
@@ -39,14 +39,14 @@ class Flux2KleinAdapter(PackedFlowAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``Flux2KleinPipeline``."""
 
     kind: ClassVar[str] = "flux2-klein"
-    config_class: ClassVar[type[BackboneConfig]] = Flux2KleinConfig
+    config_class: ClassVar[type[BackboneConfig]] = _Flux2KleinConfig
     pipeline_class: ClassVar[str] = "Flux2KleinPipeline"
     network_class: ClassVar[str] = "Flux2Transformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLFlux2"
     default_latent_side: ClassVar[int] = 64
     block_classes: ClassVar[tuple[str, ...]] = ("Flux2TransformerBlock", "Flux2SingleTransformerBlock")
     patch: ClassVar[int] = 1
-    config: Flux2KleinConfig
+    config: _Flux2KleinConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
@@ -89,7 +89,7 @@ class Flux2KleinAdapter(PackedFlowAdapter):
         return functional.pixel_shuffle(patches, int(self.vae_config["patch_size"][0]))
 
 
-class Flux2DevConfig(EmbeddedGuidanceConfig):
+class _Flux2DevConfig(EmbeddedGuidanceConfig):
     """The ``backbone`` section of a recipe for FLUX.2-dev."""
 
     kind: Literal["flux2"] = "flux2"
@@ -104,9 +104,9 @@ class Flux2DevAdapter(EmbeddedGuidanceAdapter, Flux2KleinAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``Flux2Pipeline``."""
 
     kind: ClassVar[str] = "flux2"
-    config_class: ClassVar[type[BackboneConfig]] = Flux2DevConfig
+    config_class: ClassVar[type[BackboneConfig]] = _Flux2DevConfig
     pipeline_class: ClassVar[str] = "Flux2Pipeline"
-    config: Flux2DevConfig  # type: ignore[assignment]
+    config: _Flux2DevConfig  # type: ignore[assignment]
 
     def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
         return {**super().network_inputs(x_sigma, cond), "guidance": self.embedded_scale(x_sigma, cond)}

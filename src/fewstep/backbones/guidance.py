@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-Renormalise = Callable[[Tensor, Tensor], Tensor]
+_Renormalise = Callable[[Tensor, Tensor], Tensor]
 """From the guided and the conditional velocity to the one that is followed."""
 
 
@@ -37,7 +37,7 @@ class Guidance:
     default: float | None = None
     null_prompt: str = ""
     spelled_out: bool = False
-    renormalise: Renormalise | None = None
+    renormalise: _Renormalise | None = None
 
     def weight(self, scale: float) -> float:
         """The weight of the difference at a scale of the pipeline."""

@@ -20,7 +20,7 @@ from fewstep.bounds import Tokens
 from fewstep.core.conditioning import Conditioning, PromptTensor
 
 
-class Krea2Config(BackboneConfig):
+class _Krea2Config(BackboneConfig):
     """The ``backbone`` section of a recipe for Krea 2."""
 
     kind: Literal["krea2"] = "krea2"
@@ -31,7 +31,7 @@ class Krea2Adapter(PackedFlowAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``Krea2Pipeline``."""
 
     kind: ClassVar[str] = "krea2"
-    config_class: ClassVar[type[BackboneConfig]] = Krea2Config
+    config_class: ClassVar[type[BackboneConfig]] = _Krea2Config
     pipeline_class: ClassVar[str] = "Krea2Pipeline"
     network_class: ClassVar[str] = "Krea2Transformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLQwenImage"
@@ -39,7 +39,7 @@ class Krea2Adapter(PackedFlowAdapter):
     vae_has_frames: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("Krea2TransformerBlock", "Krea2TextFusionBlock")
     lora_targets = ("to_q", "to_k", "to_v", "to_gate", "to_out.0", "ff.gate", "ff.up", "ff.down")
-    config: Krea2Config
+    config: _Krea2Config
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:

@@ -32,7 +32,7 @@ class TokenRenormalisation(Section):
     floor: float = Field(default=0.0, ge=0, le=1, description="the pipeline's cfg_renorm_min; 1 changes nothing")
 
 
-class LongCatConfig(BackboneConfig):
+class _LongCatConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for LongCat-Image."""
 
     kind: Literal["longcat"] = "longcat"
@@ -46,11 +46,11 @@ class LongCatAdapter(FluxBlocksAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``LongCatImagePipeline``."""
 
     kind: ClassVar[str] = "longcat"
-    config_class: ClassVar[type[BackboneConfig]] = LongCatConfig
+    config_class: ClassVar[type[BackboneConfig]] = _LongCatConfig
     pipeline_class: ClassVar[str] = "LongCatImagePipeline"
     network_class: ClassVar[str] = "LongCatImageTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("LongCatImageTransformerBlock", "LongCatImageSingleTransformerBlock")
-    config: LongCatConfig
+    config: _LongCatConfig
 
     # The maths' side.
 

@@ -18,7 +18,7 @@ from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.errors import ConfigError
 
 
-class PixArtConfig(BackboneConfig):
+class _PixArtConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for PixArt-Sigma."""
 
     kind: Literal["pixart"] = "pixart"
@@ -32,11 +32,11 @@ class PixArtAdapter(VariancePreservingAdapter):
     """
 
     kind: ClassVar[str] = "pixart"
-    config_class: ClassVar[type[BackboneConfig]] = PixArtConfig
+    config_class: ClassVar[type[BackboneConfig]] = _PixArtConfig
     pipeline_class: ClassVar[str] = "PixArtSigmaPipeline"
     network_class: ClassVar[str] = "PixArtTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock",)
-    config: PixArtConfig
+    config: _PixArtConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

@@ -19,7 +19,7 @@ from fewstep.bounds import Tokens
 from fewstep.core.conditioning import Conditioning, PromptTensor
 
 
-class QwenImageConfig(BackboneConfig):
+class _QwenImageConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for Qwen-Image."""
 
     kind: Literal["qwen-image"] = "qwen-image"
@@ -30,7 +30,7 @@ class QwenImageAdapter(PackedFlowAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``QwenImagePipeline``."""
 
     kind: ClassVar[str] = "qwen-image"
-    config_class: ClassVar[type[BackboneConfig]] = QwenImageConfig
+    config_class: ClassVar[type[BackboneConfig]] = _QwenImageConfig
     pipeline_class: ClassVar[str] = "QwenImagePipeline"
     network_class: ClassVar[str] = "QwenImageTransformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLQwenImage"
@@ -41,7 +41,7 @@ class QwenImageAdapter(PackedFlowAdapter):
         *ATTENTION,
         *(f"{stream}_mlp.net.{layer}" for stream in ("img", "txt") for layer in ("0.proj", "2")),
     )
-    config: QwenImageConfig
+    config: _QwenImageConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

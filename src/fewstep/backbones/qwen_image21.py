@@ -29,7 +29,7 @@ _LATENTS_TO_A_SLOT = 4
 """The network's mask counts 2 x 2 latents as one token of its text encoder."""
 
 
-class QwenImage21Config(BackboneConfig):
+class _QwenImage21Config(BackboneConfig):
     """The ``backbone`` section of a recipe for Qwen-Image-2.1."""
 
     kind: Literal["qwen-image-2.1"] = "qwen-image-2.1"
@@ -51,7 +51,7 @@ class QwenImage21Adapter(PackedFlowAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``QwenImage21Pipeline``."""
 
     kind: ClassVar[str] = "qwen-image-2.1"
-    config_class: ClassVar[type[BackboneConfig]] = QwenImage21Config
+    config_class: ClassVar[type[BackboneConfig]] = _QwenImage21Config
     pipeline_class: ClassVar[str] = "QwenImage21Pipeline"
     network_class: ClassVar[str] = "QwenImage21Transformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLQwenImage21"
@@ -62,7 +62,7 @@ class QwenImage21Adapter(PackedFlowAdapter):
     patch: ClassVar[int] = 1
     block_classes: ClassVar[tuple[str, ...]] = ("QwenImage21TransformerBlock",)
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "img_mlp.proj", "img_mlp.gate_layer", "img_mlp.out")
-    config: QwenImage21Config
+    config: _QwenImage21Config
 
     @classmethod
     def vae_factor(cls, vae: Mapping[str, Any]) -> int:

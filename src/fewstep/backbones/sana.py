@@ -24,7 +24,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
 
-class SanaConfig(BackboneConfig):
+class _SanaConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for the SANA family."""
 
     kind: Literal["sana"] = "sana"
@@ -38,7 +38,7 @@ class SanaAdapter(DiffusersAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``SanaPipeline``."""
 
     kind: ClassVar[str] = "sana"
-    config_class: ClassVar[type[BackboneConfig]] = SanaConfig
+    config_class: ClassVar[type[BackboneConfig]] = _SanaConfig
     pipeline_class: ClassVar[str] = "SanaPipeline"
     pipeline_unit: ClassVar[int] = 32
     network_class: ClassVar[str] = "SanaTransformer2DModel"
@@ -47,7 +47,7 @@ class SanaAdapter(DiffusersAdapter):
     block_classes: ClassVar[tuple[str, ...]] = ("SanaTransformerBlock",)
     # the two 1 x 1 convolutions are the feed-forward; the depth-wise one between them has no low-rank form
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "conv_inverted", "conv_point")
-    config: SanaConfig
+    config: _SanaConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

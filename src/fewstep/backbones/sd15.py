@@ -15,7 +15,7 @@ _NOT_LOADED: dict[str, Any] = {"safety_checker": None, "feature_extractor": None
 """The exported folder keeps its copies; our own drawing looks at latents and pixels only."""
 
 
-class SD15Config(BackboneConfig):
+class _SD15Config(BackboneConfig):
     """The ``backbone`` section of a recipe for Stable Diffusion 1 and 2."""
 
     kind: Literal["sd15"] = "sd15"
@@ -25,7 +25,7 @@ class SD15Adapter(VariancePreservingAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``StableDiffusionPipeline``."""
 
     kind: ClassVar[str] = "sd15"
-    config_class: ClassVar[type[BackboneConfig]] = SD15Config
+    config_class: ClassVar[type[BackboneConfig]] = _SD15Config
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     network_component: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DConditionModel"
@@ -33,7 +33,7 @@ class SD15Adapter(VariancePreservingAdapter):
         "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.")
     }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
-    config: SD15Config
+    config: _SD15Config
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:
         output: Tensor = network(

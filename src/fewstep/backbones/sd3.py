@@ -19,12 +19,12 @@ from fewstep.core.conditioning import Conditioning, PromptTensor
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 _FEED_FORWARD = ("net.0.proj", "net.2")
 
 
-class SD3Config(BackboneConfig):
+class _SD3Config(BackboneConfig):
     """The ``backbone`` section of a recipe for the SD3 family."""
 
     kind: Literal["sd3"] = "sd3"
@@ -37,7 +37,7 @@ class SD3Adapter(FlowMatchAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``StableDiffusion3Pipeline``."""
 
     kind: ClassVar[str] = "sd3"
-    config_class: ClassVar[type[BackboneConfig]] = SD3Config
+    config_class: ClassVar[type[BackboneConfig]] = _SD3Config
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
     network_class: ClassVar[str] = "SD3Transformer2DModel"
     encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
@@ -46,7 +46,7 @@ class SD3Adapter(FlowMatchAdapter):
         "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
-    config: SD3Config
+    config: _SD3Config
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
@@ -116,8 +116,8 @@ class SD3Adapter(FlowMatchAdapter):
 
 
 def _lora_targets(*, dual_attention: bool) -> tuple[str, ...]:
-    image_text = tuple(f"attn.{name}" for name in (*ATTENTION, *_TEXT_ATTENTION))
-    second = tuple(f"attn2.{name}" for name in ATTENTION) if dual_attention else ()
+    image_text = tuple(f"attn.{name}" for name in (*_ATTENTION, *_TEXT_ATTENTION))
+    second = tuple(f"attn2.{name}" for name in _ATTENTION) if dual_attention else ()
     return image_text + second + tuple(f"{ff}.{name}" for ff in ("ff", "ff_context") for name in _FEED_FORWARD)
 
 

@@ -16,7 +16,7 @@ from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.core.conditioning import Conditioning, PromptTensor
 
 
-class SDXLConfig(BackboneConfig):
+class _SDXLConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for SDXL."""
 
     kind: Literal["sdxl"] = "sdxl"
@@ -26,7 +26,7 @@ class SDXLAdapter(VariancePreservingAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``StableDiffusionXLPipeline``."""
 
     kind: ClassVar[str] = "sdxl"
-    config_class: ClassVar[type[BackboneConfig]] = SDXLConfig
+    config_class: ClassVar[type[BackboneConfig]] = _SDXLConfig
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     network_component: ClassVar[str] = "unet"
     network_class: ClassVar[str] = "UNet2DConditionModel"
@@ -35,7 +35,7 @@ class SDXLAdapter(VariancePreservingAdapter):
         "text_encoder_2": ("conditioner.embedders.1.model.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
-    config: SDXLConfig
+    config: _SDXLConfig
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:
         height, width = (side * self.vae_factor(self.vae_config) for side in x_t.shape[-2:])

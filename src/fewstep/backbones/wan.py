@@ -26,7 +26,7 @@ from fewstep.errors import ConfigError, shown
 _SIZE_OF_TI2V = {"height": 704, "width": 1280, "frames": 121}
 
 
-class WanConfig(BackboneConfig):
+class _WanConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for the Wan family."""
 
     kind: Literal["wan"] = "wan"
@@ -40,14 +40,14 @@ class WanAdapter(DiffusersAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``WanPipeline``."""
 
     kind: ClassVar[str] = "wan"
-    config_class: ClassVar[type[BackboneConfig]] = WanConfig
+    config_class: ClassVar[type[BackboneConfig]] = _WanConfig
     pipeline_class: ClassVar[str] = "WanPipeline"
     network_class: ClassVar[str] = "WanTransformer3DModel"
     vae_class: ClassVar[str] = "AutoencoderKLWan"
     latents_have_statistics: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("WanTransformerBlock",)
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
-    config: WanConfig
+    config: _WanConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

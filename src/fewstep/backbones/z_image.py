@@ -20,7 +20,7 @@ _TOKENS_TO_A_ROW = 32
 """The network pads image and text to a multiple of it, each with a learned token."""
 
 
-class ZImageConfig(BackboneConfig):
+class _ZImageConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for Z-Image."""
 
     kind: Literal["z-image"] = "z-image"
@@ -31,12 +31,12 @@ class ZImageAdapter(FlowMatchAdapter):
     """The questions of :class:`ModelAdapter`, answered for ``ZImagePipeline``."""
 
     kind: ClassVar[str] = "z-image"
-    config_class: ClassVar[type[BackboneConfig]] = ZImageConfig
+    config_class: ClassVar[type[BackboneConfig]] = _ZImageConfig
     pipeline_class: ClassVar[str] = "ZImagePipeline"
     network_class: ClassVar[str] = "ZImageTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ZImageTransformerBlock",)
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3")
-    config: ZImageConfig
+    config: _ZImageConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)

@@ -26,11 +26,11 @@ _USERS_DISK = (
 def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
     end_on_signals()
-    quiet_libraries()
+    _quiet_libraries()
     sys.exit(execute(sys.argv[1:]))
 
 
-def quiet_libraries() -> None:
+def _quiet_libraries() -> None:
     """For this process, show our own warnings and the libraries' errors, and nothing else; before they are imported.
 
     A backend without torchvision, a kernel that bitsandbytes did not find, a function that will be renamed: all these

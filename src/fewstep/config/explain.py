@@ -18,7 +18,7 @@ from fewstep.config.schema import fields_of, leaf_paths, real_path
 from fewstep.errors import MAX_LINES, ConfigError, shown
 from fewstep.methods.terms import Terms
 
-Path = tuple[str | int, ...]
+_Path = tuple[str | int, ...]
 
 _MOST_LISTED = MAX_LINES - 2
 """Problems in one message, whose first line says what they are and whose last says how many more there are."""
@@ -112,13 +112,13 @@ def _whole(context: Mapping[str, Any]) -> dict[str, Any]:
     return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in context.items()}
 
 
-def _broken_rule(path: Path, rule: str, source: str) -> str:
+def _broken_rule(path: _Path, rule: str, source: str) -> str:
     place, rule = _dotted(path), shown(rule, 500, quoted=False)
     said = rule if rule.startswith(place) else f"{place}: {rule}"
     return f"{said.removesuffix('.')} (from {source})."
 
 
-def _nearest(path: Path, owner: type | None) -> str:
+def _nearest(path: _Path, owner: type | None) -> str:
     """The settings a wrong key may have meant: its neighbours by spelling, then the same name elsewhere."""
     key, dotted_path = str(path[-1]), _dotted(path)
     if "." in key:
@@ -151,7 +151,7 @@ def _as_stated(section: type, settings: Any) -> type:
         return section
 
 
-def _source(path: Path, layers: Sequence[Layer]) -> str:
+def _source(path: _Path, layers: Sequence[Layer]) -> str:
     """The last layer that says something at ``path`` or, for a rule over several values, at the nearest place above."""
     for length in range(len(path), 0, -1):
         for layer in reversed(layers):
@@ -160,7 +160,7 @@ def _source(path: Path, layers: Sequence[Layer]) -> str:
     return layers[-1].source
 
 
-def _scalars(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _scalars(value: Any, path: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     items: Sequence[tuple[str | int, Any]]
     if isinstance(value, Mapping) and value:
         items = list(value.items())
@@ -173,7 +173,7 @@ def _scalars(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
         yield from _scalars(child, (*path, key))
 
 
-def _dotted(path: Path) -> str:
+def _dotted(path: _Path) -> str:
     """A path as it is written, each name of it cut and without control characters."""
     return shown(".".join(_name(key) for key in path), 200, quoted=False)
 

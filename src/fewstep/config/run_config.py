@@ -128,7 +128,7 @@ class OptimiserConfig(Section):
     clip: Weight | None = Field(default=1.0, description="largest norm of this role's gradient")
 
 
-class StudentConfig(OptimiserConfig):
+class _StudentConfig(OptimiserConfig):
     """The network being distilled."""
 
     init: Start | None = Field(
@@ -140,7 +140,7 @@ class StudentConfig(OptimiserConfig):
     )
 
 
-class Align(Section):
+class _Align(Section):
     """Implicit distribution alignment: fake_score <- decay fake_score + (1 - decay) student."""
 
     decay: Decay = 0.999
@@ -148,7 +148,7 @@ class Align(Section):
     every: Count = Field(default=1, description="updates of that role")
 
 
-class FakeScoreConfig(OptimiserConfig):
+class _FakeScoreConfig(OptimiserConfig):
     """The network that follows the student's own distribution."""
 
     target: Literal["anchor", "final"] = Field(
@@ -156,16 +156,16 @@ class FakeScoreConfig(OptimiserConfig):
     )
     # trained where no query stands, so laws that need one are no choice here
     sigma: Uniform | LogitNormal = Field(default=Uniform(), discriminator="law")
-    align: Align | None = Align()
+    align: _Align | None = _Align()
 
 
-class Budget(Changeable):
+class _Budget(Changeable):
     """How long to train."""
 
     student_updates: Count
 
 
-class Precision(Section):
+class _Precision(Section):
     """Dtype of the networks' forwards; master weights, EMA and losses are float32 always."""
 
     compute: DtypeName = "bf16"
@@ -182,7 +182,7 @@ class DrawConfig(Section):
     )
 
 
-class SamplingConfig(Section):
+class _SamplingConfig(Section):
     """How the student and, for comparison, the teacher draw pictures."""
 
     levels: Levels = Field(default=FOUR_STEPS, description="the student's noise levels, before the time shift")
@@ -196,7 +196,7 @@ class SamplingConfig(Section):
         return levels
 
 
-class ReportConfig(Changeable):
+class _ReportConfig(Changeable):
     """What the run tells about itself."""
 
     log_every: Count = Field(default=1, description="steps")
@@ -209,7 +209,7 @@ class ReportConfig(Changeable):
     )
 
 
-class CheckpointConfig(Changeable):
+class _CheckpointConfig(Changeable):
     """When the whole state is saved; it is always saved at the end."""
 
     every: Count | None = Field(default=None, description="student updates")
@@ -241,7 +241,7 @@ class MemoryConfig(Changeable):
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
 
 
-class ParallelConfig(Changeable):
+class _ParallelConfig(Changeable):
     """Where the run computes; changes nothing but rounding."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -263,19 +263,19 @@ class RunConfig(Section):
     schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
     terms: SerializeAsAny[Terms]
     sigma_range: SigmaRange = SigmaRange()
-    student: StudentConfig
-    fake_score: FakeScoreConfig
+    student: _StudentConfig
+    fake_score: _FakeScoreConfig
     batch: Batch = Field(description="samples per step, over all processes")
-    budget: Budget
+    budget: _Budget
     seed: Seed = 42
-    precision: Precision = Precision()
+    precision: _Precision = _Precision()
     memory: MemoryConfig = MemoryConfig()
     draw: DrawConfig = DrawConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    report: ReportConfig = ReportConfig()
+    sampling: _SamplingConfig = _SamplingConfig()
+    report: _ReportConfig = _ReportConfig()
     evaluation: EvaluationConfig | None = Field(default=None, description="metrics while the student trains")
-    checkpoint: CheckpointConfig = CheckpointConfig()
-    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: _CheckpointConfig = _CheckpointConfig()
+    parallel: _ParallelConfig = _ParallelConfig()
 
     @field_validator("backbone", mode="before")
     @classmethod

@@ -36,7 +36,7 @@ _T = TypeVar("_T")
 
 _SHARD_BYTES = 256 * 2**20
 """No shard is larger, counted with the padding; a process holds about three times as much while it writes one."""
-PROMPTS_PER_CALL = 32
+_PROMPTS_PER_CALL = 32
 INDEX, NULL, PLACES = "index.json", "null.safetensors", "places.safetensors"
 
 Progress = Callable[[int, int], None]
@@ -155,8 +155,8 @@ class Build:
         """Measure prompts from all over the list, and refuse what the disk cannot hold."""
         with using(self.adapter.config.model, "embed prompts"):
             warn_of_cut_prompts(self.adapter, pipeline, self.prompts)
-        every = max(1, len(self.prompts) // PROMPTS_PER_CALL)
-        sample = self._encoded(pipeline, self.prompts[::every][:PROMPTS_PER_CALL])
+        every = max(1, len(self.prompts) // _PROMPTS_PER_CALL)
+        sample = self._encoded(pipeline, self.prompts[::every][:_PROMPTS_PER_CALL])
         rows = stored_prompt.split(stored_prompt.clear_padding(sample))
         shapes = {name: tuple(value.shape[1:]) for name, value in sample.items()}
         padded = sum(value[0].nbytes for value in sample.values())
@@ -194,8 +194,8 @@ class Build:
             found.unlink(missing_ok=True)
         rows: dict[bytes, StoredPrompt] = {}
         digests = []
-        for first in range(start, stop, PROMPTS_PER_CALL):
-            last = min(first + PROMPTS_PER_CALL, stop)
+        for first in range(start, stop, _PROMPTS_PER_CALL):
+            last = min(first + _PROMPTS_PER_CALL, stop)
             encoded = self._encoded(pipeline, self.prompts[first:last])
             for row in stored_prompt.split(stored_prompt.clear_padding(encoded)):
                 digests.append(stored_prompt.digest(row))
@@ -251,7 +251,7 @@ def _nothing() -> None:
 def _prompts_per_shard(padded_bytes: int) -> int:
     """As many as fit, in whole calls where one fits."""
     fitting = max(1, _SHARD_BYTES // padded_bytes)
-    return fitting if fitting < PROMPTS_PER_CALL else fitting - fitting % PROMPTS_PER_CALL
+    return fitting if fitting < _PROMPTS_PER_CALL else fitting - fitting % _PROMPTS_PER_CALL
 
 
 def _require_room(estimate: SizeEstimate, *, finished: int, free: int, folder: Path) -> None:

@@ -31,7 +31,7 @@ from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, read_json
 from fewstep.seals import BrokenSealError, Seals, verify
 
-OPEN_SHARDS = 512
+_OPEN_SHARDS = 512
 """How many files are mapped at a time."""
 _FORMAT = 3
 
@@ -90,7 +90,7 @@ class EmbeddingCache:
     def _shard(self, number: int) -> Shard:
         found = self._opened.pop(number, None) or open_shard(self.folder / self.shards[number])
         self._opened[number] = found  # the last is the one used last
-        if len(self._opened) > OPEN_SHARDS:
+        if len(self._opened) > _OPEN_SHARDS:
             del self._opened[next(iter(self._opened))]
         return found
 

@@ -57,7 +57,7 @@ class FreshNoise(_Query):
     needs_noise: ClassVar[bool] = True
 
 
-Query = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
+_AnyQuery = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Term(Section):
     """
 
     weight: Weight = 1.0
-    query: Query = AtAnchor()
+    query: _AnyQuery = AtAnchor()
     probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
     floor: Rate = objectives.NORMALISER_FLOOR
 
@@ -162,7 +162,7 @@ class DistributionMatching(Term):
 class ContinuousAlignment(DistributionMatching):
     """`cdm`: distribution matching asked off the trajectory."""
 
-    query: Query = OffTrajectory()
+    query: _AnyQuery = OffTrajectory()
 
 
 class GuidanceRange(Section):

@@ -25,7 +25,7 @@ from fewstep.roles.recomputation import Recomputation, enable_recomputation
 from fewstep.roles.weights import LoraWeights
 
 # fewer equal blocks in a row than this are all run
-SHORTEST_ROW = 4
+_SHORTEST_ROW = 4
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
@@ -241,7 +241,7 @@ def _equal_rows(planned: PlannedNetwork) -> list[_Row]:
             if place == len(signs) or signs[place] != signs[start]:
                 rows.append(_Row(name, start, place - start))
                 start = place
-    return [row for row in rows if row.length >= SHORTEST_ROW]
+    return [row for row in rows if row.length >= _SHORTEST_ROW]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from fewstep.errors import ConfigError, shown
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HubFiles:
         ]
 
 
-def fetched(name: str, fetch: Callable[[], T], *, instead: str) -> T:
+def fetched(name: str, fetch: Callable[[], _T], *, instead: str) -> _T:
     """What ``fetch`` returns.
 
     Args:

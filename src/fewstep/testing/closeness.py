@@ -19,7 +19,7 @@ from torch import Tensor, nn
 UNIT = 2.0**-24
 
 
-def rounding(terms: int) -> float:
+def _rounding(terms: int) -> float:
     """The largest difference, relative to the size of the result, of two orders of ``terms`` float32 additions.
 
     One addition is off by up to ``UNIT``, with a standard deviation of 0.6 of it; independent errors add in squares,
@@ -38,7 +38,7 @@ def assert_rounded_alike(actual: Tensor, expected: Tensor, *, terms: int) -> Non
     """Both are the same sums of about ``terms`` terms, one after the other, up to the order of their additions."""
     assert actual.shape == expected.shape and actual.dtype == expected.dtype
     largest = float(expected.detach().abs().max())
-    torch.testing.assert_close(actual, expected, rtol=0, atol=rounding(terms) * largest)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=_rounding(terms) * largest)
 
 
 def assert_same_pictures(actual: npt.NDArray[Any], expected: npt.NDArray[Any]) -> None:

@@ -11,7 +11,7 @@ from fewstep.sampling import sample_latents, velocity_field
 from fewstep.testing.case import LEVELS, PROMPTS, Case
 from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
 
-NEGATIVE = 'blurred, with "text" in it'
+_NEGATIVE = 'blurred, with "text" in it'
 
 
 class Drawing:
@@ -25,8 +25,8 @@ class Drawing:
     def test_sampler_equals_the_pipeline_with_a_negative_prompt(self, case: Case) -> None:
         if case.adapter.guidance.embedded:
             pytest.skip("there is no branch whose place a negative prompt could take")
-        ours = case.ours(guidance_scale=case.guided, negative_prompt=NEGATIVE)
-        stock = case.stock(guidance_scale=case.guided, negative_prompt=[NEGATIVE] * len(PROMPTS))
+        ours = case.ours(guidance_scale=case.guided, negative_prompt=_NEGATIVE)
+        stock = case.stock(guidance_scale=case.guided, negative_prompt=[_NEGATIVE] * len(PROMPTS))
         case.require_same_latents(ours, stock)
         case.require_other_latents(ours, case.ours(guidance_scale=case.guided))
 

@@ -21,7 +21,7 @@ from fewstep.testing.closeness import assert_same_pictures
 
 
 @dataclass
-class Student:
+class _Student:
     """An exported student and what the example of its README made, run as a reader would.
 
     Attributes:
@@ -38,14 +38,14 @@ class Student:
 class Exporting:
     @pytest.fixture(scope="class")
     @classmethod
-    def student(cls, oblong: Case, tmp_path_factory: pytest.TempPathFactory) -> Student:
+    def student(cls, oblong: Case, tmp_path_factory: pytest.TempPathFactory) -> _Student:
         root = tmp_path_factory.mktemp("export")
         written = export_student(oblong.adapter, shaken(oblong.adapter), root / "student", levels=LEVELS)
         blocks = re.findall(r"```python\n(.*?)```", (written.folder / "README.md").read_text(), flags=re.DOTALL)
         assert len(blocks) == 1
-        return Student(oblong, written, run_code(blocks[0], root))
+        return _Student(oblong, written, run_code(blocks[0], root))
 
-    def test_stock_call_of_the_readme_draws_our_samplers_latents(self, student: Student) -> None:
+    def test_stock_call_of_the_readme_draws_our_samplers_latents(self, student: _Student) -> None:
         case, ours = student.case, load_model(student.written.folder, "cpu")
         noise = case.noise()
         drawn = ours.latents(list(PROMPTS), [0, 0], noise=noise)
@@ -59,39 +59,39 @@ class Exporting:
         stock = case.family.unpack(pipeline, case.family.stock_call(pipeline, call), *case.size)
         case.require_same_latents(drawn, stock)
 
-    def test_picture_of_the_readme_is_ours(self, student: Student) -> None:
+    def test_picture_of_the_readme_is_ours(self, student: _Student) -> None:
         ours = load_model(student.written.folder, "cpu")
         axes = student.case.family.noise_axes
         shape = axes(torch.empty(1, *ours.latent_shape)).shape
         start = axes(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
         drawn = ours.latents(["a lighthouse on a cliff at dusk"], [0], noise=start)
         picture = to_pil(ours.pixels(drawn))[0]
-        assert_drawn_alike(picture if isinstance(picture, list) else [picture], drawn_by(student.readme))
+        _assert_drawn_alike(picture if isinstance(picture, list) else [picture], _drawn_by(student.readme))
         written = "picture.png" if student.case.adapter.frame_rate is None else "video.gif"
         assert (student.written.folder.parent / written).is_file()
 
-    def test_printed_call_draws_the_same_picture_as_the_readme(self, student: Student) -> None:
+    def test_printed_call_draws_the_same_picture_as_the_readme(self, student: _Student) -> None:
         printed = run_code(student.written.stock_call, student.written.folder.parent)
-        assert_drawn_alike(drawn_by(printed), drawn_by(student.readme))
+        _assert_drawn_alike(_drawn_by(printed), _drawn_by(student.readme))
 
-    def test_exported_network_is_the_trained_one_and_not_the_teacher(self, student: Student) -> None:
+    def test_exported_network_is_the_trained_one_and_not_the_teacher(self, student: _Student) -> None:
         reloaded = create_model_adapter(student.written.folder, as_teacher=False).load_network().state_dict()
         expected = shaken(student.case.adapter).state_dict()
         assert all(torch.equal(value, expected[name]) for name, value in reloaded.items())
 
-    def test_grid_of_the_student_is_the_shifted_one_of_its_teacher(self, student: Student) -> None:
+    def test_grid_of_the_student_is_the_shifted_one_of_its_teacher(self, student: _Student) -> None:
         shifted = student.case.adapter.to_sigma(torch.tensor(LEVELS))
-        torch.testing.assert_close(torch.tensor(sigmas_of(student)), shifted, rtol=0, atol=0)
+        torch.testing.assert_close(torch.tensor(_sigmas_of(student)), shifted, rtol=0, atol=0)
 
-    def test_another_number_of_steps_still_uses_the_teachers_clock(self, student: Student) -> None:
+    def test_another_number_of_steps_still_uses_the_teachers_clock(self, student: _Student) -> None:
         """The student's scheduler no longer shifts, so its own grid must come from the facts, never from its files."""
         ours = load_model(student.written.folder, "cpu")
         shifted = student.case.adapter.to_sigma(torch.tensor([1.0, 0.5]))
         torch.testing.assert_close(ours.sigmas(2), shifted, rtol=1e-6, atol=1e-6)
 
-    def test_number_of_steps_of_the_student_uses_its_own_grid(self, student: Student) -> None:
+    def test_number_of_steps_of_the_student_uses_its_own_grid(self, student: _Student) -> None:
         ours = load_model(student.written.folder, "cpu")
-        assert ours.sigmas(len(LEVELS)).tolist() == torch.tensor(sigmas_of(student)).tolist()
+        assert ours.sigmas(len(LEVELS)).tolist() == torch.tensor(_sigmas_of(student)).tolist()
 
 
 def shaken(adapter: ModelAdapter) -> nn.Module:
@@ -104,18 +104,18 @@ def shaken(adapter: ModelAdapter) -> nn.Module:
     return network
 
 
-def drawn_by(example: dict[str, Any]) -> list[Any]:
+def _drawn_by(example: dict[str, Any]) -> list[Any]:
     """The picture that an example drew, without alpha where it has that, or the frames of its video."""
     return list(example["frames"]) if "frames" in example else [example["image"].convert("RGB")]
 
 
-def assert_drawn_alike(pictures: list[Any], expected: list[Any]) -> None:
+def _assert_drawn_alike(pictures: list[Any], expected: list[Any]) -> None:
     assert [picture.size for picture in pictures] == [picture.size for picture in expected]
     for picture, other in zip(pictures, expected, strict=True):
         assert_same_pictures(np.asarray(picture), np.asarray(other))
 
 
-def sigmas_of(student: Student) -> list[float]:
+def _sigmas_of(student: _Student) -> list[float]:
     """The grid that its folder states."""
     facts = json.loads((student.written.folder / "fewstep.json").read_text())
     return [float(sigma) for sigma in facts["sigmas"]]

@@ -35,15 +35,15 @@ class LowRank:
         assert torch.equal(case.velocity(wrapped), base)
 
     def test_factors_are_all_that_trains_and_sit_on_every_target(self, case: Case, wrapped: Any) -> None:
-        expected = {name for target in case.adapter.lora_targets for name in modules_matching(case.network, target)}
+        expected = {name for target in case.adapter.lora_targets for name in _modules_matching(case.network, target)}
         marker = ".lora_A."
-        names = factors(wrapped)
+        names = _factors(wrapped)
         found = {name.split(marker)[0].removeprefix("base_model.model.") for name in names if marker in name}
         assert found == expected
         assert all(".lora_A." in name or ".lora_B." in name for name in names)
 
     def test_merged_factors_give_the_velocity_of_the_attached_ones(self, case: Case, wrapped: Any) -> None:
-        attached = case.velocity(moved(wrapped))
+        attached = case.velocity(_moved(wrapped))
         terms = additions(wrapped)
         merged = case.velocity(wrapped.merge_and_unload())
         assert (attached - case.velocity(case.network)).abs().max() > 1e-3
@@ -53,9 +53,9 @@ class LowRank:
     def test_saved_factors_load_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
         from peft import PeftModel
 
-        moved(wrapped).save_pretrained(tmp_path)
+        _moved(wrapped).save_pretrained(tmp_path)
         loaded = PeftModel.from_pretrained(case.adapter.load_network(), tmp_path)
-        assert_same_network(case, loaded, wrapped)
+        _assert_same_network(case, loaded, wrapped)
 
     def test_factors_load_through_diffusers_own_loader(self, case: Case, tmp_path: Path) -> None:
         """As the pages say for pipelines without a loader of their own, such as LongCat-Image's."""
@@ -69,45 +69,45 @@ class LowRank:
             targets = case.adapter.get_lora_target_modules()
             network.requires_grad_(False)
             network.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
-        before = case.velocity(moved(network))
+        before = case.velocity(_moved(network))
         network.save_lora_adapter(tmp_path)
         fresh: Any = case.adapter.load_network()
         fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
         assert (before - case.velocity(case.network)).abs().max() > 1e-3
-        assert_same_network(case, fresh, network)
+        _assert_same_network(case, fresh, network)
 
     def test_merged_student_survives_its_export_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
-        merged = moved(wrapped).merge_and_unload()
+        merged = _moved(wrapped).merge_and_unload()
         done = export_student(case.adapter, merged, tmp_path / "student", levels=(1.0, 0.5))
         exported = create_model_adapter(done.folder, as_teacher=False)
-        assert_same_network(case, exported.load_network(), merged)
+        _assert_same_network(case, exported.load_network(), merged)
 
 
-def modules_matching(network: nn.Module, suffix: str) -> list[str]:
+def _modules_matching(network: nn.Module, suffix: str) -> list[str]:
     """Names of the modules that a LoRA target means."""
     return [name for name, _ in network.named_modules() if name == suffix or name.endswith(f".{suffix}")]
 
 
-def factors(network: nn.Module) -> dict[str, nn.Parameter]:
+def _factors(network: nn.Module) -> dict[str, nn.Parameter]:
     """What trains."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
-def moved(network: Any) -> Any:
+def _moved(network: Any) -> Any:
     """As after training: no factor is zero any more."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
-        for value in factors(network).values():
+        for value in _factors(network).values():
             value.copy_(0.1 * torch.randn(value.shape, generator=generator))
     return network
 
 
-def weights(network: nn.Module) -> dict[str, Tensor]:
+def _weights(network: nn.Module) -> dict[str, Tensor]:
     """Every weight by its name without the adapter's own, which diffusers chooses when it loads."""
     return {re.sub(r"\.default(_\d+)?\.", ".", name): value for name, value in network.state_dict().items()}
 
 
-def assert_same_network(case: Case, loaded: nn.Module, saved: nn.Module) -> None:
+def _assert_same_network(case: Case, loaded: nn.Module, saved: nn.Module) -> None:
     """Equal weights bit by bit, and answers up to rounding: what was loaded is frozen, which is another kernel."""
-    assert_same_bits(weights(loaded), weights(saved))
+    assert_same_bits(_weights(loaded), _weights(saved))
     assert_rounded_alike(case.velocity(loaded), case.velocity(saved), terms=additions(saved))

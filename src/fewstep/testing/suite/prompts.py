@@ -16,14 +16,14 @@ from fewstep.testing.closeness import additions, assert_rounded_alike
 class Prompts:
     def test_what_is_encoded_reaches_the_network_in_the_stock_call(self, case: Case) -> None:
         cond, _ = case.conditioning()
-        assert_among(cond, told(case, PROMPTS))
+        _assert_among(cond, _told(case, PROMPTS))
 
     def test_the_null_prompt_reaches_the_network_in_the_stock_call(self, case: Case) -> None:
         _, null = case.conditioning()
         if case.adapter.guidance.embedded:
-            assert_among(null, told(case, [case.adapter.guidance.null_prompt]))
+            _assert_among(null, _told(case, [case.adapter.guidance.null_prompt]))
         else:
-            assert_among(null, told(case, PROMPTS, guidance_scale=case.guided))
+            _assert_among(null, _told(case, PROMPTS, guidance_scale=case.guided))
 
     def test_the_shapes_of_a_prompt_are_those_of_what_is_encoded(self, case: Case) -> None:
         shapes = case.adapter.prompt_shapes()
@@ -48,7 +48,7 @@ class Prompts:
             assert_rounded_alike(alone.tensors[name], expected, terms=terms)
 
 
-def told(case: Case, prompts: Sequence[str], **changes: Any) -> list[Tensor]:
+def _told(case: Case, prompts: Sequence[str], **changes: Any) -> list[Tensor]:
     """Every tensor that reaches the network in the stock call, and every row of it."""
     seen: list[Tensor] = []
 
@@ -73,7 +73,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def assert_among(cond: Conditioning, found: Sequence[Tensor]) -> None:
+def _assert_among(cond: Conditioning, found: Sequence[Tensor]) -> None:
     """Each row of a conditioning is one of the tensors found, up to zeros behind it and what rounding allows.
 
     A tensor found may go on behind a row's end, as one does that also tells of the image. Masks of integers are not
