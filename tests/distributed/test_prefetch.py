@@ -10,8 +10,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_param_group import FSDPParamGroup
 
 from fewstep.config import load_recipe
 from fewstep.distributed import sharding
-from fewstep.distributed.prefetch import begin_gathering
-from fewstep.distributed.sharding import Policy, build_mesh, fill, local, settle, shard, skeleton
+from fewstep.distributed.sharding import Policy, begin_gathering, build_mesh, fill, local, settle, shard, skeleton
 from fewstep.distributed.world import join
 from fewstep.errors import ConfigError
 

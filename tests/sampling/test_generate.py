@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.backbones.few_step_models import few_steps
+from fewstep.backbones.refused import few_steps
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.sampling import load_model, sample
 from fewstep.sampling.generate import TextToImage

@@ -12,7 +12,7 @@ from fewstep.backbones.wan import WanAdapter
 from fewstep.export import export_student
 from fewstep.sampling import sample
 from fewstep.sampling.pictures import save_video, to_pil
-from fewstep.training.sheets import _row
+from fewstep.training.watching import _row
 from tests.backbones import tiny, tiny_wan
 
 

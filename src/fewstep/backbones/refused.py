@@ -1,4 +1,6 @@
-"""Already-distilled checkpoints: recognised by name or by a flag of their configuration, and refused as teachers.
+"""Already-distilled checkpoints: recognised by name or by a flag of their configuration, refused as teachers.
+
+Known ones may be drawn, in their few steps, without guidance on the uniform grid of their own scheduler.
 
 A renamed folder whose configuration equals its teacher's cannot be told: only the name gave it away.
 """
@@ -15,7 +17,7 @@ from fewstep.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Distilled:
+class _Distilled:
     """One kind of checkpoint that is no teacher.
 
     Attributes:
@@ -24,46 +26,62 @@ class Distilled:
     """
 
     what: str
-    instead: str
+    instead: str = "the checkpoint it was distilled from"
+
+    @property
+    def reason(self) -> str:
+        """The rest of that sentence, and what to do."""
+        return f"{self.what}: it has few steps left to save and cannot be the teacher. Use {self.instead} instead"
 
 
-SCHNELL = Distilled("FLUX.1-schnell, already distilled to 1 to 4 steps", "black-forest-labs/FLUX.1-dev")
-SPRINT = Distilled(
+_SCHNELL = _Distilled("FLUX.1-schnell, already distilled to 1 to 4 steps", "black-forest-labs/FLUX.1-dev")
+_SPRINT = _Distilled(
     "a SANA-Sprint model, already distilled to 1 to 4 steps", "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers"
 )
-SD35_TURBO = Distilled("SD3.5-Large-Turbo, already distilled to 4 steps", "stabilityai/stable-diffusion-3.5-large")
-SD_TURBO = Distilled(
+_SD35_TURBO = _Distilled("SD3.5-Large-Turbo, already distilled to 4 steps", "stabilityai/stable-diffusion-3.5-large")
+_SD_TURBO = _Distilled(
     "an SD-Turbo or SDXL-Turbo model, already distilled to 1 to 4 steps", "stabilityai/stable-diffusion-xl-base-1.0"
 )
-CDM_STUDENT = Distilled(
+_CDM_STUDENT = _Distilled(
     "a published CDM student, already distilled to 4 steps",
     "its teacher (stabilityai/stable-diffusion-3-medium-diffusers or meituan-longcat/LongCat-Image)",
 )
-LCM = Distilled("a latent consistency model, already distilled to 2 to 8 steps", "the checkpoint it was distilled from")
-HYPER = Distilled("a Hyper-SD model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
-LIGHTNING = Distilled("a Lightning model, already distilled to 1 to 8 steps", "the checkpoint it was distilled from")
-KLEIN = Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
-OWN_GRID = Distilled("a step-distilled model by its own sample_sigmas", "the checkpoint it was distilled from")
-OTHER_FLAGGED = Distilled("a step-distilled model by its own flag is_distilled", "the checkpoint it was distilled from")
-OTHER = Distilled("a step-distilled model by its name", "the checkpoint it was distilled from")
-_OUR_STUDENT = Distilled("a student that fewstep exported", "the teacher named in its README.md")
+_LCM = _Distilled("a latent consistency model, already distilled to 2 to 8 steps")
+_HYPER = _Distilled("a Hyper-SD model, already distilled to 1 to 8 steps")
+_LIGHTNING = _Distilled("a Lightning model, already distilled to 1 to 8 steps")
+_KLEIN = _Distilled("a step-distilled FLUX.2 klein model", "black-forest-labs/FLUX.2-klein-base-4B")
+_OWN_GRID = _Distilled("a step-distilled model by its own sample_sigmas")
+_OTHER_FLAGGED = _Distilled("a step-distilled model by its own flag is_distilled")
+_OTHER = _Distilled("a step-distilled model by its name")
+_OUR_STUDENT = _Distilled("a student that fewstep exported", "the teacher named in its README.md")
 
-_BY_NAME: tuple[tuple[str, Distilled], ...] = (
-    (r"schnell", SCHNELL),
-    (r"sana[-_]?sprint", SPRINT),
-    (r"(stable-diffusion-|sd-?)3\.?5-large-turbo", SD35_TURBO),
-    (r"byliutao/(stable-diffusion-3-medium|longcat-image)-turbo", CDM_STUDENT),
-    (r"\b(sdxl|sd)[-_]turbo\b", SD_TURBO),
-    (r"flux\.?2-klein-(?!base)", KLEIN),
-    (r"(?<![a-z])lcm(?![a-z])|latent-consistency", LCM),
-    (r"(?<![a-z])hyper[-_]?(sd|flux)", HYPER),
-    (r"(?<![a-z])lightning(?![a-z])", LIGHTNING),
-    (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", OTHER),
+_BY_NAME: tuple[tuple[str, _Distilled], ...] = (
+    (r"schnell", _SCHNELL),
+    (r"sana[-_]?sprint", _SPRINT),
+    (r"(stable-diffusion-|sd-?)3\.?5-large-turbo", _SD35_TURBO),
+    (r"byliutao/(stable-diffusion-3-medium|longcat-image)-turbo", _CDM_STUDENT),
+    (r"\b(sdxl|sd)[-_]turbo\b", _SD_TURBO),
+    (r"flux\.?2-klein-(?!base)", _KLEIN),
+    (r"(?<![a-z])lcm(?![a-z])|latent-consistency", _LCM),
+    (r"(?<![a-z])hyper[-_]?(sd|flux)", _HYPER),
+    (r"(?<![a-z])lightning(?![a-z])", _LIGHTNING),
+    (r"(?<![a-z])(turbo|dmd2?|senseflow|flash-(sd|pixart)|pcm)(?![a-z])", _OTHER),
 )
 _FEW = 16
 """Steps of a grid that a pipeline brings along; teachers have none, or one as long as they draw."""
-_BY_SCHEDULER = {"LCMScheduler": LCM, "TCDScheduler": HYPER, "SCMScheduler": SPRINT}
-
+_BY_SCHEDULER = {"LCMScheduler": _LCM, "TCDScheduler": _HYPER, "SCMScheduler": _SPRINT}
+_FEW_STEP_MODELS = {
+    "byliutao/stable-diffusion-3-medium-turbo": 4,
+    "byliutao/longcat-image-turbo": 4,
+    "black-forest-labs/flux.1-schnell": 4,
+    "black-forest-labs/flux.2-klein-4b": 4,
+    "black-forest-labs/flux.2-klein-9b": 4,
+    "stabilityai/stable-diffusion-3.5-large-turbo": 4,
+    "stabilityai/sdxl-turbo": 1,
+    "stabilityai/sd-turbo": 1,
+    "tongyi-mai/z-image-turbo": 8,
+}
+"""Steps of few-step models of others. Their files do not say how many, nor that they draw without guidance."""
 
 _VIDEO = (
     r"Video|^(AnimateDiff|Wan|CogVideoX|Hunyuan(Skyreels)|SkyReels|LTX|Mochi|Allegro|Latte|EasyAnimate"
@@ -98,32 +116,30 @@ def refuse_distilled_name(model: str) -> None:
     _refuse(model, recognise_name(model))
 
 
-def _refuse(model: str, found: Distilled | None) -> None:
+def _refuse(model: str, found: _Distilled | None) -> None:
     if found is not None:
-        raise ConfigError(
-            f"{model} is {found.what}: it has few steps left to save and cannot be the teacher. "
-            f"Use {found.instead} instead; if it only looks like one, set backbone.allow_distilled=true."
-        )
+        raise ConfigError(f"{model} is {found.reason}; if it only looks like one, set backbone.allow_distilled=true.")
 
 
-def recognise(checkpoint: Checkpoint) -> Distilled | None:
+def recognise(checkpoint: Checkpoint) -> _Distilled | None:
     """What kind of distilled checkpoint this is, or None."""
     if checkpoint.facts is not None and checkpoint.facts.role == "student":
         return _OUR_STUDENT
     return _by_configuration(checkpoint) or _by_name(checkpoint)
 
 
-def recognise_name(model: str) -> Distilled | None:
+def recognise_name(model: str) -> _Distilled | None:
     """What kind of distilled checkpoint a repository is by its name alone, or None; a folder is read instead."""
-    return None if os.path.exists(model) else _named(model)
+    return None if os.path.exists(model) else distilled_name(model)
 
 
-def _by_name(checkpoint: Checkpoint) -> Distilled | None:
-    found = (_named(name) for name in _names(checkpoint))
+def _by_name(checkpoint: Checkpoint) -> _Distilled | None:
+    found = (distilled_name(name) for name in _names(checkpoint))
     return next((distilled for distilled in found if distilled is not None), None)
 
 
-def _named(name: str) -> Distilled | None:
+def distilled_name(name: str) -> _Distilled | None:
+    """What kind of distilled checkpoint a repository or folder of this name is, or None."""
     matches = (distilled for pattern, distilled in _BY_NAME if re.search(pattern, name.lower()))
     return next(matches, None)
 
@@ -146,25 +162,32 @@ def _repository_name(origin: str, *, component: str) -> str:
     return "/".join(parts[-1:] if origin.startswith(("/", ".", "~")) else parts[-2:])
 
 
-def _by_configuration(checkpoint: Checkpoint) -> Distilled | None:
+def _by_configuration(checkpoint: Checkpoint) -> _Distilled | None:
     index = checkpoint.components["model_index"]
     scheduler = checkpoint.components.get("scheduler", {})
     if checkpoint.pipeline_class.startswith("SanaSprint"):
-        return SPRINT
+        return _SPRINT
     if index.get("is_distilled") is True:
-        return KLEIN if checkpoint.pipeline_class.startswith("Flux2") else OTHER_FLAGGED
+        return _KLEIN if checkpoint.pipeline_class.startswith("Flux2") else _OTHER_FLAGGED
     own_grid = index.get("sample_sigmas")
     if isinstance(own_grid, list) and 0 < len(own_grid) <= _FEW:
-        return OWN_GRID
+        return _OWN_GRID
     scheduler_class = pipeline_parts(index).get("scheduler", ("", ""))[1]
     if scheduler_class in _BY_SCHEDULER:
         return _BY_SCHEDULER[scheduler_class]
     networks = [checkpoint.components[name] for name in ("transformer", "unet") if name in checkpoint.components]
     if any(network.get("time_cond_proj_dim") is not None for network in networks):
-        return LCM
+        return _LCM
     if any(network.get("guidance_embeds") for network in networks) and checkpoint.pipeline_class.startswith("Sana"):
-        return SPRINT
+        return _SPRINT
     unguided_flux = checkpoint.pipeline_class == "FluxPipeline" and not any(n.get("guidance_embeds") for n in networks)
     if unguided_flux and not scheduler.get("use_dynamic_shifting"):
-        return SCHNELL
+        return _SCHNELL
     return None
+
+
+def few_steps(model: str) -> int | None:
+    """The steps of a known few-step model, by its id, a folder OWNER/NAME or its place in the hub's cache."""
+    cached = re.search(r"models--([^/]+?)--([^/]+)", model)
+    owner_and_name = cached.groups() if cached else re.split(r"[/\\]+", model.rstrip("/\\"))[-2:]
+    return _FEW_STEP_MODELS.get("/".join(owner_and_name).lower())

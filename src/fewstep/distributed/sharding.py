@@ -9,8 +9,10 @@ between forwards, because gathering it would take longer than using it; a write 
 """
 
 import copy
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -19,12 +21,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from fewstep.distributed.prefetch import prefetch_in_order
 from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
 
 # parameters below which a block gets no group of its own: the exchange would cost more than its memory is worth
 SMALLEST_GROUP = 1_000_000
+_FIRST: WeakKeyDictionary[nn.Module, tuple[FSDPModule, ...]] = WeakKeyDictionary()
+"""By network: what its calls need first, where a policy asks for it."""
 
 
 def build_mesh(
@@ -101,7 +104,7 @@ def shard(network: nn.Module, block_classes: Collection[str], mesh: DeviceMesh, 
     )
     if policy.prefetch is not None:
         groups = [block for block in blocks if isinstance(block, FSDPModule)]
-        prefetch_in_order(root, groups, ahead=policy.prefetch)
+        _prefetch_in_order(root, groups, ahead=policy.prefetch)
     return network
 
 
@@ -183,3 +186,37 @@ def shard_group(value: Tensor) -> dist.ProcessGroup | None:
         return None
     group = value.device_mesh.get_group("shard")
     return group if dist.get_world_size(group) > 1 else None
+
+
+def _prefetch_in_order(network: FSDPModule, blocks: Sequence[FSDPModule], *, ahead: int) -> None:
+    """Let the network and each of its blocks begin to gather the next ``ahead`` blocks; from its second call on.
+
+    The order is that of the first call, not of the definition: a block that is gathered and not used would keep those
+    weights, whatever is written to them before it is.
+    """
+    order: dict[FSDPModule, None] = {}
+
+    def called(block: nn.Module, inputs: Any) -> None:
+        assert isinstance(block, FSDPModule)
+        order[block] = None
+
+    def learnt(root: nn.Module, inputs: Any, output: Any) -> None:
+        for hook in hooks:
+            hook.remove()
+        chain = [network, *order]
+        for place, module in enumerate(chain):
+            module.set_modules_to_forward_prefetch(chain[place + 1 : place + 1 + ahead])
+        _FIRST[root] = tuple(chain[: 1 + ahead])
+
+    hooks = [block.register_forward_pre_hook(called) for block in blocks if isinstance(block, nn.Module)]
+    assert isinstance(network, nn.Module)
+    hooks.append(network.register_forward_hook(learnt))
+
+
+def begin_gathering(network: nn.Module) -> None:
+    """Begin what the network's next call needs first, and return at once; only when nothing is written to it before.
+
+    Nothing happens without ``Policy.prefetch``, before the network's first call, or when it is whole already.
+    """
+    for module in _FIRST.get(network, ()):
+        module.unshard(async_op=True)

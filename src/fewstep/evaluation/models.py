@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from fewstep.backbones.few_step_models import few_steps
+from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import guidance_of, pipeline_class

@@ -7,11 +7,10 @@ and the networks' real configurations; nothing here was measured on real weights
 from dataclasses import dataclass
 from typing import Literal
 
-from fewstep.backbones import refused
-from fewstep.backbones.refused import Distilled, other_medium
+from fewstep.backbones.refused import distilled_name, other_medium
 
 _Prediction = Literal["velocity", "minus velocity", "epsilon", "epsilon or v", "trigflow", "unknown"]
-_Status = Literal["tiny weights only", "not ported", "refused"]
+_Status = Literal["tiny weights only", "refused"]
 """The first: the conformance suite passes on tiny random weights; the released weights were never run here."""
 
 
@@ -30,7 +29,7 @@ class Target:
         blocker: What made or makes the port more than a rename.
         notes: What a user should know before choosing it.
         teraflop: One forward of one sample at the recipe's size, 1e12 floating-point operations.
-        reason: Why it is refused or not ported; empty for the others.
+        reason: Why it is refused; empty for the others.
     """
 
     name: str
@@ -161,14 +160,11 @@ PORTED = (
 )  # fmt: skip
 """In the recommended order: what teaches most for the least cost and doubt, epsilon models, then those of 2026."""
 
-NOT_PORTED: tuple[Target, ...] = ()
 
-
-def _distilled(
-    name: str, pipeline: str, model: str, parameters: int | None, prediction: _Prediction, kind: Distilled
-) -> Target:
-    reason = f"{kind.what}: it has few steps left to save and cannot be the teacher. Use {kind.instead} instead"
-    return Target(name, "distilled", pipeline, model, parameters, prediction, status="refused", reason=reason)
+def _distilled(name: str, pipeline: str, model: str, parameters: int | None, prediction: _Prediction) -> Target:
+    kind = distilled_name(model)
+    assert kind is not None
+    return Target(name, "distilled", pipeline, model, parameters, prediction, status="refused", reason=kind.reason)
 
 
 def _other_medium(name: str, pipeline: str, model: str, parameters: int | None, prediction: _Prediction) -> Target:
@@ -178,56 +174,29 @@ def _other_medium(name: str, pipeline: str, model: str, parameters: int | None, 
     )  # fmt: skip
 
 
-SD3_PIPELINE, SDXL_PIPELINE = "StableDiffusion3Pipeline", "StableDiffusionXLPipeline"
+_SD3, _SDXL = "StableDiffusion3Pipeline", "StableDiffusionXLPipeline"
 REFUSED = (
-    _distilled(
-        "flux1-schnell", "FluxPipeline", "black-forest-labs/FLUX.1-schnell",
-        11_891_178_560, "velocity", refused.SCHNELL,
-    ),
+    _distilled("flux1-schnell", "FluxPipeline", "black-forest-labs/FLUX.1-schnell", 11_891_178_560, "velocity"),
     _distilled(
         "sana-sprint-600m", "SanaSprintPipeline", "Efficient-Large-Model/Sana_Sprint_0.6B_1024px_diffusers",
-        593_501_216, "trigflow", refused.SPRINT,
+        593_501_216, "trigflow",
     ),
     _distilled(
         "sana-sprint-1600m", "SanaSprintPipeline", "Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers",
-        1_610_237_472, "trigflow", refused.SPRINT,
+        1_610_237_472, "trigflow",
     ),
-    _distilled(
-        "sd35-large-turbo", SD3_PIPELINE, "stabilityai/stable-diffusion-3.5-large-turbo",
-        8_056_627_520, "velocity", refused.SD35_TURBO,
-    ),
-    _distilled(
-        "sdxl-turbo", SDXL_PIPELINE, "stabilityai/sdxl-turbo", 2_567_463_684, "epsilon", refused.SD_TURBO
-    ),
-    _distilled(
-        "sd-turbo", "StableDiffusionPipeline", "stabilityai/sd-turbo", 865_910_724, "epsilon", refused.SD_TURBO
-    ),
-    _distilled(
-        "sd3-medium-cdm", SD3_PIPELINE, "byliutao/stable-diffusion-3-medium-turbo",
-        2_028_328_000, "velocity", refused.CDM_STUDENT,
-    ),
-    _distilled(
-        "longcat-image-cdm", "LongCatImagePipeline", "byliutao/Longcat-Image-Turbo",
-        6_270_668_864, "velocity", refused.CDM_STUDENT,
-    ),
-    _distilled(
-        "latent-consistency", "LatentConsistencyModelPipeline", "SimianLuo/LCM_Dreamshaper_v7",
-        None, "epsilon", refused.LCM,
-    ),
-    _distilled("hyper-sd", SDXL_PIPELINE, "ByteDance/Hyper-SD", None, "epsilon", refused.HYPER),
-    _distilled("sdxl-lightning", SDXL_PIPELINE, "ByteDance/SDXL-Lightning", None, "epsilon", refused.LIGHTNING),
-    _distilled("dmd2", SDXL_PIPELINE, "tianweiy/DMD2", None, "epsilon", refused.OTHER),
-    _distilled(
-        "flux2-klein-4b", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-4B",
-        3_875_544_576, "velocity", refused.KLEIN,
-    ),
-    _distilled(
-        "flux2-klein-9b", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-9B",
-        9_078_581_248, "velocity", refused.KLEIN,
-    ),
-    _distilled(
-        "z-image-turbo", "ZImagePipeline", "Tongyi-MAI/Z-Image-Turbo", 6_154_908_736, "minus velocity", refused.OTHER
-    ),
+    _distilled("sd35-large-turbo", _SD3, "stabilityai/stable-diffusion-3.5-large-turbo", 8_056_627_520, "velocity"),
+    _distilled("sdxl-turbo", _SDXL, "stabilityai/sdxl-turbo", 2_567_463_684, "epsilon"),
+    _distilled("sd-turbo", "StableDiffusionPipeline", "stabilityai/sd-turbo", 865_910_724, "epsilon"),
+    _distilled("sd3-medium-cdm", _SD3, "byliutao/stable-diffusion-3-medium-turbo", 2_028_328_000, "velocity"),
+    _distilled("longcat-image-cdm", "LongCatImagePipeline", "byliutao/Longcat-Image-Turbo", 6_270_668_864, "velocity"),
+    _distilled("latent-consistency", "LatentConsistencyModelPipeline", "SimianLuo/LCM_Dreamshaper_v7", None, "epsilon"),
+    _distilled("hyper-sd", _SDXL, "ByteDance/Hyper-SD", None, "epsilon"),
+    _distilled("sdxl-lightning", _SDXL, "ByteDance/SDXL-Lightning", None, "epsilon"),
+    _distilled("dmd2", _SDXL, "tianweiy/DMD2", None, "epsilon"),
+    _distilled("flux2-klein-4b", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-4B", 3_875_544_576, "velocity"),
+    _distilled("flux2-klein-9b", "Flux2KleinPipeline", "black-forest-labs/FLUX.2-klein-9B", 9_078_581_248, "velocity"),
+    _distilled("z-image-turbo", "ZImagePipeline", "Tongyi-MAI/Z-Image-Turbo", 6_154_908_736, "minus velocity"),
     _other_medium("hunyuan-video", "HunyuanVideoPipeline", "any HunyuanVideo checkpoint", None, "velocity"),
     _other_medium("ltx-video", "LTXPipeline", "any LTX-Video checkpoint", None, "velocity"),
     _other_medium("mochi", "MochiPipeline", "any Mochi checkpoint", None, "velocity"),
@@ -236,4 +205,4 @@ REFUSED = (
     _other_medium("shap-e", "ShapEPipeline", "openai/shap-e", None, "unknown"),
 )  # fmt: skip
 
-MATRIX = PORTED + NOT_PORTED + REFUSED
+MATRIX = PORTED + REFUSED

@@ -11,7 +11,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.config.recipe_files import package_recipes, recipe_names
 from fewstep.errors import ConfigError, shown
 from fewstep.planning.cost import EIGHT_H100, hours
-from fewstep.planning.porting_matrix import MATRIX, NOT_PORTED, PORTED, REFUSED, Target
+from fewstep.planning.porting_matrix import MATRIX, PORTED, REFUSED, Target
 from fewstep.plugins import BACKBONES, TERMS, WHAT, installed, package_of
 
 _JSON_FIELDS = ("name", "pipeline", "parameters", "prediction", "status", "refused", "reason")
@@ -24,7 +24,7 @@ _COST_NOTE = (
 _LIST_HEADINGS = ("kind", "models", "status")
 _MIN_WIDTH = 60
 """The longest name of a repository with its margin; a narrower terminal breaks it."""
-_STATUS = {"tiny weights only": "runs", "not ported": "not yet", "refused": "refused"}
+_STATUS = {"tiny weights only": "runs", "refused": "refused"}
 _NOTE = (
     "runs: shown on tiny random weights of the real classes; the released weights were never run here. refused: "
     "already distilled, or a medium that no backbone draws."
@@ -63,8 +63,8 @@ class Port:
 
 
 def ports() -> list[Port]:
-    """What is ported or could be, in the recommended order of ports."""
-    return [Port(target, place, _hours(target)) for place, target in enumerate(PORTED + NOT_PORTED, start=1)]
+    """What is ported, in the recommended order of ports."""
+    return [Port(target, place, _hours(target)) for place, target in enumerate(PORTED, start=1)]
 
 
 def _refusals() -> list[tuple[str, str, str, str]]:

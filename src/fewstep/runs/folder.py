@@ -26,8 +26,7 @@ from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, explain_write_errors, read_json, unfinished_name, write_json
-from fewstep.runs.packages import packages_of, require_packages
-from fewstep.runs.provenance import provenance
+from fewstep.runs.provenance import packages_of, provenance, require_packages
 from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
 _T = TypeVar("_T")

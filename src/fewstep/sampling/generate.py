@@ -10,10 +10,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.few_step_models import few_steps
 from fewstep.backbones.finite import require_finite, require_finite_encoding
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using

@@ -19,9 +19,8 @@ from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.prompts import prompt_index
-from fewstep.distributed.prefetch import begin_gathering
 from fewstep.distributed.rounds import Round, rounds
-from fewstep.distributed.sharding import expect_backward, settle
+from fewstep.distributed.sharding import begin_gathering, expect_backward, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
