@@ -19,7 +19,7 @@ import torch
 
 from benchmarks.overhead import timed
 from fewstep.backbones import create_model_adapter
-from fewstep.config.run_config import PromptFile
+from fewstep.config.prompt_sources import PromptFile
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
 from fewstep.embedded.prompts import full_prompts

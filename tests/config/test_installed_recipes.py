@@ -8,7 +8,7 @@ import pytest
 
 from fewstep.cli.main import execute
 from fewstep.config import load_recipe, recipe_names
-from fewstep.config.run_config import PromptFile
+from fewstep.config.prompt_sources import PromptFile
 from fewstep.errors import ConfigError
 
 Install = Callable[[str, str, Mapping[str, str]], Path]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewstep.config.run_config import DemoPrompts, HubPrompts, PromptFile
+from fewstep.config.prompt_sources import DemoPrompts, HubPrompts, PromptFile
 from fewstep.data.prompts import load_prompts, prompt_index
 from fewstep.errors import ConfigError
 

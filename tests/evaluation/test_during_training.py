@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fewstep.config.evaluation_config import EvaluationConfig
+from fewstep.config.run_config import EvaluationConfig
 from fewstep.embedded.prompts import full_prompts
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fewstep.config.run_config import PromptFile
+from fewstep.config.prompt_sources import PromptFile
 from fewstep.data.prompts import load_prompts
 from fewstep.errors import ConfigError
 from fewstep.evaluation.prompt_sets import load_prompt_set

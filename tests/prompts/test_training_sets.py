@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.cli.main import execute
 from fewstep.config import load_recipe
-from fewstep.config.run_config import NamedPrompts
+from fewstep.config.prompt_sources import NamedPrompts
 from fewstep.data.prompts import load_prompts
 from fewstep.errors import ConfigError
 from fewstep.evaluation.prompt_sets import NAMED

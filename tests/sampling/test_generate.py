@@ -42,10 +42,10 @@ def test_same_prompt_and_seed_give_the_same_picture_in_any_company(model: TextTo
 
 def test_an_expected_prompt_is_embedded_alike_whoever_is_drawn_beside_it(folder: Path) -> None:
     drawer = load_model(folder, "cpu")
-    drawer.expect([f"{number} red cats" for number in range(40)])
-    whole = drawer.conditioning(["3 red cats", "35 red cats", "a dog"])
+    drawer.embedder.expect([f"{number} red cats" for number in range(40)])
+    whole = drawer.embedder.conditioning(["3 red cats", "35 red cats", "a dog"])
     for position, prompt in enumerate(("3 red cats", "35 red cats")):
-        alone = drawer.conditioning([prompt])
+        alone = drawer.embedder.conditioning([prompt])
         # one chunk of prompts, embedded again: bits are those of one shape of call
         assert all(torch.equal(alone.tensors[name][0], whole.tensors[name][position]) for name in whole.tensors)
 

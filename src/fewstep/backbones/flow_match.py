@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.core.flow import stretch_to_terminal, time_shift
 from fewstep.errors import ConfigError, shown
@@ -41,7 +41,7 @@ class FlowMatchAdapter(DiffusersAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        _require_plain_shift(scheduler_of(components, model=config.model), model=config.model)
+        _require_plain_shift(self.scheduler_config, model=config.model)
 
     @property
     def num_image_tokens(self) -> int:

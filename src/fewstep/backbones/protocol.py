@@ -267,9 +267,9 @@ class ModelAdapter(ABC):
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         """Arguments of the stock pipeline call that reproduces our sampler on ``sigmas`` with an exported student."""
 
-    @abstractmethod
     def load_kwargs(self) -> dict[str, Any]:
         """Extra arguments that ``DiffusionPipeline.from_pretrained`` needs for this checkpoint."""
+        return {}
 
     @abstractmethod
     def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float]) -> None:

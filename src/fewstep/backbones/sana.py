@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.backbones import flow_match
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Tokens
 from fewstep.core.conditioning import Conditioning, PromptTensor
@@ -58,7 +58,7 @@ class SanaAdapter(DiffusersAdapter):
                 "Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers."
             )
         self.shift = flow_match.static_shift(
-            scheduler_of(components, model=config.model), model=config.model, multistep="DPMSolverMultistepScheduler"
+            self.scheduler_config, model=config.model, multistep="DPMSolverMultistepScheduler"
         )
 
     @classmethod

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.vp_schedule import VPSchedule
 from fewstep.core import vp
@@ -32,7 +32,7 @@ class VariancePreservingAdapter(DiffusersAdapter):
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__(config, components)
-        self.schedule = VPSchedule(scheduler_of(components, model=config.model), model=config.model)
+        self.schedule = VPSchedule(self.scheduler_config, model=config.model)
 
     # The maths' side.
 

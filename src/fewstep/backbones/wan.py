@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.diffusers_adapter import DiffusersAdapter, scheduler_of
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.video import latent_frames
@@ -53,9 +53,7 @@ class WanAdapter(DiffusersAdapter):
         super().__init__(config, components)
         _require_one_network(components["model_index"], model=config.model)
         self.frame_rate = 24 if self.time_per_token else 16
-        self.shift = static_shift(
-            scheduler_of(components, model=config.model), model=config.model, multistep="UniPCMultistepScheduler"
-        )
+        self.shift = static_shift(self.scheduler_config, model=config.model, multistep="UniPCMultistepScheduler")
 
     @classmethod
     def default_config(

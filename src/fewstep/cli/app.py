@@ -222,7 +222,7 @@ def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
         if not prompts:
             raise ConfigError("There is nothing to draw: give --prompt 'a text', or --prompts-file FILE.")
         return prompts
-    from fewstep.config.run_config import PromptFile
+    from fewstep.config.prompt_sources import PromptFile
     from fewstep.data.prompts import load_prompts
 
     return [*(prompts or []), *load_prompts(PromptFile(path=str(file)), tell=partial(print, file=sys.stderr))]

@@ -17,7 +17,6 @@ from fewstep.bounds import (
     Minutes,
     Name,
     Pictures,
-    Place,
     Processes,
     Rate,
     Seed,
@@ -25,13 +24,12 @@ from fewstep.bounds import (
     Threads,
     Weight,
 )
-from fewstep.config.evaluation_config import EvaluationConfig
 from fewstep.config.installed_terms import read_terms
+from fewstep.config.prompt_sources import PromptSource
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
 from fewstep.methods.terms import DistributionMatching, Terms
-from fewstep.prompts.training_sets import TRAINING_SETS
 from fewstep.roles.weights import (
     FullWeights,
     LoraWeights,
@@ -42,64 +40,6 @@ from fewstep.roles.weights import (
     start_problem,
 )
 from fewstep.section import Changeable, Section
-
-
-class PromptFile(Section):
-    """Prompts from a file, by its suffix: one per line (.txt), or a column of a table, or the texts of a webdataset."""
-
-    kind: Literal["file"] = "file"
-    path: Place = Field(
-        description="txt, jsonl, json, csv, tsv, parquet or tar; a folder of the last two, or a pattern such as "
-        "part-*.tar; relative to the recipe file, or to the working directory"
-    )
-    column: Name | None = Field(default=None, description="of a table; needed unless one is called prompt")
-
-
-class DemoPrompts(Section):
-    """The prompts that the embedded teacher knows."""
-
-    kind: Literal["demo"] = "demo"
-
-
-class HubPrompts(Section):
-    """Prompts from a text column of a Hugging Face dataset (needs the extra ``hub``)."""
-
-    kind: Literal["hub"] = "hub"
-    dataset: Place = Field(description="dataset id on the Hugging Face hub")
-    column: Name
-    split: Name = "train"
-    revision: Name | None = None
-
-
-class NamedPrompts(Section):
-    """Prompts of a set that ``fewstep prompts`` lists, from the hub."""
-
-    kind: Literal["set"] = "set"
-    name: Name
-    limit: Count | None = Field(default=None, description="so many at most; None is all of them")
-    seed: Seed | None = Field(default=None, description="draws prompts.limit of them; None takes the first")
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        if name not in TRAINING_SETS:
-            raise ValueError(
-                f"prompts.name is {shown(name)}, which is no set; the sets are {', '.join(TRAINING_SETS)} (see "
-                "fewstep prompts), and a file of your own is prompts={kind: file, path: FILE}"
-            )
-        return name
-
-    @model_validator(mode="after")
-    def _seed_draws_a_part(self) -> "NamedPrompts":
-        if self.seed is not None and self.limit is None:
-            raise ValueError(
-                f"prompts.seed is {self.seed}, which draws prompts.limit of the prompts; state prompts.limit, or leave "
-                "the seed out"
-            )
-        return self
-
-
-Prompts = Annotated[PromptFile | DemoPrompts | HubPrompts | NamedPrompts, Field(discriminator="kind")]
 
 
 def _recomputation(value: Any) -> bool | Literal["selective"]:
@@ -209,6 +149,26 @@ class _ReportConfig(Changeable):
     )
 
 
+class EvaluationConfig(Changeable):
+    """Which metrics measure the student during training, how often and on how many pictures."""
+
+    every: Count = Field(description="student updates between measurements")
+    metrics: tuple[Name, ...] = Field(
+        min_length=1, max_length=100, description="names, as `fewstep evaluate metrics` lists them"
+    )
+    settings: dict[Name, dict[Name, Any]] = Field(default_factory=dict, description="of the metrics, by name")
+    num_prompts: Count = Field(default=16, description="the first of the run's prompts")
+    num_seeds: Pictures = Field(default=1, description="pictures per prompt")
+    keep_best: Name | None = Field(default=None, description="the figure by which the best student is kept")
+
+    @model_validator(mode="after")
+    def _settings_have_their_metric(self) -> "EvaluationConfig":
+        for name in self.settings:
+            if name not in self.metrics:
+                raise ValueError(f"evaluation.settings has the metric {name}, which evaluation.metrics does not name")
+        return self
+
+
 class _CheckpointConfig(Changeable):
     """When the whole state is saved; it is always saved at the end."""
 
@@ -259,7 +219,7 @@ class RunConfig(Section):
     """Everything that decides what a run computes. Build it with ``load_recipe``."""
 
     backbone: SerializeAsAny[BackboneConfig]
-    prompts: Prompts
+    prompts: PromptSource
     schedule: Schedule = Field(default=RandomLengthSchedule(), discriminator="kind")
     terms: SerializeAsAny[Terms]
     sigma_range: SigmaRange = SigmaRange()

@@ -8,7 +8,7 @@ from typing import assert_never
 
 import numpy as np
 
-from fewstep.config.run_config import DemoPrompts, HubPrompts, NamedPrompts, PromptFile, Prompts
+from fewstep.config.prompt_sources import DemoPrompts, HubPrompts, NamedPrompts, PromptFile, PromptSource
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.hub_files import fetched
 from fewstep.prompts.tables import files_of, open_table
@@ -16,7 +16,7 @@ from fewstep.prompts.text import require_prompt
 from fewstep.prompts.training_sets import TRAINING_SETS
 
 
-def load_prompts(source: Prompts, *, tell: Callable[[str], None] | None = None) -> tuple[str, ...]:
+def load_prompts(source: PromptSource, *, tell: Callable[[str], None] | None = None) -> tuple[str, ...]:
     """Read prompts without blank ones and repetitions, in the order in which they first appear.
 
     Args:
@@ -71,7 +71,7 @@ def _from_file(source: PromptFile) -> Iterator[str]:
             yield require_prompt(columns[column], place=place)
 
 
-def files_of_set(source: Prompts) -> dict[str, Path]:
+def files_of_set(source: PromptSource) -> dict[str, Path]:
     """The files of a named set, by the setting that means them; none for prompts from elsewhere.
 
     Raises:

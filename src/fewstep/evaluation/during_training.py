@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel
 
-from fewstep.config.evaluation_config import EvaluationConfig
+from fewstep.config.run_config import EvaluationConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.sampling.pictures import require_writable, save_picture

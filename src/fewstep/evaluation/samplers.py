@@ -119,7 +119,7 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
         model = load_model(spec.model, device, dtype=DTYPES[sampling.dtype])
         size = {"height": sampling.height, "width": sampling.width}
         model.adapter.config = model.adapter.config.model_copy(update=size)
-        model.expect(prompts)
+        model.embedder.expect(prompts)
         return _OwnSampler(sampling, model)
     checkpoint = open_checkpoint(spec.model)
     pipeline = load_stock(checkpoint, dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale)

@@ -10,18 +10,17 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.finite import require_finite, require_finite_encoding
-from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
+from fewstep.backbones.finite import require_finite
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using
 from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
-from fewstep.core.conditioning import Conditioning
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
+from fewstep.sampling.embedding import PromptEmbedder
 from fewstep.sampling.pictures import (
     picture_paths,
     require_medium,
@@ -38,9 +37,6 @@ from fewstep.sampling.sampler import (
     uniform_levels,
     velocity_field,
 )
-
-_EMBEDDED_AT_ONCE = 32
-"""Prompts per call of the text encoders."""
 
 
 class TextToImage:
@@ -70,9 +66,7 @@ class TextToImage:
         self.facts = facts
         self.few_steps = few_steps
         self.device = torch.device(device)
-        self._warned: set[str] = set()
-        self._expected: dict[str, tuple[str, ...]] = {}
-        self._embedded: dict[tuple[str, ...], Conditioning] = {}
+        self.embedder = PromptEmbedder(adapter, self.pipeline, self.device)
 
     @property
     def vae(self) -> nn.Module:
@@ -111,44 +105,6 @@ class TextToImage:
                 "state one (--guidance-scale)."
             )
         return scale
-
-    def expect(self, prompts: Sequence[str]) -> None:
-        """Prompts that will be drawn: those too long are counted in one warning, and each is embedded once.
-
-        They are embedded ``_EMBEDDED_AT_ONCE`` at a time in this order, whichever are drawn, in which batches and how
-        often: encoders round differently for other neighbours.
-        """
-        self.warn_of_cut(prompts)
-        distinct = tuple(dict.fromkeys(require_prompts(prompts)))
-        starts = range(0, len(distinct), _EMBEDDED_AT_ONCE)
-        chunks = [distinct[start : start + _EMBEDDED_AT_ONCE] for start in starts]
-        self._expected = {prompt: chunk for chunk in chunks for prompt in chunk}
-
-    def warn_of_cut(self, prompts: Sequence[str]) -> None:
-        """Count the prompts that are too long for the encoders; each prompt is counted in one warning only."""
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._warned]
-        self._warned.update(new)
-        if new:
-            with using(self.adapter.config.model, "embed prompts"):
-                warn_of_cut_prompts(self.adapter, self.pipeline, new)
-
-    @torch.no_grad()
-    def conditioning(self, prompts: Sequence[str], *, batch: int = _EMBEDDED_AT_ONCE) -> Conditioning:
-        """Embed prompts, one row each; a repeated prompt is embedded once."""
-        unique = list(dict.fromkeys(require_prompts(prompts)))
-        self.warn_of_cut(unique)
-        others = [prompt for prompt in unique if prompt not in self._expected]
-        chunks = dict.fromkeys(self._expected[prompt] for prompt in unique if prompt in self._expected)
-        chunks |= dict.fromkeys(tuple(others[start : start + batch]) for start in range(0, len(others), batch))
-        found = {chunk: self._embedded.get(chunk) or self._embed(chunk) for chunk in chunks}
-        # pictures are drawn in the order of their prompts: no more than the last chunks are asked for again
-        self._embedded = {chunk: rows for chunk, rows in found.items() if chunk[0] in self._expected}
-        rows = Conditioning.cat(list(found.values()))
-        position = {prompt: index for index, prompt in enumerate(prompt for chunk in chunks for prompt in chunk)}
-        return rows.rows(torch.tensor([position[prompt] for prompt in prompts], device=self.device))
-
-    def _embed(self, prompts: Sequence[str]) -> Conditioning:
-        return require_finite_encoding(self.adapter, self.pipeline, self.adapter.encode(self.pipeline, list(prompts)))
 
     @torch.no_grad()
     def latents(
@@ -192,8 +148,8 @@ class TextToImage:
         if negative_prompt is not None:
             _require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
-        cond = self.conditioning(prompts)
-        null = self._unconditional(negative_prompt, guidance)
+        cond = self.embedder.conditioning(prompts)
+        null = self.embedder.unconditional(negative_prompt, guidance_scale=guidance)
         drawn = []
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
@@ -203,16 +159,6 @@ class TextToImage:
             require_finite([x0], model=self.adapter.config.model, parts={"network": self.network})
             drawn.append(x0.cpu())
         return torch.cat(drawn)
-
-    def _unconditional(self, negative_prompt: str | None, guidance_scale: float) -> Conditioning | None:
-        if guidance_scale == self.adapter.guidance.off:
-            return None
-        if negative_prompt is None:
-            return require_finite_encoding(self.adapter, self.pipeline, self.adapter.encode_null(self.pipeline))
-        require_prompt(negative_prompt, place="The negative prompt")
-        warn_of_cut_prompts(self.adapter, self.pipeline, [negative_prompt])
-        cond = self.adapter.encode_negative(self.pipeline, negative_prompt)
-        return require_finite_encoding(self.adapter, self.pipeline, cond)
 
     def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 *size"]:
         """Decode clean latents to 8-bit pictures (n, 3, h, w), or videos (n, 3, f, h, w), on the CPU."""
