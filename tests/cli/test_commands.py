@@ -70,7 +70,10 @@ def test_a_wrong_type_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_missing_prompt_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "train", "digits", "prompts={kind: file, path: p.txt}")
-    assert said == f"The prompt file {tmp_path / 'p.txt'} does not exist; check its path."
+    assert said == (
+        f"The prompt file {tmp_path / 'p.txt'} does not exist; check its path. `fewstep prompts` lists sets that a "
+        "recipe can name instead."
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -89,7 +89,7 @@ def test_broken_json_is_named_with_its_line(tmp_path: Path) -> None:
 
 def test_a_missing_prompt_file_is_named(tmp_path: Path) -> None:
     said = refusal(tmp_path / "p.txt", None)
-    assert said == f"The prompt file {tmp_path / 'p.txt'} does not exist; check its path."
+    assert said.startswith(f"The prompt file {tmp_path / 'p.txt'} does not exist; check its path. `fewstep prompts`")
 
 
 @pytest.mark.parametrize(("name", "text"), [("p.txt", " \n\n"), ("p.jsonl", ""), ("p.csv", "prompt\n"), ("p.csv", "")])

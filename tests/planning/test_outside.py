@@ -1,49 +1,32 @@
 """A backbone that is not ours, as docs/adding-a-backbone.md has it: what a plan and an estimate ask of it."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from fewstep.backbones.flow_match import FlowMatchAdapter
-from fewstep.backbones.protocol import BackboneConfig
-from fewstep.core.conditioning import Conditioning, PromptTensor
-from fewstep.core.points import NoisyLatent
+from fewstep.core.conditioning import PromptTensor
 from fewstep.data.sizes import estimate_from_shapes
 from fewstep.errors import ConfigError
 from fewstep.planning.activations import measure, trained_network
 from fewstep.planning.meta_networks import prompts_without_values
 from tests.backbones import tiny
+from tests.docs.following import blocks
 
 
-class AuraFlowConfig(BackboneConfig):
-    kind: str = "auraflow"
-    max_sequence_length: int = 24
+def page_adapter() -> type[FlowMatchAdapter]:
+    """The adapter that the page makes."""
+    (source,) = (
+        text for _, name, text in blocks("adding-a-backbone.md") if name == "fewstep-auraflow/fewstep_auraflow.py"
+    )
+    module: dict[str, Any] = {"__name__": "fewstep_auraflow"}
+    exec(source, module)
+    found: type[FlowMatchAdapter] = module["AuraFlowAdapter"]
+    return found
 
 
-class AuraFlowAdapter(FlowMatchAdapter):
-    kind: ClassVar[str] = "auraflow"
-    config_class: ClassVar[type[BackboneConfig]] = AuraFlowConfig
-    pipeline_class: ClassVar[str] = "AuraFlowPipeline"
-    network_class: ClassVar[str] = "AuraFlowTransformer2DModel"
-    block_classes: ClassVar[tuple[str, ...]] = ("AuraFlowJointTransformerBlock", "AuraFlowSingleTransformerBlock")
-    lora_targets = ("to_q",)
-
-    def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Tensor:
-        answer: Tensor = network(
-            hidden_states=point.x_sigma.to(self.compute_dtype),
-            timestep=point.sigma.to(self.compute_dtype),
-            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
-            return_dict=False,
-        )[0]
-        return answer.float()
-
-    def encode(self, pipeline: Any, prompts: Any) -> Conditioning:
-        raise NotImplementedError
-
-
-def adapter(**network: Any) -> AuraFlowAdapter:
+def adapter(**network: Any) -> FlowMatchAdapter:
     files = {
         "model_index": {"_class_name": "AuraFlowPipeline"},
         "scheduler": {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.73},
@@ -51,8 +34,8 @@ def adapter(**network: Any) -> AuraFlowAdapter:
         "transformer": {"num_mmdit_layers": 1, "num_single_dit_layers": 2, "attention_head_dim": 8, **network},
     }
     components = tiny.whole(files, "AuraFlowTransformer2DModel", "AutoencoderKL")
-    config = AuraFlowConfig(kind="auraflow", model="outside", height=16, width=16)
-    return AuraFlowAdapter(config, components)
+    outside = page_adapter()
+    return outside(outside.config_class(model="outside", height=16, width=16, max_sequence_length=24), components)
 
 
 SMALL = {"num_attention_heads": 2, "joint_attention_dim": 32, "caption_projection_dim": 16, "sample_size": 8}

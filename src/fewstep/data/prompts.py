@@ -58,6 +58,11 @@ def load_prompts(source: PromptSource, *, tell: Callable[[str], None] | None = N
 
 def _from_file(source: PromptFile) -> Iterator[str]:
     for path in files_of(Path(source.path)):
+        if not path.exists():
+            raise ConfigError(
+                f"The prompt file {path} does not exist; check its path. `fewstep prompts` lists sets that a "
+                "recipe can name instead."
+            )
         table = open_table(path, source.column)
         if not table.names:
             continue

@@ -42,7 +42,8 @@ _NEITHER_WAY = ("density", "diversity")
 _WORDS = {
     "FD": "Frechet distance between the classifier's features of these pictures and of unseen real ones. The main "
     "score: it falls when pictures look right and when they vary as the data does.",
-    "KD": "Kernel distance, times 1000, on the same features: a second opinion, unbiased, so about zero for real data.",
+    "KD": "Kernel distance, times 1000, on the same features: a second opinion. Real data is not at zero either: its "
+    "pictures are made from other handwritten digits than the reference, and from few.",
     "accuracy": "Share of pictures in which the classifier finds both the digit and the colour that were asked for.",
     "precision, density": "Do the pictures lie where real ones lie? Guidance raises both while it narrows the choice.",
     "recall, coverage": "Are the real pictures reached? Falls when a model draws the same few again and again.",
