@@ -1,5 +1,6 @@
 """Every test runs offline and on one thread, so that numbers repeat and no test waits for a network."""
 
+import gc
 import os
 import re
 import sys
@@ -19,6 +20,8 @@ import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# libraries and thousands of tests are objects that stay: going through them again and again is a fifth of collecting
+gc.set_threshold(50_000)
 torch.set_num_threads(int(os.environ["FEWSTEP_TEST_THREADS"]))
 # random cases are the same on every machine, and shared machines have no reliable clock
 settings.register_profile("fewstep", deadline=None, derandomize=True)
@@ -66,6 +69,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         return folder
 
     return put
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported and collected out of every later look for garbage."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
