@@ -15,6 +15,7 @@ MAX_COUNT = 2**31 - 1
 MAX_SEED = 2**63 - 1
 MAX_BATCH = 2**20
 MAX_STEPS = 1000
+MAX_FRAMES = 1000
 _MAX_PIXELS = 2**14
 _MAX_TOKENS = 2**13
 _MAX_RANK = 2**12
@@ -42,6 +43,8 @@ Batch = Annotated[int, Interval(ge=1, le=MAX_BATCH)]
 """Samples that are computed at a time."""
 Steps = Annotated[int, Interval(ge=1, le=MAX_STEPS)]
 """Noise levels of one picture, each of which costs a call of the network."""
+Frames = Annotated[int, Interval(ge=1, le=MAX_FRAMES)]
+"""Of one clip."""
 Pixels = Annotated[int, Interval(ge=1, le=_MAX_PIXELS)]
 Tokens = Annotated[int, Interval(ge=0, le=_MAX_TOKENS)]
 Rank = Annotated[int, Interval(ge=1, le=_MAX_RANK)]

@@ -19,7 +19,7 @@ from fewstep.scores.metric import Metric
 from fewstep.seals import fingerprint
 
 _PACKAGES = ("torch", "diffusers", "transformers")
-_NOT_MEASURED = {"batch", "allow_pickle", "revision", "source"}
+_NOT_MEASURED = {"batch", "frames", "allow_pickle", "revision", "source"}
 _ID_LENGTH = 12
 
 

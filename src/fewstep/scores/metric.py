@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from fewstep.errors import FewstepError
 from fewstep.files import UnreadableError
 from fewstep.scores.checkpoints.source import Source
 from fewstep.scores.networks.network import Network
-from fewstep.scores.pictures import read_picture
+from fewstep.scores.pictures import frame_paths, read_picture, three_frames
 from fewstep.section import Section
 
 
@@ -47,11 +47,18 @@ class PromptItem:
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawn picture on disk, and what was asked for."""
+    """One drawn picture on disk, or one frame of a drawn clip, and what was asked for.
+
+    Attributes:
+        clip: All frames of its clip in their order; empty for a picture that is none.
+        frame: Which of them it is, from 0.
+    """
 
     path: Path
     item: PromptItem
     seed: int
+    clip: tuple[Path, ...] = ()
+    frame: int = 0
 
     def image(self) -> Image.Image:
         """Read the picture as RGB.
@@ -60,6 +67,17 @@ class Picture:
             UnreadableError: The file is no such picture; says why.
         """
         return read_picture(self.path)
+
+
+def frames_of(clip: Sequence[Path], item: PromptItem, seed: int) -> list[Picture]:
+    """The pictures that a clip consists of."""
+    clip = tuple(clip)
+    return [Picture(path, item, seed, clip, number) for number, path in enumerate(clip)]
+
+
+def drawn_at(path: Path, item: PromptItem, seed: int, *, frames: int | None) -> list[Picture]:
+    """What a model drew for one prompt and seed: a picture, or a clip of so many frames in files named after it."""
+    return [Picture(path, item, seed)] if frames is None else frames_of(frame_paths(path, frames), item, seed)
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,9 @@ class MetricSettings(Section):
     revision: Name | None = None
     allow_pickle: bool = Field(default=False, description="read a .pt or .bin checkpoint, through weights_only")
     batch: Batch = Field(default=8, description="pictures per call; changes nothing but memory and speed")
+    frames: Literal["all", "three", "middle"] = Field(
+        default="all", description="of a clip: all, three (the first, the middle and the last), or middle"
+    )
 
 
 class Metric(ABC):
@@ -138,6 +159,8 @@ class Metric(ABC):
     """Whether a picture's prompt has to be known."""
     of_sets: ClassVar[bool] = False
     """Whether only a set has a figure: its findings are features, and no picture has a score."""
+    compares_frames: ClassVar[bool] = False
+    """Whether it needs clips, whose frames it compares."""
 
     def __init__(self, settings: MetricSettings) -> None:
         self.settings = settings
@@ -178,6 +201,14 @@ class Metric(ABC):
 
     def check_prompt(self, item: PromptItem) -> None:  # noqa: B027 (most metrics score any prompt)
         """Raise ConfigError for a prompt that cannot be scored."""
+
+    def chosen(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """What it looks at: every picture, and of a clip the frames that its settings name."""
+        return [picture for picture in pictures if not picture.clip or picture.frame in self._frames(len(picture.clip))]
+
+    def _frames(self, count: int) -> Sequence[int]:
+        which: dict[str, Sequence[int]] = {"three": three_frames(count), "middle": (count // 2,)}
+        return which.get(self.settings.frames, range(count))
 
     def identity(self) -> dict[str, str]:
         """What the number depends on beyond the settings; part of the protocol id, asked for after :meth:`check`.

@@ -1,11 +1,16 @@
-"""The one place that opens a picture file: whatever somebody brings is RGB pixels or a reason why not."""
+"""The one place that opens a picture file: whatever somebody brings is RGB pixels or a reason why not.
 
+A clip is its frames, each a picture file: nothing decodes a film, and no frame waits in memory for another.
+"""
+
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from fewstep.bounds import MAX_FRAMES
 from fewstep.files import UnreadableError
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -21,6 +26,43 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder and its subfolders, by name."""
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def clips_in(folder: Path) -> list[list[Path]]:
+    """The clips of a folder: each folder below it with pictures is one, its frames in the order of their numbers.
+
+    Raises:
+        UnreadableError: They have too many frames, or are of several lengths.
+    """
+    found: dict[Path, list[Path]] = {}
+    for path in pictures_in(folder):
+        found.setdefault(path.parent, []).append(path)
+    for place, frames in found.items():
+        if len(frames) > MAX_FRAMES:
+            raise UnreadableError(f"the clip {place} has {len(frames)} frames, more than {MAX_FRAMES}")
+    first, *others = found or [folder]
+    for place in others:
+        if len(found[place]) != len(found[first]):
+            told = f"the clip {first} has {len(found[first])} frames and {place} has {len(found[place])}"
+            raise UnreadableError(f"{told}; a prompt's score is the mean over its frames, so cut them to one length")
+    return [sorted(frames, key=_by_number) for frames in found.values()]
+
+
+def _by_number(path: Path) -> list[int | str]:
+    """Orders names by the numbers in them, with or without zeros in front."""
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", path.name))]
+
+
+def frame_paths(path: Path, frames: int | None) -> tuple[Path, ...]:
+    """Where something drawn lies: one picture at ``path``, or a clip of so many frames in files named after it."""
+    if frames is None:
+        return (path,)
+    return tuple(path.with_name(f"{path.stem}.frame{number:04d}{path.suffix}") for number in range(frames))
+
+
+def three_frames(count: int) -> tuple[int, int, int]:
+    """The first, the middle and the last frame of a clip, which are shown of it."""
+    return 0, count // 2, count - 1
 
 
 def read_picture(path: Path) -> Image.Image:

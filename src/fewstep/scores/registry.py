@@ -30,6 +30,8 @@ _BUILT_IN = {
     "vendi": f"{_METRICS}.variety:VendiMetric",
     "diversity": f"{_METRICS}.variety:PromptDiversityMetric",
     "spread": f"{_METRICS}.variety:SpreadMetric",
+    "flicker": f"{_METRICS}.motion:FlickerMetric",
+    "consistency": f"{_METRICS}.motion:ConsistencyMetric",
 }
 
 
@@ -69,8 +71,11 @@ def create_metrics(names: Sequence[str], settings: Mapping[str, Mapping[str, Any
     return tuple(_create(name, chosen.get(name, {})) for name in dict.fromkeys(names))
 
 
-def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num_seeds: int) -> None:
+def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num_seeds: int, frames: int = 1) -> None:
     """Find out, without loading weights, whether every metric can score what will be drawn.
+
+    Args:
+        frames: Of a clip; 1 where pictures are drawn.
 
     Raises:
         ConfigError: A package or a checkpoint is missing, with the command that fixes it; or the prompts or the number
@@ -78,6 +83,10 @@ def check_metrics(metrics: Sequence[Metric], items: Sequence[PromptItem], *, num
     """
     for metric in metrics:
         metric.check(items)
+        if metric.compares_frames and frames < 2:
+            raise ConfigError(
+                f"{metric.card.name} compares the frames of a clip, and here are single pictures; leave the metric out."
+            )
         if num_seeds < metric.min_seeds:
             raise ConfigError(
                 f"{metric.card.name} needs {metric.min_seeds} pictures of every prompt, but there is {num_seeds} seed; "
@@ -131,7 +140,7 @@ def _card(name: str) -> str:
         "formula": card.formula,
         "scale": card.scale,
         "better": "higher" if card.higher_is_better else "lower",
-        "made from": "the features of all pictures" if metric.of_sets else "each picture by itself",
+        "made from": _made_from(metric),
         "preprocessing": card.preprocessing,
         "checkpoint": _checkpoint(card),
         "licence": card.licence,
@@ -143,6 +152,12 @@ def _card(name: str) -> str:
     }
     body = "".join(f"| {key} | {_cell(text)} |\n" for key, text in rows.items())
     return f"## {name}\n\n{card.title}\n\n| | |\n|---|---|\n{body}"
+
+
+def _made_from(metric: type[Metric]) -> str:
+    if metric.compares_frames:
+        return "the frames of clips, compared with each other"
+    return "the features of all pictures" if metric.of_sets else "each picture by itself"
 
 
 def _checkpoint(card: MetricCard) -> str:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Int
@@ -25,8 +26,12 @@ from fewstep.scores.networks.extractors import Extractor, ExtractorName, create_
 
 
 class FeatureSettings(MetricSettings):
-    """Which features a metric uses; ``source`` is the extractor's checkpoint."""
+    """Which features a metric uses; ``source`` is the extractor's checkpoint.
 
+    Frames of one clip are no independent pictures, and each other's nearest: a set holds one frame of each clip.
+    """
+
+    frames: Literal["middle"] = Field(default="middle", description="of a clip: middle")
     extractor: ExtractorName = Field(default="inception", description="what turns a picture into features")
 
 
