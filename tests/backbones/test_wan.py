@@ -9,7 +9,6 @@ import torch
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.wan import WanAdapter
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import ModelSpec, resolve
 from fewstep.sampling import sample
 from fewstep.sampling.pictures import picture_paths, require_medium
 from tests.backbones import tiny, tiny_wan
@@ -91,8 +90,3 @@ def test_a_file_that_cannot_hold_what_is_made_is_refused(model: str, output: str
 def test_a_png_is_refused_before_weights_are_loaded(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"makes videos, and the output is .*out.png; give a .gif or .mp4 file"):
         sample(folder, "a cat", output=tmp_path / "out.png")
-
-
-def test_metrics_of_pictures_are_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="makes videos, and metrics judge single pictures"):
-        resolve(ModelSpec(model=str(folder)), "teacher")

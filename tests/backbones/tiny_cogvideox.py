@@ -22,7 +22,8 @@ BETAS = {
 }
 
 
-def cogvideox_pipeline() -> Any:
+def cogvideox_pipeline(*, tokens: int = TOKENS) -> Any:
+    """A CogVideoXPipeline of prompts of so many tokens."""
     from diffusers import (
         AutoencoderKLCogVideoX,
         CogVideoXDDIMScheduler,
@@ -41,7 +42,7 @@ def cogvideox_pipeline() -> Any:
         sample_width=2,
         sample_height=2,
         sample_frames=9,
-        max_text_seq_length=TOKENS,
+        max_text_seq_length=tokens,
     )
     vae = AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8, 8),

@@ -149,7 +149,7 @@ def paint(
         folder.write_record(made)
         for position, item in enumerate(task.prompts.items):
             for seed in task.seeds:
-                target = folder.picture_path(name, item, seed, steps)
+                target = folder.picture_paths(made.entry, item, seed, steps)[0]
                 target.parent.mkdir(parents=True, exist_ok=True)
                 Image.new("RGB", (8, 8), (grey(position, seed),) * 3).save(target)
         records.append(made)

@@ -111,8 +111,8 @@ def test_the_ranks_draw_the_same_batches_as_one_process(models: Path, world: int
     ((_, entry),) = chosen(models, "student")
     batches = in_batches(requests(EvaluationFolder(Path("x")), TASK, entry), 2)
     shares = [Ranks(rank, world).share(batches) for rank in range(world)]
-    drawn = [tuple(request.path for request in batch) for share in shares for batch in share]
-    assert sorted(drawn) == sorted(tuple(request.path for request in batch) for batch in batches)
+    drawn = [tuple(request.paths for request in batch) for share in shares for batch in share]
+    assert sorted(drawn) == sorted(tuple(request.paths for request in batch) for batch in batches)
 
 
 def test_the_calls_of_the_network_are_counted(models: Path, tmp_path: Path) -> None:
@@ -138,7 +138,8 @@ def test_more_steps_draw_another_picture_from_the_same_noise(models: Path, tmp_p
     extras = Extras(ladder=(1, 8), ladder_prompts=1, strip_prompts=0)
     folder = draw(tmp_path, chosen(models, "student"), task=task_of("a red cat", extras=extras))
     item = task_of("a red cat").prompts.items[0]
-    one, eight = (Image.open(folder.picture_path("student", item, 0, steps)) for steps in (1, 8))
+    entry = folder.records()[0].entry
+    one, eight = (Image.open(folder.picture_paths(entry, item, 0, steps)[0]) for steps in (1, 8))
     assert np.abs(np.asarray(one, dtype=int) - np.asarray(eight, dtype=int)).max() > 0
 
 

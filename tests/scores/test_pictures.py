@@ -151,7 +151,7 @@ def test_a_metric_and_the_report_name_the_picture_that_they_cannot_read(tmp_path
     with pytest.raises(MetricError, match=r"fid cannot score .*a\.png .*cannot be read as a picture: it is damaged"):
         metric.examine([Picture(path, PromptItem("p1", "a dog"), seed=0)])
     with pytest.raises(CheckpointError, match=r"The report cannot show .*a\.png: it is damaged.*Remove the file"):
-        tile(path, "student")
+        tile([path], "student")
 
 
 @pytest.mark.parametrize(("end", "whole"), [(None, True), (-1, False), (40, False), (0, False)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.backbones.video import latent_frames
-from fewstep.bounds import Pixels, Steps, Tokens
+from fewstep.bounds import Frames, Pixels, Tokens
 from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError, shown
 
@@ -28,7 +28,7 @@ class _CogVideoXConfig(BackboneConfig):
     kind: Literal["cogvideox"] = "cogvideox"
     height: Pixels = Field(default=480, description="pixels")
     width: Pixels = Field(default=720, description="pixels")
-    frames: Steps = Field(default=49, description="of a video: one and a multiple of 8")
+    frames: Frames = Field(default=49, description="of a video: one and a multiple of 8")
     max_sequence_length: Tokens = Field(default=226, gt=0, description="T5 tokens of a prompt, as the network has them")
 
 
@@ -58,6 +58,10 @@ class CogVideoXAdapter(VariancePreservingAdapter):
         cls, model: str, revision: str | None, components: Mapping[str, Mapping[str, Any]]
     ) -> BackboneConfig:
         return cls.config_class(kind=cls.kind, model=model, revision=revision)  # the call's own defaults
+
+    @property
+    def frames(self) -> int:
+        return self.config.frames
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         channels, *size = super().latent_shape(height, width)

@@ -130,10 +130,15 @@ class ModelAdapter(ABC):
         self.components = components
         self.compute_dtype: torch.dtype = torch.float32
 
-    def at_size(self, height: int, width: int) -> Self:
-        """The same backbone for pictures of another size, in pixels, on which a shift of its clock may depend."""
+    def at_size(self, height: int, width: int, *, frames: int | None = None) -> Self:
+        """The same backbone for pictures of another size, in pixels, on which a shift of its clock may depend.
+
+        Args:
+            frames: Of videos; None leaves their number as it is.
+        """
         sized = copy.copy(self)
-        sized.config = self.config.model_copy(update={"height": height, "width": width})
+        size = {"height": height, "width": width, "frames": frames}
+        sized.config = self.config.model_copy(update={key: value for key, value in size.items() if value is not None})
         return sized
 
     @classmethod
@@ -204,6 +209,11 @@ class ModelAdapter(ABC):
     def initial_scale(self) -> float:
         """Factor that turns standard normal noise into the state at ``sigma_max``."""
         return 1.0
+
+    @property
+    def frames(self) -> int | None:
+        """Of the videos that it makes; None where it makes pictures."""
+        return None
 
     @abstractmethod
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:

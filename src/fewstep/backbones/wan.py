@@ -17,7 +17,7 @@ from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.video import latent_frames
-from fewstep.bounds import Pixels, Steps, Tokens
+from fewstep.bounds import Frames, Pixels, Tokens
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
@@ -32,7 +32,7 @@ class _WanConfig(BackboneConfig):
     kind: Literal["wan"] = "wan"
     height: Pixels = Field(default=480, description="pixels")
     width: Pixels = Field(default=832, description="pixels")
-    frames: Steps = Field(default=81, description="of a video: one and a multiple of 4")
+    frames: Frames = Field(default=81, description="of a video: one and a multiple of 4")
     max_sequence_length: Tokens = Field(default=512, ge=1, description="UMT5 tokens of a prompt")
 
 
@@ -75,6 +75,10 @@ class WanAdapter(DiffusersAdapter):
     @property
     def patch_size(self) -> int:
         return int(self.network_config["patch_size"][-1])  # the first is of frames
+
+    @property
+    def frames(self) -> int:
+        return self.config.frames
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         channels, *size = super().latent_shape(height, width)

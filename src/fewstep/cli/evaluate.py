@@ -98,7 +98,10 @@ def measure(
             min=0.0, max=MAX_SCALE, callback=finite, help="Of the models; 1 is off.", show_default="each model's own"
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, max=MAX_BATCH, help="Pictures per call of a model.")] = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, max=MAX_BATCH, help="Pictures per call of a model.", show_default="8; 1 of clips"),
+    ] = None,
     ladder: Annotated[
         list[int] | None, typer.Option(min=0, max=MAX_STEPS, help="Numbers of steps to show in the report; 0 for none.")
     ] = None,

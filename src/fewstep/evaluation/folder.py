@@ -13,8 +13,8 @@ from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.prompt_sets import PromptSet
 from fewstep.evaluation.protocol_id import PictureOrigin
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
-from fewstep.scores.metric import Picture, PromptItem
-from fewstep.scores.pictures import SUFFIXES
+from fewstep.scores.metric import Picture, PromptItem, drawn_at
+from fewstep.scores.pictures import SUFFIXES, frame_paths
 from fewstep.section import Section
 
 _T = TypeVar("_T")
@@ -76,19 +76,25 @@ class EvaluationFolder:
     def model_folder(self, name: str) -> Path:
         return self.path / "models" / name
 
-    def picture_path(self, model: str, item: PromptItem, seed: int, steps: int) -> Path:
-        return self.model_folder(model) / "pictures" / f"{item.id}.seed{seed}.steps{steps}.png"
+    def picture_paths(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int) -> tuple[Path, ...]:
+        """Of one picture, or of every frame of one clip."""
+        return frame_paths(self._place(entry, item, seed, steps), entry.sampling.frames)
+
+    def _place(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int) -> Path:
+        return self.model_folder(entry.name) / "pictures" / f"{item.id}.seed{seed}.steps{steps}.png"
 
     def scores_folder(self, model: str, key: str) -> Path:
         return self.model_folder(model) / "scores" / key
 
     def pictures(self, task: Task, record: ModelRecord) -> list[Picture]:
-        """The pictures that are scored, prompt by prompt."""
+        """The pictures that are scored, prompt by prompt; of clips all frames in their order."""
         entry = record.entry
+        steps, frames = entry.sampling.steps, entry.sampling.frames
         return [
-            Picture(self.picture_path(entry.name, item, seed, entry.sampling.steps), item, seed)
+            picture
             for item in task.prompts.items
             for seed in task.seeds
+            for picture in drawn_at(self._place(entry, item, seed, steps), item, seed, frames=frames)
         ]
 
     def write_task(self, task: Task) -> None:

@@ -22,12 +22,12 @@ from fewstep.scores.pictures import is_whole_png
 
 @dataclass(frozen=True)
 class _Request:
-    """One picture to be drawn."""
+    """One picture or clip to be drawn; ``paths`` has a file for each frame."""
 
     item: PromptItem
     seed: int
     steps: int
-    path: Path
+    paths: tuple[Path, ...]
 
 
 def generate(
@@ -68,8 +68,8 @@ def requests(folder: EvaluationFolder, task: Task, entry: ModelEntry) -> list[_R
     wanted = [(item, seed, own) for item in items for seed in task.seeds]
     wanted += [(item, task.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
     wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(task)]
-    found = (_Request(i, seed, steps, folder.picture_path(entry.name, i, seed, steps)) for i, seed, steps in wanted)
-    return list({request.path: request for request in found}.values())
+    found = (_Request(i, seed, steps, folder.picture_paths(entry, i, seed, steps)) for i, seed, steps in wanted)
+    return list({request.paths: request for request in found}.values())
 
 
 def strip_seeds(task: Task) -> tuple[int, ...]:
@@ -99,10 +99,10 @@ def _generate_model(
     device: torch.device,
 ) -> None:
     wanted = requests(folder, task, entry)
-    require_writable([wanted[0].path])
+    require_writable(wanted[0].paths[:1])
     units = ranks.share(in_batches(wanted, batch))
     # a batch that lacks one picture is drawn again as a whole: rounding may depend on who shares a network call
-    missing = [unit for unit in units if not all(is_whole_png(request.path) for request in unit)]
+    missing = [unit for unit in units if not all(is_whole_png(path) for request in unit for path in request.paths)]
     total, left = sum(map(len, units)), sum(map(len, missing))
     calls = 0.0
     if missing:
@@ -127,7 +127,8 @@ def _draw_all(sampler: Sampler, units: Sequence[Sequence[_Request]], *, own_step
         prompts, seeds = [request.item.text for request in unit], [request.seed for request in unit]
         images, cost = sampler.sample(prompts, seeds, steps=steps)
         for request, image in zip(unit, images, strict=True):
-            save_picture(image, request.path)
+            for frame, path in zip(image if isinstance(image, list) else [image], request.paths, strict=True):
+                save_picture(frame, path)
         calls = cost if steps == own_steps else calls
         advance(len(unit))
     return calls

@@ -12,7 +12,7 @@ from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import guidance_of, pipeline_class
-from fewstep.bounds import MAX_STEPS, DtypeName, GuidanceScale, Name, Pixels, Place, Scale, Steps
+from fewstep.bounds import MAX_STEPS, DtypeName, Frames, GuidanceScale, Name, Pixels, Place, Scale, Steps
 from fewstep.errors import ConfigError, shown
 from fewstep.sampling.sampler import require_levels
 from fewstep.seals import fingerprint
@@ -33,6 +33,7 @@ class ModelSpec(Section):
     guidance_scale: GuidanceScale | None = None
     height: Pixels | None = None
     width: Pixels | None = None
+    frames: Frames | None = Field(default=None, description="of a clip, where the model makes videos")
     lora: Place | None = Field(default=None, description="LoRA factors on top: a folder, a file or a repository id")
     lora_scale: Scale = 1.0
     sampler: Literal["auto", "own", "stock"] = Field(
@@ -51,6 +52,7 @@ class Sampling(Section):
     guidance_scale: float | None = Field(description="None where the pipeline has none")
     height: int
     width: int
+    frames: int | None = Field(default=None, description="of a clip; None where pictures are drawn")
     lora: str | None
     lora_scale: float
     dtype: DtypeName
@@ -109,7 +111,6 @@ def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
         ConfigError: The model cannot be opened, is a run that was not exported, or leaves something open.
     """
     checkpoint = _open(spec)
-    _require_pictures(spec)
     # LoRA factors and foreign schedules are the stock pipeline's business
     ours = (checkpoint.facts is not None or few_steps(spec.model) is not None) and spec.lora is None
     sampler = ("own" if ours else "stock") if spec.sampler == "auto" else spec.sampler
@@ -123,6 +124,7 @@ def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
         guidance_scale=_guidance(spec, checkpoint),
         height=height,
         width=width,
+        frames=_frames(spec, checkpoint),
         lora=None if spec.lora is None else fingerprint(spec.lora),
         lora_scale=spec.lora_scale,
         dtype=spec.dtype,
@@ -143,17 +145,6 @@ def _open(spec: ModelSpec) -> Checkpoint:
             f"fewstep export {spec.model} --output out/student"
         )
     return open_checkpoint(spec.model)
-
-
-def _require_pictures(spec: ModelSpec) -> None:
-    try:
-        adapter = create_model_adapter(spec.model, as_teacher=False)
-    except ConfigError:  # no backbone serves it, and its own pipeline draws
-        return
-    if adapter.frame_rate is not None:
-        raise ConfigError(
-            f"{spec.model} makes videos, and metrics judge single pictures; draw with fewstep sample, and look."
-        )
 
 
 def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
@@ -233,6 +224,23 @@ def _size(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[int, int]:
             f"say it: --model {spec.model},height=1024,width=1024."
         ) from error
     return spec.height or config.height, spec.width or config.width
+
+
+def _frames(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
+    """Of a clip; None where the pipeline's call makes pictures."""
+    if "num_frames" not in _call_parameters(checkpoint):
+        if spec.frames is not None:
+            raise ConfigError(
+                f"{spec.model} makes pictures, and --model gives it frames={spec.frames}; leave that out."
+            )
+        return None
+    try:
+        adapter = create_model_adapter(spec.model, as_teacher=False)
+    except ConfigError:  # no backbone serves it, and its own pipeline draws
+        return spec.frames or int(_call_default(spec, checkpoint, "num_frames", "frames"))
+    sized = adapter.at_size(adapter.config.height, adapter.config.width, frames=spec.frames)
+    sized.latent_shape(sized.config.height, sized.config.width)  # frames that do not fit are told before any is drawn
+    return sized.frames or int(_call_default(spec, checkpoint, "num_frames", "frames"))
 
 
 def _call_parameters(checkpoint: Checkpoint) -> dict[str, inspect.Parameter]:

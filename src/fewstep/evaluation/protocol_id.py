@@ -98,9 +98,14 @@ def metric_conditions(metric: Metric) -> dict[str, Any]:
     }
 
 
-def conditions(origin: PictureOrigin, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that goes into an id, as plain data."""
+def conditions(origin: PictureOrigin, measured: Mapping[str, Any], *, looked_at: str = "all") -> dict[str, Any]:
+    """Everything that goes into an id, as plain data.
+
+    Args:
+        looked_at: The frames of a clip that the metric looks at, as its settings name them.
+    """
     sampling = origin.sampling
+    clips = {} if sampling.frames is None else {"frames": {"of_a_clip": sampling.frames, "looked_at": looked_at}}
     return {
         "prompts": origin.prompts_digest,
         "seeds": list(origin.seeds),
@@ -111,6 +116,7 @@ def conditions(origin: PictureOrigin, measured: Mapping[str, Any]) -> dict[str, 
         "steps": sampling.steps,
         "sigmas": None if sampling.sigmas is None else list(sampling.sigmas),
         "guidance_scale": sampling.guidance_scale,
+        **clips,
     }
 
 
@@ -153,7 +159,7 @@ def require_comparable(scores: Sequence[Measured], *, allow_different: bool = Fa
 
 
 def _difference(a: Measured, b: Measured) -> str:
-    parts = [f"{key} {_brief(a.conditions[key])} and {_brief(b.conditions.get(key))}" for key in _unequal(a, b)]
+    parts = [f"{key} {_brief(a.conditions.get(key))} and {_brief(b.conditions.get(key))}" for key in _unequal(a, b)]
     return (
         f"{a.metric} of {a.model} and of {b.model} were measured under different protocols "
         f"({a.id.whole} and {b.id.whole}): {'; '.join(parts)}."
@@ -162,7 +168,8 @@ def _difference(a: Measured, b: Measured) -> str:
 
 def _unequal(a: Measured, b: Measured) -> list[str]:
     by_design = {"steps", "sigmas", "guidance_scale"} if a.role != b.role else set()
-    return [key for key in a.conditions if key not in by_design and a.conditions[key] != b.conditions.get(key)]
+    keys = dict.fromkeys((*a.conditions, *b.conditions))
+    return [key for key in keys if key not in by_design and a.conditions.get(key) != b.conditions.get(key)]
 
 
 def _brief(value: Any) -> str:

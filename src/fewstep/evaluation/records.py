@@ -116,16 +116,19 @@ class FindingStore:
 def _hash(picture: Picture) -> str:
     """The SHA-256 of a picture's file; read again only when somebody touched it.
 
+    That of a clip's later frame is also of the one before, with which metrics compare it.
+
     Raises:
         CheckpointError: There is no file, or something else in its place.
     """
     try:
-        return seal(picture.path).sha256
+        found = [seal(path).sha256 for path in (*picture.clip[max(picture.frame - 1, 0) : picture.frame], picture.path)]
     except BrokenSealError as error:
         raise CheckpointError(
             f"The picture {error.path} {error}; put the picture itself there, or delete what is there to have it drawn "
             "again."
         ) from error
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:

@@ -93,12 +93,12 @@ def report_of(
         for model in summary["models"]
     ]
     metrics = [(f"{known['metric']['name']}, protocol {id}", known) for id, known in summary["protocols"].items()]
-    each = "picture" if len(task.seeds) == 1 else "pictures"
+    each = ("clip" if table.about_clips else "picture") + ("" if len(task.seeds) == 1 else "s")
     return Report(
         title=f"fewstep: {', '.join(subject.name for subject in table.subjects)}",
         headline=f"{students} against the teacher",
         lead=f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} {each} each, "
-        f"protocol {summary['protocol']}.",
+        f"protocol {summary['protocol']}. {table.about_clips}".strip(),
         table=table,
         methods=_METHODS,
         pictures=(

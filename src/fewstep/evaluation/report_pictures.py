@@ -22,7 +22,7 @@ from fewstep.evaluation.models import Side
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import per_prompt
 from fewstep.files import UnreadableError
-from fewstep.scores.pictures import read_picture
+from fewstep.scores.pictures import read_picture, three_frames
 
 _SIDE = 320
 """Pixels of a picture inside the report; a smaller picture stays as it is."""
@@ -31,24 +31,38 @@ _SHOWN_PROMPTS = 8
 _EXTREMES = 3
 
 
-def tile(path: Path, caption: str) -> str:
-    """One picture with a line under it, inside the page; a picture that was never drawn says so."""
-    if not path.is_file():
+def tile(paths: Sequence[Path], caption: str) -> str:
+    """One picture, or three frames of one clip, with a line under it, inside the page; what was never drawn says so."""
+    shown = paths if len(paths) == 1 else [paths[frame] for frame in three_frames(len(paths))]
+    if not all(path.is_file() for path in shown):
         return f'<figure class="tile"><figcaption>{escape(caption)}: not drawn</figcaption></figure>'
+    images = [_read(path) for path in shown]
+    css = ' class="small"' if max(images[0].size) <= _SMALL else ""
+    for image in images:
+        if max(image.size) > _SIDE:
+            image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    source = _data_url(_row(images), exact=bool(css))
+    return (
+        f'<figure class="tile{" clip" * (len(shown) > 1)}"><img{css} src="{source}" alt="{escape(caption)}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _read(path: Path) -> Image.Image:
     try:
-        image = read_picture(path)
+        return read_picture(path)
     except UnreadableError as error:
         raise CheckpointError(
             f"The report cannot show {path}: {error}. Remove the file, and draw it again with --phase generate."
         ) from error
-    css = ' class="small"' if max(image.size) <= _SMALL else ""
-    if max(image.size) > _SIDE:
-        image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    source = _data_url(image, exact=bool(css))
-    return (
-        f'<figure class="tile"><img{css} src="{source}" alt="{escape(caption)}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+
+
+def _row(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures side by side."""
+    row = Image.new("RGB", (sum(image.width for image in images), max(image.height for image in images)))
+    for number, image in enumerate(images):
+        row.paste(image, (sum(before.width for before in images[:number]), 0))
+    return row
 
 
 def _data_url(image: Image.Image, *, exact: bool) -> str:
@@ -169,13 +183,11 @@ def _extremes(folder: EvaluationFolder, task: Task, student: Scored, teacher: Sc
     for label, positions in (("best", best), ("worst", worst)):
         for position in positions:
             item = task.prompts.items[position]
-            pictures = [
-                tile(
-                    folder.picture_path(one.record.entry.name, item, task.seeds[0], one.record.entry.sampling.steps),
-                    f"{one.record.entry.name}: {float(values[position]):.4g}",
-                )
-                for one, values in ((student, own), (teacher, other))
-            ]
+            pictures = []
+            for one, values in ((student, own), (teacher, other)):
+                entry = one.record.entry
+                paths = folder.picture_paths(entry, item, task.seeds[0], entry.sampling.steps)
+                pictures.append(tile(paths, f"{entry.name}: {float(values[position]):.4g}"))
             rows.append(f'<div class="prompt"><span>{label}</span> <b>{escape(item.text)}</b></div>{"".join(pictures)}')
     name = f"{student.metric.card.name}: {student.record.entry.name} against {teacher.record.entry.name}"
     return f"<details{' open' if opened else ''}><summary>{escape(name)}</summary>{_grid(2, rows)}</details>"
@@ -191,8 +203,7 @@ def diversity_strip(folder: EvaluationFolder, task: Task, records: Sequence[Mode
         for record in records:
             entry = record.entry
             tiles = [
-                tile(folder.picture_path(entry.name, item, seed, entry.sampling.steps), f"seed {seed}")
-                for seed in seeds
+                tile(folder.picture_paths(entry, item, seed, entry.sampling.steps), f"seed {seed}") for seed in seeds
             ]
             rows.append(
                 f'<div class="prompt"><b>{escape(item.text)}</b> <span>{escape(entry.name)}</span></div>'
@@ -214,7 +225,7 @@ def step_ladder(folder: EvaluationFolder, task: Task, records: Sequence[ModelRec
     for item in task.prompts.items[: task.extras.ladder_prompts]:
         for record in records:
             tiles = [
-                tile(folder.picture_path(record.entry.name, item, task.seeds[0], steps), _rung(record, steps))
+                tile(folder.picture_paths(record.entry, item, task.seeds[0], steps), _rung(record, steps))
                 for steps in ladder
             ]
             rows.append(
@@ -242,7 +253,7 @@ def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, tas
     item = next(item for item in task.prompts.items if item.id == item_id)
     entry = record.entry
     return tile(
-        folder.picture_path(entry.name, item, task.seeds[0], entry.sampling.steps),
+        folder.picture_paths(entry, item, task.seeds[0], entry.sampling.steps),
         f"{entry.name}, {entry.sampling.steps} steps",
     )
 
@@ -250,6 +261,7 @@ def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, tas
 def _grid(columns: int, rows: Sequence[str]) -> str:
     """Prompts beside each other as far as the page is wide, each with its pictures in one line."""
     width = 110 if any('class="small"' in row for row in rows) else 230
+    width *= 3 if any('class="tile clip"' in row for row in rows) else 1
     style = f"grid-template-columns: repeat({columns}, minmax(0, {width}px))"
     cases = "".join(f'<div class="case" style="{style}">{row}</div>' for row in rows)
     return f'<div class="cases">{cases}</div>'

@@ -51,6 +51,7 @@ def _picture_rows(scored: Sequence[Scored]) -> list[dict[str, Any]]:
             "prompt_id": picture.item.id,
             "prompt": picture.item.text,
             "seed": picture.seed,
+            "frame": picture.frame if picture.clip else "",
             "score": repr(finding.score),
             "protocol": one.id.whole,
         }
@@ -74,11 +75,12 @@ def as_markdown(task: Task, table: Table) -> str:
         name = f"{subject.name} (teacher)" if subject.role == "teacher" else subject.name
         lines.append(f"| {name} | {subject.steps} | {calls} | {' | '.join(texts)} |")
     ids = sorted({cell.protocol for cell in table.cells})
+    drawn = "clips" if table.about_clips else "pictures"
     lines += [
         "",
-        f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} pictures each; brackets: 95 % "
+        f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} {drawn} each; brackets: 95 % "
         f"interval over prompts; bold: the interval of the paired difference to the teacher leaves out zero. "
-        f"Protocol {short_hash(ids)}, fewstep evaluate.",
+        f"{table.about_clips}Protocol {short_hash(ids)}, fewstep evaluate.",
         "",
     ]
     return "\n".join(lines)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.backbones.finite import require_finite
@@ -16,7 +15,7 @@ from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
 from fewstep.sampling.generate import TextToImage, load_model
-from fewstep.sampling.pictures import to_pil
+from fewstep.sampling.pictures import Drawn, to_pil
 from fewstep.sampling.sampler import generator_for
 
 
@@ -42,24 +41,33 @@ class Sampler(ABC):
         self.sampling = sampling
         self._network = network
 
-    def sample(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int) -> tuple[list[Image.Image], float]:
-        """Draw one picture per prompt and seed.
+    def sample(self, prompts: Sequence[str], seeds: Sequence[int], *, steps: int) -> tuple[list[Drawn], float]:
+        """Draw one picture or clip per prompt and seed.
 
         Args:
             steps: The sampling's own number, or another one for a comparison of numbers of steps.
 
         Returns:
-            The pictures, and the network calls that each of them cost.
+            The pictures or clips, and the network calls that each of them cost.
+
+        Raises:
+            ConfigError: The pipeline made clips of another number of frames than the sampling says.
         """
         count = _CallCount(self._network)
         try:
             images = self._sample(prompts, seeds, steps)
         finally:
             count.stop()
+        for image in images:
+            if isinstance(image, list) and len(image) != self.sampling.frames:
+                raise ConfigError(
+                    f"A model makes clips of {len(image)} frames where {self.sampling.frames} were asked for; ask for "
+                    f"what it makes: --model MODEL,frames={len(image)}."
+                )
         return images, count.samples / len(images)
 
     @abstractmethod
-    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]: ...
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Drawn]: ...
 
 
 class _OwnSampler(Sampler):
@@ -69,7 +77,7 @@ class _OwnSampler(Sampler):
         super().__init__(sampling, model.network)
         self._model = model
 
-    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Drawn]:
         stated = self.sampling.sigmas if steps == self.sampling.steps else None
         return self._model.images(
             prompts,
@@ -92,7 +100,7 @@ class _StockSampler(Sampler):
         self._guidance = guidance_of(checkpoint)
 
     @torch.no_grad()
-    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Image.Image]:
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> list[Drawn]:
         chosen = self.sampling
         scale = chosen.guidance_scale
         return _sample_stock(
@@ -105,6 +113,7 @@ class _StockSampler(Sampler):
             guided={} if scale is None else self._guidance.call(scale, num_prompts=len(prompts)),
             height=chosen.height,
             width=chosen.width,
+            frames=chosen.frames,
         )
 
 
@@ -117,8 +126,8 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
     sampling = entry.sampling
     if sampling.sampler == "own":
         model = load_model(spec.model, device, dtype=DTYPES[sampling.dtype])
-        size = {"height": sampling.height, "width": sampling.width}
-        model.adapter.config = model.adapter.config.model_copy(update=size)
+        sized = model.adapter.at_size(sampling.height, sampling.width, frames=sampling.frames)
+        model.adapter.config = sized.config  # of the adapter itself, which others hold too
         model.embedder.expect(prompts)
         return _OwnSampler(sampling, model)
     checkpoint = open_checkpoint(spec.model)
@@ -137,8 +146,9 @@ def _sample_stock(
     guided: Mapping[str, Any],
     height: int,
     width: int,
-) -> list[Image.Image]:
-    """Draw one picture per prompt and seed, each with a generator of its own.
+    frames: int | None,
+) -> list[Drawn]:
+    """Draw one picture or clip per prompt and seed, each with a generator of its own.
 
     Args:
         model: The pipeline's name, for messages.
@@ -156,6 +166,8 @@ def _sample_stock(
         "generator": [generator_for(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)],
     }
     call |= guided
+    if frames is not None:
+        call["num_frames"] = frames
     if sigmas is not None:
         call["sigmas"] = list(sigmas)
     if "enable_prompt_rewrite" in taken:
@@ -165,7 +177,8 @@ def _sample_stock(
         raise ConfigError(f"A {type(pipeline).__name__} takes no {' and no '.join(refused)}; leave it out of --model.")
     call = {name: value for name, value in call.items() if name in taken}
     try:
-        pixels = torch.from_numpy(pipeline(prompt=list(prompts), output_type="np", **call).images)
+        output = pipeline(prompt=list(prompts), output_type="np", **call)
+        pixels = torch.from_numpy(output.images if frames is None else output.frames)
     except ValueError as error:
         if sigmas is None:
             raise
@@ -176,4 +189,4 @@ def _sample_stock(
         ) from error
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
     require_finite([pixels], model=model, parts=parts)
-    return to_pil((pixels * 255).round().to(torch.uint8).permute(0, 3, 1, 2))
+    return to_pil((pixels * 255).round().to(torch.uint8).movedim(-1, 1))

@@ -27,7 +27,7 @@ class Scored:
         metric: Holds no weights.
         id: Under which the numbers were measured.
         conditions: What the id stands for.
-        pictures: In the task's order, prompt by prompt.
+        pictures: In the task's order, prompt by prompt; of clips the frames that the metric looks at.
         findings: One per picture.
         figures: What the metric concludes; the first is its own.
     """
@@ -66,13 +66,12 @@ def score(
     place = ranks.device(fastest_device() if device == "auto" else device)
     results = []
     for metric in metrics:
-        _fill(folder, records, pictures, metric, ranks=ranks, console=console, device=place)
+        seen = {name: metric.chosen(drawn) for name, drawn in pictures.items()}
+        _fill(folder, records, seen, metric, ranks=ranks, console=console, device=place)
         ranks.wait()
         if ranks.leads:
             known = metric_conditions(metric)
-            results += [
-                _summarise(folder, task, record, pictures[record.entry.name], metric, known) for record in records
-            ]
+            results += [_summarise(folder, task, record, seen[record.entry.name], metric, known) for record in records]
     return results
 
 
@@ -135,7 +134,7 @@ def _summarise(
     metric: Metric,
     known: Mapping[str, Any],
 ) -> Scored:
-    told = conditions(origin_of(task, record), known)
+    told = conditions(origin_of(task, record), known, looked_at=metric.settings.frames)
     read = _store(folder, record, metric).read(pictures)
     findings = tuple(read[key_of(picture)] for picture in pictures)
     figures = metric.conclude(pictures, findings)

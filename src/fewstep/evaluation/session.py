@@ -34,8 +34,10 @@ from fewstep.scores.registry import check_metrics, create_metrics
 _Phase = Literal["generate", "score", "both"]
 _DEFAULT_PROMPTS = "drawbench"
 _DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
+_METRICS_OF_CLIPS = ("flicker",)
 _EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
 _EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in _EMBEDDED_METRICS if name != "digits"}
+_BATCH = 8
 _OUTPUT = Path("runs/evaluation")
 
 
@@ -52,6 +54,7 @@ class Order:
         prompts: A name or a file; None is the default set, for students of the embedded teacher its own.
         num_prompts: Only the first so many.
         steps, guidance_scale: Of every model but the teacher that does not state its own.
+        batch: Pictures per call of a model; None is 8, and 1 of clips.
         save_images: Keep the pictures after both phases.
         allow_different: Compare scores of different protocols.
     """
@@ -67,7 +70,7 @@ class Order:
     seeds: tuple[int, ...] = (0,)
     steps: int | None = None
     guidance_scale: float | None = None
-    batch: int = 8
+    batch: int | None = None
     extras: Extras = field(default_factory=Extras)
     save_images: bool = True
     allow_different: bool = False
@@ -145,17 +148,21 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
         told = console if ranks.leads else Console(quiet=True)
         if order.phase == "score":
             task = folder.read_task()
-            metrics = _metrics(order, task)
+            frames = _frames([record.entry for record in folder.records()])
+            metrics = _metrics(order, task, frames)
         else:
             models = _models(order)
-            task = _task(order, [entry for _, entry in models])
+            entries = [entry for _, entry in models]
+            task = _task(order, entries)
             if task.prompts.note is not None:
                 told.print(task.prompts.note, markup=False)
-            metrics = _metrics(order, task) if order.metrics or order.phase == "both" else ()
-            _require_alike(folder, task, [entry for _, entry in models], order)
-        check_metrics(metrics, task.prompts.items, num_seeds=len(task.seeds))
+            frames = _frames(entries)
+            metrics = _metrics(order, task, frames) if order.metrics or order.phase == "both" else ()
+            _require_alike(folder, task, entries, order)
+        check_metrics(metrics, task.prompts.items, num_seeds=len(task.seeds), frames=frames)
         if order.phase != "score":
-            generate(folder, task, models, batch=order.batch, ranks=ranks, console=told, device=order.device)
+            batch = order.batch or (_BATCH if frames == 1 else 1)
+            generate(folder, task, models, batch=batch, ranks=ranks, console=told, device=order.device)
         if order.phase == "generate":
             return None
         return _score(folder, task, metrics, order, ranks=ranks, console=told)
@@ -204,14 +211,19 @@ def _task(order: Order, entries: Sequence[ModelEntry]) -> Task:
     return Task(prompts.first(order.num_prompts), order.seeds, order.extras)
 
 
-def _metrics(order: Order, task: Task) -> tuple[Metric, ...]:
+def _frames(entries: Sequence[ModelEntry]) -> int:
+    """Of a clip that every model draws; 1 where one of them draws pictures."""
+    return min((entry.sampling.frames or 1 for entry in entries), default=1)
+
+
+def _metrics(order: Order, task: Task, frames: int) -> tuple[Metric, ...]:
     if order.metrics:
         return create_metrics(order.metrics, order.settings)
     if task.prompts.name == EMBEDDED:
         names = tuple(name for name in _EMBEDDED_METRICS if _fits(name, task))
         own = {name: settings for name, settings in _EMBEDDED_SETTINGS.items() if name in names}
         return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
-    return create_metrics(_DEFAULT_METRICS, order.settings)
+    return create_metrics((*_DEFAULT_METRICS, *(_METRICS_OF_CLIPS if frames > 1 else ())), order.settings)
 
 
 def _fits(name: str, task: Task) -> bool:

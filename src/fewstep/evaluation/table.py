@@ -22,6 +22,7 @@ class Subject:
     Attributes:
         role: None for what is only shown beside them, such as real pictures.
         steps, calls, guidance: Of one picture; None where there is no such thing, or nobody counted.
+        frames: Of one clip; None where it draws pictures.
     """
 
     name: str
@@ -29,13 +30,13 @@ class Subject:
     steps: int | None = None
     calls: float | None = None
     guidance: float | None = None
+    frames: int | None = None
 
     @classmethod
     def of(cls, record: ModelRecord) -> Self:
-        entry = record.entry
-        return cls(
-            entry.name, entry.role, entry.sampling.steps, record.calls_per_picture, entry.sampling.guidance_scale
-        )
+        entry, sampling = record.entry, record.entry.sampling
+        calls = record.calls_per_picture
+        return cls(entry.name, entry.role, sampling.steps, calls, sampling.guidance_scale, sampling.frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +84,13 @@ class Table:
     subjects: tuple[Subject, ...]
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def about_clips(self) -> str:
+        """How the frames of clips count, a sentence; nothing where pictures were drawn."""
+        frames = sorted({subject.frames for subject in self.subjects if subject.frames})
+        told = " or ".join(map(str, frames))
+        return f"Clips have {told} frames, and a prompt's score is the mean over its frames. " if told else ""
 
     def of(self, model: str) -> list[Cell]:
         return [cell for cell in self.cells if cell.model == model]

@@ -19,6 +19,10 @@ _PICTURES, _VIDEOS = (".png",), (".gif", ".mp4")
 _MP4_WRITERS = ("imageio_ffmpeg", "cv2")
 
 
+Drawn = Image.Image | list[Image.Image]
+"""A picture, or the frames of a clip."""
+
+
 def to_pil(pixels: UInt8[Tensor, "n 3 *size"]) -> list[Any]:
     """8-bit pictures (n, 3, h, w) as PIL images; of videos (n, 3, f, h, w), each as the list of its frames."""
     if pixels.ndim > 4:
