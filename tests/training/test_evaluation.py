@@ -11,8 +11,9 @@ from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
 from fewstep.export.weights import read_student
 from fewstep.runs.checkpoint import checkpoints, completed_steps, pointed_to
 from fewstep.runs.folder import RunFolder
+from tests.backbones import tiny, tiny_wan
 from tests.training.test_run import metrics
-from tests.training.tiny_run import run
+from tests.training.tiny_run import recipe, run
 
 SHORT = (
     *("batch=2", "budget.student_updates=3", "schedule.max_steps=2", "checkpoint.keep_last=1"),
@@ -63,3 +64,19 @@ def test_the_own_judgement_of_the_best_is_written(tmp_path: Path) -> None:
     kept = pointed_to(folder.checkpoints / "best")
     assert kept is not None and kept.is_dir()
     assert best["figure"] == "digits" and completed_steps(kept) == 2 * best["update"]
+
+
+def test_a_run_of_videos_is_measured_frame_by_frame(tmp_path: Path) -> None:
+    teacher = tiny.save(tiny_wan.wan_pipeline(), tmp_path / "wan")
+    size = "height: 32, width: 32, frames: 5, max_sequence_length: 24"
+    made = recipe(
+        tmp_path,
+        f"backbone={{kind: wan, model: {teacher}, {size}}}",
+        "evaluation={every: 1, metrics: [digits, flicker], num_prompts: 2, keep_best: flicker}",
+        *("budget.student_updates=1", "batch=2", "schedule.max_steps=2", "report.sheet_every=null"),
+    )
+    folder = run(made, tmp_path / "run")
+    (told,) = [line for line in metrics(folder.path) if "evaluation/flicker" in line]
+    assert 0 < told["evaluation/flicker"] < 1 and 0 <= told["evaluation/digits"] <= 1
+    frames = sorted(path.name for path in (folder.path / "evaluation" / "update-000001").iterdir())
+    assert frames == [f"{prompt:05d}.seed0.frame{frame:04d}.png" for prompt in range(2) for frame in range(5)]

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from pydantic import BaseModel
 
 from fewstep.config.run_config import EvaluationConfig
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.files import UnreadableError, read_json, write_json
-from fewstep.sampling.pictures import require_writable, save_picture
-from fewstep.scores.metric import Picture, PromptItem
+from fewstep.sampling.pictures import Drawn, require_writable, save_picture
+from fewstep.scores.metric import Picture, PromptItem, drawn_at
 from fewstep.scores.registry import check_metrics, create_metrics
 from fewstep.scores.scoring import measure
 
@@ -50,17 +49,21 @@ class TrainingEvaluation:
         config: The recipe's section.
         prompts: The run's prompts; the first of them are measured.
         folder: ``evaluation`` in the run's folder; pictures and ``best.json`` go there.
+        frames: Of a clip, where the student makes videos.
 
     Raises:
         ConfigError: A metric is unknown, lacks a package or a checkpoint, or cannot score these prompts.
     """
 
-    def __init__(self, config: EvaluationConfig, prompts: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, config: EvaluationConfig, prompts: Sequence[str], folder: Path, *, frames: int | None = None
+    ) -> None:
         self.config = config
         self.folder = folder
+        self.frames = frames
         self.items = tuple(PromptItem(f"{i:05d}", text) for i, text in enumerate(prompts[: config.num_prompts]))
         self.metrics = create_metrics(config.metrics, config.settings)
-        check_metrics(self.metrics, self.items, num_seeds=config.num_seeds)
+        check_metrics(self.metrics, self.items, num_seeds=config.num_seeds, frames=frames or 1)
 
     @property
     def texts(self) -> list[str]:
@@ -72,7 +75,7 @@ class TrainingEvaluation:
         """The seed of every picture."""
         return [seed for _ in self.items for seed in range(self.config.num_seeds)]
 
-    def measure(self, images: Sequence[Image.Image], *, update: int, device: torch.device) -> Measurement:
+    def measure(self, images: Sequence[Drawn], *, update: int, device: torch.device) -> Measurement:
         """Score the pictures of :attr:`texts` and :attr:`seeds`.
 
         Args:
@@ -104,13 +107,15 @@ class TrainingEvaluation:
                 f"{path} is damaged ({error}); delete it, and the next measurement is best."
             ) from error
 
-    def _save(self, images: Sequence[Image.Image], update: int) -> list[Picture]:
+    def _save(self, images: Sequence[Drawn], update: int) -> list[Picture]:
         folder = self.folder / f"update-{update:06d}"
         named = [(item, seed) for item in self.items for seed in range(self.config.num_seeds)]
-        pictures = [Picture(folder / f"{item.id}.seed{seed}.png", item, seed) for item, seed in named]
+        places = [(folder / f"{item.id}.seed{seed}.png", item, seed) for item, seed in named]
+        pictures = [picture for place in places for picture in drawn_at(*place, frames=self.frames)]
         require_writable([pictures[0].path])
-        for picture, image in zip(pictures, images, strict=True):
-            save_picture(image, picture.path)
+        frames = [frame for image in images for frame in (image if isinstance(image, list) else [image])]
+        for picture, frame in zip(pictures, frames, strict=True):
+            save_picture(frame, picture.path)
         return pictures
 
     def _keep(self, figures: Mapping[str, "_Figure"], update: int) -> bool:

@@ -18,12 +18,12 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.data.embeddings import EmbeddingCache
 from fewstep.distributed.sharding import settle
 from fewstep.distributed.world import World
-from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, whole_file
 from fewstep.roles.averaging import swapped
 from fewstep.roles.role import Role
 from fewstep.sampling.pictures import to_pil
 from fewstep.sampling.sampler import noise_batch, sample_latents, teacher_sigmas, velocity_field
+from fewstep.scores.pictures import three_frames
 from fewstep.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -76,18 +76,13 @@ def prepare_watchers(
         Makes them, on every process of the run; the main one loads the decoder.
 
     Raises:
-        ConfigError: A metric of the recipe cannot be used, or the backbone makes videos.
+        ConfigError: A metric of the recipe cannot be used.
     """
     evaluation = None
-    if config.evaluation is not None and adapter.frame_rate is not None:
-        raise ConfigError(
-            f"{adapter.config.model} makes videos, and the metrics of evaluation judge single pictures; leave "
-            "evaluation out (evaluation=null), and look at the sample sheets."
-        )
     if config.evaluation is not None:
         from fewstep.evaluation.during_training import TrainingEvaluation
 
-        evaluation = TrainingEvaluation(config.evaluation, prompts, run / "evaluation")
+        evaluation = TrainingEvaluation(config.evaluation, prompts, run / "evaluation", frames=adapter.frames)
 
     def with_decoder(world: World) -> Watchers:
         if config.report.sheet_every is None and evaluation is None:
@@ -238,8 +233,7 @@ def _averaged(trainer: Trainer) -> Iterator[Role]:
 def _row(images: Tensor) -> Tensor:
     """Pictures side by side: (b, 3, h, w) -> (3, h, b w); of each video three frames, the first to the last."""
     if images.ndim > 4:
-        frames = images.shape[2]
-        images = images[:, :, [0, frames // 2, frames - 1]].transpose(1, 2).flatten(0, 1)
+        images = images[:, :, list(three_frames(images.shape[2]))].transpose(1, 2).flatten(0, 1)
     return torch.cat(list(images), dim=2)
 
 
