@@ -1,21 +1,26 @@
 """The errors a user can meet, the exit code each one ends the command with, and how a message shows a value."""
 
 import reprlib
+from enum import IntEnum
 from typing import Any
-
-EXIT_OK = 0
-EXIT_INTERNAL = 1
-EXIT_USER = 2
-EXIT_INTERRUPTED = 130
 
 MAX_LINES = 20
 _MAX_LINE = 2000
 
 
+class Exit(IntEnum):
+    """What a command ends with."""
+
+    OK = 0
+    INTERNAL = 1
+    USER = 2
+    INTERRUPTED = 130
+
+
 class FewstepError(Exception):
     """Base of every error that is told to the user as one sentence, without a traceback."""
 
-    exit_code = EXIT_USER
+    exit_code: int = Exit.USER
     told = False
     """Whether another process of the run tells it, so that this one keeps quiet."""
 
@@ -31,7 +36,7 @@ class CheckpointError(FewstepError, RuntimeError):
 class NonFiniteError(FewstepError, RuntimeError):
     """A loss or a gradient is not a finite number; the run stopped before any weight moved."""
 
-    exit_code = EXIT_INTERNAL
+    exit_code = Exit.INTERNAL
 
 
 class _Short(reprlib.Repr):

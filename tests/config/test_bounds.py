@@ -1,10 +1,11 @@
 """Every setting has bounds: what is far outside of them is refused by name, whatever kind of settings it belongs to."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
+from annotated_types import Interval
 
-from fewstep.bounds import require_between
+from fewstep.bounds import require_within
 from fewstep.config import RunConfig, load_recipe
 from fewstep.config.layers import override_layer, recipe_layers
 from fewstep.config.recipe import build_config
@@ -103,4 +104,4 @@ def test_an_override_of_many_names_is_refused() -> None:
 @pytest.mark.parametrize("value", [True, "4", None, 0, 11, -(10**40), 10**400, float("nan"), float("inf")])
 def test_an_argument_outside_its_bounds_is_refused(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"^steps is .*; it must be a number from 1 to 10.$"):
-        require_between(value, "steps", 1, 10)
+        require_within(value, "steps", Annotated[float, Interval(ge=1, le=10)])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewstep.errors import EXIT_INTERNAL, EXIT_OK, FewstepError
+from fewstep.errors import Exit, FewstepError
 from tools.embedded_teacher import rebuild, verify
 
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print("\n".join(map(str, differences)) or alike)
-    return EXIT_INTERNAL if differences else EXIT_OK
+    return Exit.INTERNAL if differences else Exit.OK
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 import fewstep
-from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS, DtypeName
+from fewstep.bounds import DtypeName, GuidanceScale, Seed, Steps, Threads, most
 from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
@@ -116,12 +116,14 @@ def sample(
     prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
     prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_STEPS, help="Per picture.", show_default="the model's own")
+        int | None, typer.Option(min=1, max=most(Steps), help="Per picture.", show_default="the model's own")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Names the noise, together with the prompt.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=most(Seed), help="Names the noise, together with the prompt.")] = 0,
     guidance_scale: Annotated[
         float | None,
-        typer.Option(min=0.0, max=MAX_SCALE, callback=finite, help="As its card does.", show_default="the model's own"),
+        typer.Option(
+            min=0.0, max=most(GuidanceScale), callback=finite, help="As its card does.", show_default="the model's own"
+        ),
     ] = None,
     negative_prompt: Annotated[
         str | None, typer.Option(help="What every picture is guided away from; needs guidance.")
@@ -148,11 +150,12 @@ def sample(
 @app.command()
 def demo(
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, max=MAX_SEED, help="Of the training; may be repeated.", show_default="0")
+        list[int] | None,
+        typer.Option(min=0, max=most(Seed), help="Of the training; may be repeated.", show_default="0"),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder to write.")] = Path("runs/demo"),
     threads: Annotated[
-        int | None, typer.Option(min=1, max=MAX_THREADS, help="Of the arithmetic.", show_default="1")
+        int | None, typer.Option(min=1, max=most(Threads), help="Of the arithmetic.", show_default="1")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the measurements as JSON on the last line.")] = False,
 ) -> None:

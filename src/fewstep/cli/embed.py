@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewstep.bounds import MAX_COUNT
+from fewstep.bounds import Count, most
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
 
@@ -26,7 +26,7 @@ def embed(
     ] = False,
     num_prompts: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_COUNT, help="With --estimate: so many prompts, instead of the recipe's."),
+        typer.Option(min=1, max=most(Count), help="With --estimate: so many prompts, instead of the recipe's."),
     ] = None,
 ) -> None:
     """Embed the prompts of a recipe; start it with torchrun to use several processes. A stopped one goes on."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fewstep.bounds import MAX_BATCH, MAX_COUNT, MAX_PICTURES, MAX_SCALE, MAX_SEED, MAX_STEPS, MAX_THREADS
+from fewstep.bounds import Batch, Count, GuidanceScale, Pictures, Seed, Steps, Threads, most
 from fewstep.cli.options import finite
 from fewstep.errors import ConfigError, shown
 
@@ -85,32 +85,37 @@ def measure(
             help="A set's name, a file, or NAME=FILE.", show_default="drawbench; the digits for their students"
         ),
     ] = None,
-    num_prompts: Annotated[int | None, typer.Option(min=1, max=MAX_COUNT, help="Only the first so many.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=MAX_PICTURES, help="Pictures per prompt: seeds 0, 1, ...")] = 1,
-    first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED - MAX_PICTURES, help="Where the seeds begin.")] = 0,
+    num_prompts: Annotated[int | None, typer.Option(min=1, max=most(Count), help="Only the first so many.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=most(Pictures), help="Pictures per prompt: seeds 0, 1, ...")] = 1,
+    first_seed: Annotated[int, typer.Option(min=0, max=most(Seed) - most(Pictures), help="Where the seeds begin.")] = 0,
     output: Annotated[Path, typer.Option(help="The evaluation's folder.")] = Path("runs/evaluation"),
     steps: Annotated[
-        int | None, typer.Option(min=1, max=MAX_STEPS, help="Of the models.", show_default="each model's own")
+        int | None, typer.Option(min=1, max=most(Steps), help="Of the models.", show_default="each model's own")
     ] = None,
     guidance_scale: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=MAX_SCALE, callback=finite, help="Of the models; 1 is off.", show_default="each model's own"
+            min=0.0,
+            max=most(GuidanceScale),
+            callback=finite,
+            help="Of the models; 1 is off.",
+            show_default="each model's own",
         ),
     ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, max=MAX_BATCH, help="Pictures per call of a model.", show_default="8; 1 of clips"),
+        typer.Option(min=1, max=most(Batch), help="Pictures per call of a model.", show_default="8; 1 of clips"),
     ] = None,
     ladder: Annotated[
-        list[int] | None, typer.Option(min=0, max=MAX_STEPS, help="Numbers of steps to show in the report; 0 for none.")
+        list[int] | None,
+        typer.Option(min=0, max=most(Steps), help="Numbers of steps to show in the report; 0 for none."),
     ] = None,
     save_images: Annotated[bool, typer.Option(help="Keep the pictures when both phases are done.")] = True,
     allow_different: Annotated[
         bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
     ] = False,
     device: Annotated[str, typer.Option(help="A kind of torch device; auto is the fastest one.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Of the arithmetic.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=most(Threads), help="Of the arithmetic.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
 ) -> None:
     """Measure models against their teacher: draw prompts, score the pictures, write a report."""

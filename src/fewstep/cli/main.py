@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from fewstep.cli.told import is_first_here
-from fewstep.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_OK, EXIT_USER, FewstepError, shown, told_lines
+from fewstep.errors import Exit, FewstepError, shown, told_lines
 from fewstep.training.signals import EndedError, end_on_signals, raise_lost_signal
 
 _USERS_DISK = (
@@ -55,7 +55,7 @@ def _is_for_the_user(record: logging.LogRecord) -> bool:
 
 def execute(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; whatever goes wrong is told on stderr."""
-    code = EXIT_OK
+    code: int = Exit.OK
     try:
         from fewstep.cli.app import app  # not before the handlers stand: it takes a while
 
@@ -67,16 +67,16 @@ def execute(arguments: Sequence[str]) -> int:
             _tell(f"Ended by {ended.signal.name}; nothing unfinished is left. Give the same command again.")
         code = 128 + ended.signal
     except SystemExit as exit_request:
-        code = exit_request.code if isinstance(exit_request.code, int) else EXIT_OK
+        code = exit_request.code if isinstance(exit_request.code, int) else Exit.OK
     except FewstepError as error:
         if not error.told:
             _tell(str(error))
         code = error.exit_code
     except KeyboardInterrupt:  # while the commands were imported
-        code = EXIT_INTERRUPTED
+        code = Exit.INTERRUPTED
     except Exception as error:
         code = _tell_unexpected(error)
-    if code == EXIT_INTERRUPTED and is_first_here():
+    if code == Exit.INTERRUPTED and is_first_here():
         _tell("Interrupted.")
     return code
 
@@ -90,15 +90,15 @@ def _tell_unexpected(error: Exception) -> int:
     from fewstep.files import disk_errno, disk_reason, interruption
 
     if isinstance(interruption(error), KeyboardInterrupt):
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
     if disk_errno(error) not in _USERS_DISK:
         return _tell_defect(error)
     place = shown(str(getattr(error, "filename", None) or "a file"), 400, quoted=False)
     _tell(f"{place} cannot be written or read: {disk_reason(error)}")
-    return EXIT_USER
+    return Exit.USER
 
 
 def _tell_defect(error: BaseException) -> int:
     traceback.print_exception(error)
     _tell("This is a defect of fewstep, not of what you asked for; please report it with the lines above.")
-    return EXIT_INTERNAL
+    return Exit.INTERNAL

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fewstep.bounds import MAX_PROCESSES
+from fewstep.bounds import Processes, most
 from fewstep.cli.options import finite
 from fewstep.errors import ConfigError, shown
 
@@ -22,7 +22,7 @@ def plan(
         list[str] | None,
         typer.Argument(metavar="OVERRIDES", help="Settings; those about memory are kept instead of chosen."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, max=MAX_PROCESSES, help="Devices, one process each.")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, max=most(Processes), help="Devices, one process each.")] = 1,
     memory: Annotated[str, typer.Option(help="Of one device, such as 80GiB.")] = "80GiB",
     mode: Annotated[
         Literal["full", "lora"] | None,

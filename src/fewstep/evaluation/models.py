@@ -12,14 +12,14 @@ from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
 from fewstep.backbones.stock import guidance_of, pipeline_class
-from fewstep.bounds import MAX_STEPS, DtypeName, Frames, GuidanceScale, Name, Pixels, Place, Scale, Steps
+from fewstep.bounds import DtypeName, Frames, GuidanceScale, Name, Pixels, Place, Scale, Steps, most
 from fewstep.errors import ConfigError, shown
 from fewstep.sampling.sampler import require_levels
 from fewstep.seals import fingerprint
 from fewstep.section import Section
 
 Side = Literal["student", "teacher"]
-_Sigmas = Annotated[tuple[GuidanceScale, ...], Field(max_length=MAX_STEPS)]
+_Sigmas = Annotated[tuple[GuidanceScale, ...], Field(max_length=most(Steps))]
 """A stock scheduler may count noise beyond 1."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from fewstep.backbones.source import EMBEDDED_TEACHER
-from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
+from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task, origin_of
 from fewstep.evaluation.generate import generate
@@ -111,11 +111,11 @@ def evaluate(
         MetricError: A picture could not be scored.
     """
     if steps is not None:
-        require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+        require_within(steps, "steps", Steps)
     if guidance_scale is not None:
-        require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
+        require_within(guidance_scale, "guidance_scale", GuidanceScale)
     for seed in seeds:
-        require_between(seed, "seed", 0, MAX_SEED, whole=True)
+        require_within(seed, "seed", Seed)
     order = Order(
         output=Path(output),
         models=tuple(map(str, models)),

@@ -16,7 +16,7 @@ from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using
-from fewstep.bounds import MAX_SCALE, MAX_SEED, MAX_STEPS, require_between
+from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt, require_prompts
@@ -138,13 +138,13 @@ class TextToImage:
         """
         require_prompts(prompts)  # before their noise is named by them
         for seed in seeds:
-            require_between(seed, "seed", 0, MAX_SEED, whole=True)
+            require_within(seed, "seed", Seed)
         number = self.default_steps() if steps is None else steps
         grid = self.sigmas(number) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
         if sigmas is not None:
             require_levels(grid.tolist())
-        require_between(guidance, "guidance_scale", 0, MAX_SCALE)
+        require_within(guidance, "guidance_scale", GuidanceScale)
         if negative_prompt is not None:
             _require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
@@ -282,10 +282,10 @@ def sample(
     if negative_prompt is not None:
         require_prompt(negative_prompt, place="The negative prompt")
     if steps is not None:
-        require_between(steps, "steps", 1, MAX_STEPS, whole=True)
-    require_between(seed, "seed", 0, MAX_SEED, whole=True)
+        require_within(steps, "steps", Steps)
+    require_within(seed, "seed", Seed)
     if guidance_scale is not None:
-        require_between(guidance_scale, "guidance_scale", 0, MAX_SCALE)
+        require_within(guidance_scale, "guidance_scale", GuidanceScale)
     paths = picture_paths(output, len(texts)) if output is not None else []
     require_writable(paths)
     adapter = create_model_adapter(model, as_teacher=False)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.bounds import MAX_STEPS, require_between
+from fewstep.bounds import Steps, require_within
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
@@ -97,7 +97,7 @@ def velocity_field(
 
 def uniform_levels(steps: int) -> Float[Tensor, "k"]:
     """Levels of a uniform grid, before the time shift: [1, 1 - 1/n, ..., 1/n]."""
-    require_between(steps, "steps", 1, MAX_STEPS, whole=True)
+    require_within(steps, "steps", Steps)
     return torch.linspace(1.0, 1.0 / steps, steps, dtype=torch.float32)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fewstep.bounds import MAX_FRAMES
+from fewstep.bounds import Frames, most
 from fewstep.files import UnreadableError
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -38,8 +38,8 @@ def clips_in(folder: Path) -> list[list[Path]]:
     for path in pictures_in(folder):
         found.setdefault(path.parent, []).append(path)
     for place, frames in found.items():
-        if len(frames) > MAX_FRAMES:
-            raise UnreadableError(f"the clip {place} has {len(frames)} frames, more than {MAX_FRAMES}")
+        if len(frames) > most(Frames):
+            raise UnreadableError(f"the clip {place} has {len(frames)} frames, more than {most(Frames)}")
     first, *others = found or [folder]
     for place in others:
         if len(found[place]) != len(found[first]):
