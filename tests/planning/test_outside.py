@@ -9,7 +9,7 @@ from fewstep.backbones.flow_match import FlowMatchAdapter
 from fewstep.core.conditioning import PromptTensor
 from fewstep.data.sizes import estimate_from_shapes
 from fewstep.errors import ConfigError
-from fewstep.planning.activations import measure, trained_network
+from fewstep.planning.activations import PlannedNetwork
 from fewstep.planning.meta_networks import prompts_without_values
 from tests.backbones import tiny
 from tests.docs.following import blocks
@@ -51,7 +51,7 @@ def test_the_shapes_of_a_prompt_follow_from_the_configuration() -> None:
 def test_a_plan_asks_its_network_with_prompts_of_these_shapes() -> None:
     outside = adapter(**SMALL)
     assert prompts_without_values(outside, 3, torch.bfloat16).tensors["prompt_embeds"].shape == (3, 24, 32)
-    measured = measure(trained_network(outside, compute=torch.bfloat16), False)
+    measured = PlannedNetwork.trained(outside, compute=torch.bfloat16).activations(False)
     assert measured.backward.at(1) > measured.kept.at(1) > 0
 
 

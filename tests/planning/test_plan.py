@@ -7,7 +7,7 @@ import torch
 
 from fewstep.config import load_recipe
 from fewstep.planning import activations
-from fewstep.planning.activations import forward_flops, measure, trained_network
+from fewstep.planning.activations import PlannedNetwork
 from fewstep.planning.cost import forward_units
 from fewstep.planning.memory import GIB
 from fewstep.planning.meta_networks import planned_adapter, shipped
@@ -42,18 +42,18 @@ def test_shipped_configurations_are_the_real_ones(row: object) -> None:
 def test_work_of_a_forward_from_a_few_blocks_is_that_of_all(name: str) -> None:
     row = next(row for row in PORTED if row.name == name)
     adapter = planned_adapter(load_recipe(name).config.backbone)
-    network = trained_network(adapter, compute=torch.bfloat16)
+    network = PlannedNetwork.trained(adapter, compute=torch.bfloat16)
     assert sum(parameter.numel() for parameter in network.network.parameters()) == row.parameters
-    assert forward_flops(network) / 1e12 == pytest.approx(row.teraflop, abs=1e-3)
+    assert network.forward_flops() / 1e12 == pytest.approx(row.teraflop, abs=1e-3)
 
 
 @pytest.mark.slow
 def test_activations_from_a_few_blocks_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     adapter = planned_adapter(load_recipe("sana-600m").config.backbone)
-    network = activations.PlannedNetwork(adapter, adapter.network_without_weights().requires_grad_(True), torch.float32)
-    short = measure(network, True)
+    network = PlannedNetwork(adapter, adapter.network_without_weights().requires_grad_(True), torch.float32)
+    short = network.activations(True)
     monkeypatch.setattr(activations, "_SHORTEST_ROW", 1000)
-    whole = measure(network, True)
+    whole = network.activations(True)
     for name in ("forward", "kept", "backward"):
         assert getattr(short, name).at(3) == pytest.approx(getattr(whole, name).at(3), rel=1e-3)
 

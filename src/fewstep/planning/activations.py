@@ -7,6 +7,7 @@ rest follow on the line through them; of one and two samples any number follows.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,53 +70,47 @@ class PlannedNetwork:
     compute: torch.dtype
     switch: LoraSwitch | None = None
 
+    @classmethod
+    def trained(cls, adapter: DiffusersAdapter, *, compute: torch.dtype) -> "PlannedNetwork":
+        """One of which every weight is trained, as it is while it computes: weights cast, buffers not."""
+        network = adapter.network_without_weights().requires_grad_(True)
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(compute)
+        return cls(adapter, network, compute)
 
-def trained_network(adapter: DiffusersAdapter, *, compute: torch.dtype) -> PlannedNetwork:
-    """A network of which every weight is trained, as it is while it computes: weights cast, buffers not."""
-    network = adapter.network_without_weights().requires_grad_(True)
-    for parameter in network.parameters():
-        parameter.data = parameter.data.to(compute)
-    return PlannedNetwork(adapter, network, compute)
+    @classmethod
+    def frozen(
+        cls, adapter: DiffusersAdapter, factors: dict[str, LoraWeights], *, compute: torch.dtype
+    ) -> "PlannedNetwork":
+        """The teacher's, with the factors of the roles that train some."""
+        network = nn.Module.to(adapter.network_without_weights(), compute)
+        for role, weights in factors.items():
+            attach(network, weights, role, targets=adapter.get_lora_target_modules())
+        return cls(adapter, network, compute, LoraSwitch(network) if factors else None)
 
+    def activations(self, kind: Recomputation, *, factors: str | None = None) -> Activations:
+        """Of forward, graph and backward when all weights are trained, or ``factors`` of one role."""
+        disable = self.network.disable_gradient_checkpointing
+        assert callable(disable)
+        disable()
+        enable_recomputation(self.network, kind, self.switch)
+        one, two = (_over_rows(self, partial(_trace, self, factors, samples)) for samples in (1, 2))
+        forward, kept, backward = (
+            _Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)
+        )
+        return Activations(forward, kept, backward)
 
-def frozen_network(
-    adapter: DiffusersAdapter, factors: dict[str, LoraWeights], *, compute: torch.dtype
-) -> PlannedNetwork:
-    """The teacher's network with the factors of the roles that train some."""
-    network = nn.Module.to(adapter.network_without_weights(), compute)
-    for role, weights in factors.items():
-        attach(network, weights, role, targets=adapter.get_lora_target_modules())
-    return PlannedNetwork(adapter, network, compute, LoraSwitch(network) if factors else None)
+    def forward_flops(self) -> float:
+        """Floating-point operations of one forward of one sample."""
 
+        def count() -> Sequence[float]:
+            point, cond = _inputs(self, 1)
+            counter = FlopCounterMode(display=False, custom_mapping={_FLASH: _flash_flops})
+            with torch.no_grad(), KnownMasks(), _FlashOnMeta(), counter:
+                self.adapter.velocity(self.network, point, cond)
+            return [float(counter.get_total_flops())]
 
-def measure(planned: PlannedNetwork, kind: Recomputation, *, factors: str | None = None) -> Activations:
-    """Forward, graph and backward of a network of which all weights are trained, or ``factors`` of one role."""
-    disable = planned.network.disable_gradient_checkpointing
-    assert callable(disable)
-    disable()
-    enable_recomputation(planned.network, kind, planned.switch)
-    one, two = (_extrapolated(planned, factors, samples) for samples in (1, 2))
-    forward, kept, backward = (
-        _Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)
-    )
-    return Activations(forward, kept, backward)
-
-
-def forward_flops(planned: PlannedNetwork) -> float:
-    """Floating-point operations of one forward of one sample."""
-
-    def count() -> Sequence[float]:
-        point, cond = _inputs(planned, 1)
-        counter = FlopCounterMode(display=False, custom_mapping={_FLASH: _flash_flops})
-        with torch.no_grad(), KnownMasks(), _FlashOnMeta(), counter:
-            planned.adapter.velocity(planned.network, point, cond)
-        return [float(counter.get_total_flops())]
-
-    return _over_rows(planned, count)[0]
-
-
-def _extrapolated(planned: PlannedNetwork, role: str | None, samples: int) -> Sequence[float]:
-    return _over_rows(planned, lambda: _trace(planned, role, samples))
+        return _over_rows(self, count)[0]
 
 
 def _trace(planned: PlannedNetwork, role: str | None, samples: int) -> Sequence[float]:

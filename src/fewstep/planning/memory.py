@@ -13,16 +13,9 @@ from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.config.run_config import Offload, RunConfig
 from fewstep.devices import DTYPES
 from fewstep.distributed.rounds import rounds
-from fewstep.planning.activations import (
-    Activations,
-    PlannedNetwork,
-    forward_flops,
-    frozen_network,
-    measure,
-    trained_network,
-)
+from fewstep.planning.activations import Activations, PlannedNetwork
 from fewstep.planning.meta_networks import decoder_parameters, planned_adapter
-from fewstep.planning.sizes import Spread, spread, trained_part
+from fewstep.planning.sizes import Spread, trained_part
 from fewstep.roles.recomputation import Recomputation
 from fewstep.roles.weights import LoraWeights
 
@@ -72,17 +65,17 @@ class PlannedRoles:
     @cached_property
     def base(self) -> PlannedNetwork:
         """The teacher's network, with the factors of roles that train some."""
-        return frozen_network(self.adapter, self.factors, compute=self.compute)
+        return PlannedNetwork.frozen(self.adapter, self.factors, compute=self.compute)
 
     @cached_property
     def whole(self) -> PlannedNetwork:
         """A network of which every weight is trained."""
-        return trained_network(self.adapter, compute=self.compute)
+        return PlannedNetwork.trained(self.adapter, compute=self.compute)
 
     @cached_property
     def flops(self) -> float:
         """Of one forward of one sample, without factors."""
-        return forward_flops(self.whole if not self.factors else self.base)
+        return (self.whole if not self.factors else self.base).forward_flops()
 
     @cached_property
     def prompt_bytes(self) -> float:
@@ -98,14 +91,14 @@ class PlannedRoles:
         key = (repr(self.weights[role]), kind)
         if key not in self._measured:
             factors = role if role in self.factors else None
-            self._measured[key] = measure(self.network(role), kind, factors=factors)
+            self._measured[key] = self.network(role).activations(kind, factors=factors)
         return self._measured[key]
 
     def spread(self, role: str, shards: int) -> Spread:
         """Sizes of the network that a role calls."""
         key = (role, shards)
         if key not in self._spreads:
-            self._spreads[key] = spread(self.network(role).network, self.adapter.block_classes, shards)
+            self._spreads[key] = Spread.of(self.network(role).network, self.adapter.block_classes, shards)
         return self._spreads[key]
 
     def trained(self, role: str, shards: int) -> float:

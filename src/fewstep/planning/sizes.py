@@ -32,37 +32,37 @@ class Spread:
     root_trained: int
     block_trained: int
 
+    @classmethod
+    def of(cls, network: nn.Module, block_classes: Collection[str], shards: int) -> "Spread":
+        """Sizes of a network whose parameters are as they are while it computes.
+
+        Args:
+            network: On the meta device.
+            block_classes: The adapter's, which get groups of their own when they are large enough.
+            shards: Processes that share one copy.
+        """
+        modules = [module for module in network.modules() if type(module).__name__ in block_classes]
+        blocks = {id(parameter): parameter for module in modules for parameter in module.parameters()}
+        groups = [group for module in modules if _count(group := list(module.parameters())) >= SMALLEST_GROUP]
+        grouped = {id(parameter) for group in groups for parameter in group}
+        root = [parameter for parameter in network.parameters() if id(parameter) not in grouped]
+        largest = max(groups, key=_bytes, default=[])
+        parameters = list(network.parameters())
+        return cls(
+            trained=sum(_part(parameter, shards) for parameter in parameters if parameter.requires_grad),
+            frozen_bytes=sum(_part(p, shards) * p.element_size() for p in parameters if not p.requires_grad),
+            frozen_block_bytes=sum(_part(p, shards) * p.element_size() for p in blocks.values() if not p.requires_grad),
+            buffer_bytes=_bytes(network.buffers()),
+            root=_bytes(root),
+            block=_bytes(largest),
+            root_trained=_count(parameter for parameter in root if parameter.requires_grad),
+            block_trained=_count(parameter for parameter in largest if parameter.requires_grad),
+        )
+
     @property
     def stays_whole(self) -> bool:
         """Whether nothing frees the gathered weights between two calls."""
         return self.block == 0
-
-
-def spread(network: nn.Module, block_classes: Collection[str], shards: int) -> Spread:
-    """Sizes of a network whose parameters are as they are while it computes.
-
-    Args:
-        network: On the meta device.
-        block_classes: The adapter's, which get groups of their own when they are large enough.
-        shards: Processes that share one copy.
-    """
-    modules = [module for module in network.modules() if type(module).__name__ in block_classes]
-    blocks = {id(parameter): parameter for module in modules for parameter in module.parameters()}
-    groups = [group for module in modules if _count(group := list(module.parameters())) >= SMALLEST_GROUP]
-    grouped = {id(parameter) for group in groups for parameter in group}
-    root = [parameter for parameter in network.parameters() if id(parameter) not in grouped]
-    largest = max(groups, key=_bytes, default=[])
-    parameters = list(network.parameters())
-    return Spread(
-        trained=sum(_part(parameter, shards) for parameter in parameters if parameter.requires_grad),
-        frozen_bytes=sum(_part(p, shards) * p.element_size() for p in parameters if not p.requires_grad),
-        frozen_block_bytes=sum(_part(p, shards) * p.element_size() for p in blocks.values() if not p.requires_grad),
-        buffer_bytes=_bytes(network.buffers()),
-        root=_bytes(root),
-        block=_bytes(largest),
-        root_trained=_count(parameter for parameter in root if parameter.requires_grad),
-        block_trained=_count(parameter for parameter in largest if parameter.requires_grad),
-    )
 
 
 def trained_part(network: nn.Module, shards: int, *, only: str | None) -> float:
