@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from fewstep.core.flow import time_shift
-from fewstep.demo.shipped_rows import load_protocol
+from fewstep.demo.protocol import Protocol
+from fewstep.demo.shipped_rows import read_rows
 from fewstep.evaluation.models import ModelSpec
 from tools.embedded_teacher.rows import measure_teacher
 
@@ -25,7 +26,7 @@ EVEN = (1.0, 0.75, 0.5, 0.25)
 
 def compare(student: str, work: Path) -> list[dict[str, Any]]:
     """Both models on every grid, with the first noise seed."""
-    protocol = load_protocol()
+    protocol = Protocol(read_rows().real_diversity)
     protocol = replace(protocol, noise_seeds=protocol.noise_seeds[:1])
     found = []
     for shift in SHIFTS:

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from fewstep.config.recipe import load_recipe
-from fewstep.demo.protocol import mean_row
-from fewstep.demo.shipped_rows import load_protocol
+from fewstep.demo.protocol import Protocol, mean_row
+from fewstep.demo.shipped_rows import read_rows
 from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.planning.cost import forward_units
@@ -54,7 +54,7 @@ def measure(variant: str, seed: int, *, runs: Path, results: Path) -> None:
     seconds = round(time.process_time() - started, 1)
     export(run.path, run.path / "student", dtype="fp32")
     student = ModelSpec(model=str(run.path / "student"), guidance_scale=1.0)
-    row = mean_row(load_protocol().measure(student, run.path / "measured"))
+    row = mean_row(Protocol(read_rows().real_diversity).measure(student, run.path / "measured"))
     found = {"variant": variant, "seed": seed, "cpu_seconds": seconds, "units": forward_units(recipe.config)}
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps({**found, **row.to_json()}, indent=1) + "\n")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
-from fewstep.backbones.video import latent_frames
 from fewstep.bounds import Frames, Pixels, Tokens
 from fewstep.core.conditioning import Conditioning
 from fewstep.errors import ConfigError, shown
@@ -66,7 +65,7 @@ class CogVideoXAdapter(VariancePreservingAdapter):
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         channels, *size = super().latent_shape(height, width)
         together = int(self.vae_config["temporal_compression_ratio"])
-        frames = latent_frames(self.config.frames, together=together, model=self.config.model, unit=_DECODED_TOGETHER)
+        frames = self.latent_frames(self.config.frames, together=together, unit=_DECODED_TOGETHER)
         return channels, frames, *size
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:

@@ -87,6 +87,23 @@ class DiffusersAdapter(PipelineFiles):
             )
         return self.latent_channels, height // factor, width // factor
 
+    def latent_frames(self, frames: int, *, together: int, unit: int | None = None) -> int:
+        """Latents of so many frames: the first is one of its own, and ``together`` more make the next.
+
+        Args:
+            unit: Frames behind the first come in multiples of it; None is ``together``.
+
+        Raises:
+            ConfigError: The VAE does not give so many frames back.
+        """
+        multiple = together if unit is None else unit
+        if frames % multiple != 1 % multiple:
+            raise ConfigError(
+                f"{frames} frames do not fit {self.config.model}: they are one and a multiple of {multiple}; the "
+                f"nearest below are {max(frames - 1, 0) // multiple * multiple + 1} (backbone.frames)."
+            )
+        return (frames - 1) // together + 1
+
     @property
     def declared_tokens(self) -> int | None:
         """``backbone.max_sequence_length``, where the family's config has one; its pipeline's call takes it."""

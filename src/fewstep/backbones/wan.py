@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
-from fewstep.backbones.video import latent_frames
 from fewstep.bounds import Frames, Pixels, Tokens
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.flow import time_shift
@@ -83,7 +82,7 @@ class WanAdapter(DiffusersAdapter):
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         channels, *size = super().latent_shape(height, width)
         together = int(self.vae_config["scale_factor_temporal"])
-        return channels, latent_frames(self.config.frames, together=together, model=self.config.model), *size
+        return channels, self.latent_frames(self.config.frames, together=together), *size
 
     # The maths' side.
 

@@ -25,7 +25,7 @@ from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import Protocol, Row, mean_row
 from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
-from fewstep.demo.shipped_rows import load_protocol, read_rows
+from fewstep.demo.shipped_rows import read_rows
 from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError
@@ -101,7 +101,7 @@ def run_demo(
     output, threads = Path(output), threads or _THREADS
     with explain_write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    protocol = protocol or load_protocol()
+    protocol = protocol or Protocol(read_rows().real_diversity)
     jobs = [_job(seed, output, threads, overrides, protocol) for seed in dict.fromkeys(seeds)]
     cached = _is_done(output, jobs)
     shipped = {name: measured.row for name, measured in read_rows().rows.items()}

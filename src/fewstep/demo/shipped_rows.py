@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.recipe import load_recipe
-from fewstep.demo.protocol import Protocol, Row
+from fewstep.demo.protocol import Row
 from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
@@ -59,11 +59,6 @@ def read_rows() -> ShippedRows:
     if absent:
         raise CheckpointError(f"{path} lacks the row {absent[0]}. {assets.REMEDY}.")
     return ShippedRows(stored.real_diversity, {name: stored.rows[name] for name in NAMES})
-
-
-def load_protocol() -> Protocol:
-    """The protocol, with the diversity of real pictures that ships."""
-    return Protocol(read_rows().real_diversity)
 
 
 def load_teacher() -> TextToImage:
