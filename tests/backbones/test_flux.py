@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.embedded_guidance import GuidanceEmbedding, NoDirection, NullPrompt
+from fewstep.backbones.embedded_guidance import GuidanceEmbedding
 from fewstep.backbones.flux import FluxAdapter
 from fewstep.config import load_recipe
 from fewstep.core.conditioning import Conditioning, PromptBatch
@@ -153,7 +153,7 @@ def test_guidance_embedding_asks_the_low_scale_once() -> None:
 
 def test_null_prompt_compares_with_the_empty_prompt_at_scale_one() -> None:
     cond, null = conditioning(1), conditioning(1)
-    prompts = adapter_of(ca=NullPrompt()).prompt_batch(cond, null)
+    prompts = adapter_of(ca={"mode": "null_prompt"}).prompt_batch(cond, null)
     assert scales(prompts) == {"student": [3.5], "teacher": [1.0], "positive": [1.0], "negative": [1.0]}
     assert prompts.positive is prompts.teacher
     assert prompts.negative.tensors["prompt_embeds"] is null.tensors["prompt_embeds"]
@@ -161,7 +161,7 @@ def test_null_prompt_compares_with_the_empty_prompt_at_scale_one() -> None:
 
 
 def test_without_a_direction_the_teacher_is_asked_at_the_deployment_scale() -> None:
-    prompts = adapter_of(ca=NoDirection()).prompt_batch(conditioning(1), conditioning(1))
+    prompts = adapter_of(ca={"mode": "off"}).prompt_batch(conditioning(1), conditioning(1))
     assert set(map(tuple, scales(prompts).values())) == {(3.5,)}
 
 
@@ -225,7 +225,7 @@ def test_term_that_follows_guidance_is_refused_without_a_direction(
 def test_without_ca_and_without_a_direction_the_recipe_loads() -> None:
     config = load_recipe("flux1-dev", ["backbone.ca.mode=off", "terms.ca=null"]).config
     assert isinstance(config.backbone, FluxAdapter.config_class)
-    assert config.backbone.ca == NoDirection()
+    assert config.backbone.ca.mode == "off"
 
 
 def test_high_scale_must_be_above_the_low_one() -> None:
@@ -261,7 +261,7 @@ def test_schnell_is_refused_by_both_of_its_flags(tmp_path: Path) -> None:
 def test_model_that_only_looks_like_schnell_can_be_allowed(tmp_path: Path) -> None:
     tiny_packed.flux_pipeline(guidance_embeds=False).save_pretrained(tmp_path / "renamed")
     make_schnell(tmp_path / "renamed")
-    adapter = tiny_adapter(tmp_path / "renamed", ca=NullPrompt(), allow_distilled=True)
+    adapter = tiny_adapter(tmp_path / "renamed", ca={"mode": "null_prompt"}, allow_distilled=True)
     assert adapter.to_sigma(torch.tensor(LEVELS)).tolist() == LEVELS
 
 
@@ -269,7 +269,7 @@ def test_model_that_only_looks_like_schnell_can_be_allowed(tmp_path: Path) -> No
 def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
     without_embedding: Path, negative_prompt: str
 ) -> None:
-    adapter = tiny_adapter(without_embedding, ca=NullPrompt())
+    adapter = tiny_adapter(without_embedding, ca={"mode": "null_prompt"})
     pipeline = adapter.load_pipeline()
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     cond, negative = adapter.encode(pipeline, PROMPTS), adapter.encode_negative(pipeline, negative_prompt)
@@ -291,7 +291,7 @@ def test_derivative_without_a_guidance_embedding_is_guided_by_another_prompt(
 
 
 def test_student_of_such_a_derivative_is_drawn_without_guidance(without_embedding: Path) -> None:
-    assert tiny_adapter(without_embedding, ca=NullPrompt()).call_kwargs([1.0])["true_cfg_scale"] == 1.0
+    assert tiny_adapter(without_embedding, ca={"mode": "null_prompt"}).call_kwargs([1.0])["true_cfg_scale"] == 1.0
 
 
 def test_checkpoint_without_a_config_gets_a_choice_that_it_can_run(without_embedding: Path) -> None:
@@ -311,14 +311,14 @@ def test_exported_student_records_the_scale_it_was_trained_at(folder: Path, tmp_
 
 
 def test_exported_student_opens_with_the_config_it_was_trained_with(folder: Path, tmp_path: Path) -> None:
-    adapter = tiny_adapter(folder, ca=NullPrompt())
+    adapter = tiny_adapter(folder, ca={"mode": "null_prompt"})
     exported = export_student(adapter, adapter.load_network(), tmp_path / "student", levels=LEVELS)
     reopened = create_model_adapter(exported.folder, adapter.config, as_teacher=False)
     assert reopened.config == adapter.config.model_copy(update={"model": str(exported.folder)})
 
 
 def test_choices_of_guidance_do_not_embed_the_prompts_again(folder: Path) -> None:
-    first, other = tiny_adapter(folder), tiny_adapter(folder, ca=NullPrompt(), guidance=2.0)
+    first, other = tiny_adapter(folder), tiny_adapter(folder, ca={"mode": "null_prompt"}, guidance=2.0)
     keys = {cache_key(adapter, PROMPTS, dtype=torch.float32) for adapter in (first, other)}
     assert len(keys) == 1
 

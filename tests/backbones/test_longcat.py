@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
-from fewstep.backbones.longcat import LongCatAdapter, TokenRenormalisation
+from fewstep.backbones.longcat import LongCatAdapter
 from fewstep.backbones.packed import pack
 from fewstep.backbones.prompt_lengths import warn_of_cut_prompts
 from fewstep.config import load_recipe
@@ -130,7 +130,7 @@ def test_plain_guidance_has_longer_tokens(folder: Path) -> None:
 
 
 def test_floor_of_one_is_plain_guidance(folder: Path) -> None:
-    limited, _ = guided(tiny_adapter(folder, renormalise=TokenRenormalisation(floor=1.0)), folder)
+    limited, _ = guided(tiny_adapter(folder, renormalise={"floor": 1.0}), folder)
     plain, _ = guided(tiny_adapter(folder, renormalise=None), folder)
     torch.testing.assert_close(limited, plain, rtol=0, atol=0)
 

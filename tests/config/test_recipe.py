@@ -7,7 +7,7 @@ from fewstep.config.recipe_files import recipe_summary
 from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule, UniformLevels
 from fewstep.core.sigmas import SigmaRange, Uniform, UniformBelowQuery
 from fewstep.errors import ConfigError
-from fewstep.methods.terms import AtAnchor, OffTrajectory
+from fewstep.methods.terms import OffTrajectory
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -41,8 +41,8 @@ def test_sd3_medium_states_the_published_method() -> None:
     assert terms.ca is not None
     assert terms.dm is not None
     assert terms.cdm is not None
-    assert (terms.ca.scale, terms.ca.query, terms.ca.probe) == (7.0, AtAnchor(), UniformBelowQuery())
-    assert (terms.dm.query, terms.dm.probe, terms.dm.guidance_scale) == (AtAnchor(), Uniform(), 1.0)
+    assert (terms.ca.scale, terms.ca.query.at, terms.ca.probe) == (7.0, "anchor", UniformBelowQuery())
+    assert (terms.dm.query.at, terms.dm.probe, terms.dm.guidance_scale) == ("anchor", Uniform(), 1.0)
     assert (terms.cdm.query, terms.cdm.probe) == (OffTrajectory(sigma=Uniform()), Uniform())
     assert [term.weight for term in terms.active().values()] == [1.0, 1.0, 1.0]
     assert [term.floor for term in terms.active().values()] == [0.1, 0.1, 0.1]

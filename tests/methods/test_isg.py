@@ -8,12 +8,12 @@ from fewstep.core.points import NoisyLatent
 from fewstep.methods.cdm import simulate, student_losses
 from fewstep.methods.draws import Draws, SegmentDraws, Streams
 from fewstep.methods.isg import isg_losses, segment_grid
-from fewstep.methods.terms import DistributionMatching, GuidanceRange, IntraSegmentGuidance, Terms
+from fewstep.methods.terms import DistributionMatching, IntraSegmentGuidance, Terms
 from tests.methods.toy import ToyVelocity, labels, method
 
 COND, NULL = labels([0, 1, 0, 1]), labels([2] * 4)
 PROMPTS = PromptBatch(student=COND, teacher=COND, positive=COND, negative=NULL)
-TERM = IntraSegmentGuidance(guidance=GuidanceRange(low=2.0, high=4.0))
+TERM = IntraSegmentGuidance(guidance={"low": 2.0, "high": 4.0})
 
 
 def same_level(level: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def test_the_published_margin_fits_the_sd3_grid() -> None:
 
 def test_a_range_of_guidance_is_ordered() -> None:
     with pytest.raises(ValueError, match=r"low is 4.0, above high, which is 2.0"):
-        GuidanceRange(low=4.0, high=2.0)
+        IntraSegmentGuidance(guidance={"low": 4.0, "high": 2.0})
 
 
 def test_any_recipe_may_switch_it_on() -> None:

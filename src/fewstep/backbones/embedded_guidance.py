@@ -27,7 +27,7 @@ _UNGUIDED = 1.0
 """The embedded scale that stands for no guidance."""
 
 
-class NullPrompt(Section):
+class _NullPrompt(Section):
     """Prompt minus empty prompt, both at embedded scale 1."""
 
     mode: Literal["null_prompt"] = "null_prompt"
@@ -47,13 +47,13 @@ class GuidanceEmbedding(Section):
         return self
 
 
-class NoDirection(Section):
+class _NoDirection(Section):
     """No direction: ``ca`` is off, and the teacher is asked at the deployment scale."""
 
     mode: Literal["off"] = "off"
 
 
-Direction = Annotated[NullPrompt | GuidanceEmbedding | NoDirection, Field(discriminator="mode")]
+Direction = Annotated[_NullPrompt | GuidanceEmbedding | _NoDirection, Field(discriminator="mode")]
 
 
 class EmbeddedGuidanceConfig(BackboneConfig):
@@ -66,7 +66,7 @@ class EmbeddedGuidanceConfig(BackboneConfig):
     not_about_text: ClassVar[frozenset[str]] = frozenset({"guidance", "ca"})
 
     def without_guidance(self) -> str | None:
-        if not isinstance(self.ca, NoDirection):
+        if not isinstance(self.ca, _NoDirection):
             return None
         return "backbone.ca.mode is off; set backbone.ca={mode: guidance_embedding} or {mode: null_prompt}"
 
@@ -96,7 +96,7 @@ class EmbeddedGuidanceAdapter(PackedFlowAdapter):
     ) -> BackboneConfig:
         config = super().default_config(model, revision, components)
         embeds_guidance = components["transformer"]["guidance_embeds"]
-        return config if embeds_guidance else config.model_copy(update={"ca": NullPrompt()})
+        return config if embeds_guidance else config.model_copy(update={"ca": _NullPrompt()})
 
     # The maths' side.
 
@@ -115,10 +115,10 @@ class EmbeddedGuidanceAdapter(PackedFlowAdapter):
             case GuidanceEmbedding(high=high, low=low):
                 positive, unguided = self._at(cond, high), self._at(cond, low)
                 return PromptBatch(deployed, unguided, positive, negative=unguided, contrast=1.0 / (high - low))
-            case NullPrompt():
+            case _NullPrompt():
                 unguided = self._at(cond, _UNGUIDED)
                 return PromptBatch(deployed, unguided, unguided, negative=self._at(null_cond, _UNGUIDED))
-            case NoDirection():
+            case _NoDirection():
                 return PromptBatch(deployed, deployed, deployed, negative=deployed)
 
     def guided_velocity(
@@ -159,7 +159,7 @@ class EmbeddedGuidanceAdapter(PackedFlowAdapter):
         self._has_warned = True
 
 
-def _unproven(direction: NullPrompt | GuidanceEmbedding | NoDirection) -> str:
+def _unproven(direction: _NullPrompt | GuidanceEmbedding | _NoDirection) -> str:
     """What nobody has shown about a choice, in one sentence."""
     match direction:
         case GuidanceEmbedding(high=high, low=low):
@@ -167,12 +167,12 @@ def _unproven(direction: NullPrompt | GuidanceEmbedding | NoDirection) -> str:
                 f"the direction of guidance is the difference of the embedded scales {high:g} and {low:g}; that scale "
                 f"{low:g} is a faithful unguided prediction of a guidance-distilled network is an assumption."
             )
-        case NullPrompt():
+        case _NullPrompt():
             return (
                 "the direction of guidance is prompt minus empty prompt at embedded scale 1; that a guidance-distilled "
                 "network still predicts an unconditional velocity for the empty prompt is an assumption."
             )
-        case NoDirection():
+        case _NoDirection():
             return (
                 "no direction of guidance is used (backbone.ca.mode=off); on Stable Diffusion 3 training without ca "
                 "is published to end worse, and here it may be unstable."

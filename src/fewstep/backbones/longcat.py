@@ -26,7 +26,7 @@ _TEXT_TOKENS = 512
 _IMAGE_MODALITY = 1
 
 
-class TokenRenormalisation(Section):
+class _TokenRenormalisation(Section):
     """A guided token is never longer than the conditional one; how far it may be shrunk."""
 
     floor: float = Field(default=0.0, ge=0, le=1, description="the pipeline's cfg_renorm_min; 1 changes nothing")
@@ -36,8 +36,8 @@ class _LongCatConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for LongCat-Image."""
 
     kind: Literal["longcat"] = "longcat"
-    renormalise: TokenRenormalisation | None = Field(
-        default=TokenRenormalisation(), description="of guided pictures of the teacher; null is plain guidance"
+    renormalise: _TokenRenormalisation | None = Field(
+        default=_TokenRenormalisation(), description="of guided pictures of the teacher; null is plain guidance"
     )
     not_about_text: ClassVar[frozenset[str]] = frozenset({"renormalise"})
 

@@ -28,7 +28,7 @@ class _Query(Section):
     needs_noise: ClassVar[bool] = False
 
 
-class AtAnchor(_Query):
+class _AtAnchor(_Query):
     """Ask the student at its anchor of the simulated trajectory, on the path it will take when it samples."""
 
     at: Literal["anchor"] = "anchor"
@@ -57,7 +57,7 @@ class FreshNoise(_Query):
     needs_noise: ClassVar[bool] = True
 
 
-_AnyQuery = Annotated[AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
+_AnyQuery = Annotated[_AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Term(Section):
     """
 
     weight: Weight = 1.0
-    query: _AnyQuery = AtAnchor()
+    query: _AnyQuery = _AtAnchor()
     probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
     floor: Rate = objectives.NORMALISER_FLOOR
 
@@ -165,14 +165,14 @@ class ContinuousAlignment(DistributionMatching):
     query: _AnyQuery = OffTrajectory()
 
 
-class GuidanceRange(Section):
+class _GuidanceRange(Section):
     """A guidance scale drawn uniformly once per step, counted so that 1 is off; one value when both ends are equal."""
 
     low: GuidanceScale = 5.0
     high: GuidanceScale = 5.0
 
     @model_validator(mode="after")
-    def _ordered(self) -> "GuidanceRange":
+    def _ordered(self) -> "_GuidanceRange":
         if self.low > self.high:
             raise ValueError(f"low is {self.low}, above high, which is {self.high}")
         return self
@@ -184,7 +184,7 @@ class IntraSegmentGuidance(Section):
     weight: Weight = 0.5
     levels: Levels = Field(default=FOUR_STEPS, description="the grid, before the time shift")
     margin: Share = Field(default=0.05, description="least distance of the detour from a segment's ends, in sigma")
-    guidance: GuidanceRange = GuidanceRange()
+    guidance: _GuidanceRange = _GuidanceRange()
 
     @field_validator("levels")
     @classmethod
