@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.refused import recognise, refuse_distilled
+from fewstep.backbones.refused import recognise, refuse
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.backbones.source import Checkpoint
@@ -55,7 +55,7 @@ def test_a_short_grid_that_a_pipeline_brings_along_tells_that_it_is_distilled(st
 @pytest.mark.parametrize("target", [row for row in REFUSED if row.family == "distilled"], ids=lambda row: row.name)
 def test_every_distilled_row_of_the_matrix_is_refused_by_its_name(target: Target) -> None:
     with pytest.raises(ConfigError) as refused:
-        refuse_distilled(checkpoint(target.model, index={"_class_name": target.pipeline}))
+        refuse(target.model, recognise(checkpoint(target.model, index={"_class_name": target.pipeline})))
     assert target.reason in str(refused.value)
 
 
@@ -128,7 +128,7 @@ def test_configuration_of_a_teacher_is_not_recognised(teacher: Checkpoint) -> No
 
 def test_refusal_says_what_it_is_why_and_what_instead() -> None:
     with pytest.raises(ConfigError) as refused:
-        refuse_distilled(checkpoint("black-forest-labs/FLUX.1-schnell"))
+        refuse("black-forest-labs/FLUX.1-schnell", recognise(checkpoint("black-forest-labs/FLUX.1-schnell")))
     assert str(refused.value) == (
         "black-forest-labs/FLUX.1-schnell is FLUX.1-schnell, already distilled to 1 to 4 steps: it has few steps left "
         "to save and cannot be the teacher. Use black-forest-labs/FLUX.1-dev instead; if it only looks like one, set "

@@ -106,17 +106,8 @@ def other_medium(pipeline_class: str) -> str | None:
     return None
 
 
-def refuse_distilled(checkpoint: Checkpoint) -> None:
-    """Raise ConfigError when the checkpoint is already distilled."""
-    _refuse(checkpoint.model, recognise(checkpoint))
-
-
-def refuse_distilled_name(model: str) -> None:
-    """Raise ConfigError when a repository's name alone says that it is already distilled; nothing is fetched."""
-    _refuse(model, recognise_name(model))
-
-
-def _refuse(model: str, found: _Distilled | None) -> None:
+def refuse(model: str, found: _Distilled | None) -> None:
+    """Raise ConfigError when a model was recognised as already distilled."""
     if found is not None:
         raise ConfigError(f"{model} is {found.reason}; if it only looks like one, set backbone.allow_distilled=true.")
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from fewstep.backbones.finite import require_clock
 from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
-from fewstep.backbones.refused import other_medium, refuse_distilled, refuse_distilled_name
+from fewstep.backbones.refused import other_medium, recognise, recognise_name, refuse
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.errors import ConfigError
 from fewstep.plugins import BACKBONES, find, installed, load
@@ -85,10 +85,11 @@ def create_model_adapter(
     origin = _origin(model, config)
     refuses = as_teacher and not (config is not None and config.allow_distilled)
     if refuses:
-        refuse_distilled_name(Path(model).stem if is_one_file(model) else model)
+        name = Path(model).stem if is_one_file(model) else model
+        refuse(name, recognise_name(name))  # nothing is fetched of what its name alone gives away
     checkpoint = open_checkpoint(origin, config.revision if config is not None else None)
     if refuses:
-        refuse_distilled(checkpoint)
+        refuse(checkpoint.model, recognise(checkpoint))
     if config is None:
         adapter = _class_for(checkpoint)
         return _with_clock(adapter(_own_config(adapter, checkpoint), checkpoint.adapter_components))

@@ -26,7 +26,7 @@ from fewstep.backbones.source import MODEL_INDEX, find_file, locate
 from fewstep.core.conditioning import Conditioning
 from fewstep.data import stored_prompt
 from fewstep.data.building import INDEX, NULL, PLACES, Alone, Build, Processes, Progress
-from fewstep.data.shards import HASH_DIGITS, Shard, damaged, named_hash, open_shard, read_tensors
+from fewstep.data.shards import Shard, damaged, is_named_by, open_shard, read_tensors
 from fewstep.data.sizes import SizeEstimate
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, read_json
@@ -182,7 +182,7 @@ def _verified(folder: Path) -> _Index:
         if name not in index.files:
             raise damaged(folder / INDEX, f"it does not list {shown(name)}")
     for name in index.shards:
-        if named_hash(name) != index.files[name].sha256[:HASH_DIGITS]:
+        if not is_named_by(name, index.files[name].sha256):
             raise damaged(folder / name, "its name is not the hash that the index has")
     try:
         verify(folder, index.files, remember=True)

@@ -23,7 +23,7 @@ from fewstep.files import explain_write_errors, fsync
 from fewstep.seals import BrokenSealError, seal
 
 ENDS, ROWS, PROMPTS = ":ends", ":rows", ":prompts"
-HASH_DIGITS = 32
+_HASH_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def write_shard(folder: Path, number: int, rows: Mapping[bytes, StoredPrompt], *
         try:
             save_file(tensors, unfinished)
             fsync(unfinished)
-            path = folder / f"{_stem(number)}-{_hash_of(unfinished)}.safetensors"
+            path = folder / f"{_stem(number)}-{seal(unfinished).sha256[:_HASH_DIGITS]}.safetensors"
             unfinished.replace(path)
         except BaseException:
             unfinished.unlink(missing_ok=True)
@@ -130,14 +130,14 @@ def find_shard(folder: Path, number: int) -> Path | None:
 def is_whole(path: Path) -> bool:
     """Whether the content is what the name says."""
     try:
-        return named_hash(path.name) == _hash_of(path)
+        return is_named_by(path.name, seal(path).sha256)
     except BrokenSealError:
         return False
 
 
-def named_hash(name: str) -> str:
-    """The beginning of the SHA-256 that a file of this name has."""
-    return Path(name).stem.rpartition("-")[2]
+def is_named_by(name: str, sha256: str) -> bool:
+    """Whether a file's name ends with the beginning of this SHA-256."""
+    return Path(name).stem.rpartition("-")[2] == sha256[:_HASH_DIGITS]
 
 
 def without_rows(path: Path, number: int, superfluous: set[bytes]) -> Path:
@@ -159,10 +159,6 @@ def damaged(path: Path, reason: str) -> CheckpointError:
 
 def _stem(number: int) -> str:
     return f"prompts-{number:05d}"
-
-
-def _hash_of(path: Path) -> str:
-    return seal(path).sha256[:HASH_DIGITS]
 
 
 def _pack(digests: Sequence[bytes]) -> Tensor:

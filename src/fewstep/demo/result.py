@@ -90,6 +90,10 @@ class DemoResult:
             "cached": self.cached,
         }
 
+    def write(self, path: Path) -> None:
+        """Write what ``--json`` prints, and the keys by which the next demo knows it."""
+        write_json(path, {**self.to_json(), "keys": [student.key for student in self.students]})
+
     def table(self) -> Table:
         """The rows as the terminal shows them, turned so that they fit eighty columns."""
         rows = self.rows
@@ -117,11 +121,6 @@ def keys_of(path: Path) -> list[str] | None:
     """The keys of the seeds that a finished demo's result.json is about."""
     stored = _read(path, _Keys)
     return None if stored is None else stored.keys
-
-
-def write_result(path: Path, result: DemoResult) -> None:
-    """Write result.json: what ``--json`` prints, and the keys by which the next demo knows it."""
-    write_json(path, {**result.to_json(), "keys": [student.key for student in result.students]})
 
 
 @dataclass(frozen=True)

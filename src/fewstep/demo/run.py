@@ -24,7 +24,7 @@ from fewstep.config.identity import identity
 from fewstep.config.recipe import Recipe, load_recipe
 from fewstep.demo.present import METRICS, PICTURE, REPORT, STUDENT, write_report
 from fewstep.demo.protocol import Protocol, Row, mean_row
-from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of, write_result
+from fewstep.demo.result import LEGEND, DemoResult, SeedResult, keys_of
 from fewstep.demo.shipped_rows import read_rows
 from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
@@ -111,7 +111,7 @@ def run_demo(
             _show(output, shipped, students, jobs[0], threads, console)
     result = DemoResult(shipped, students, threads, time.perf_counter() - started, _peak_mib(), cached)
     if not cached:
-        write_result(output / _RESULT, result)
+        result.write(output / _RESULT)
     _tell(result, output, console)
     if as_json:
         print(json.dumps(result.to_json()), flush=True)
