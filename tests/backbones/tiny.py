@@ -11,26 +11,28 @@ from fewstep.testing.text_encoders import WIDTH
 from fewstep.testing.vaes import LATENT_CHANNELS
 
 
-def sd3_pipeline(*, sd35: bool = True, t5: bool = True, scheduler: dict[str, Any] | None = None) -> Any:
-    """A StableDiffusion3Pipeline of 32 channels: SD3.5-Medium's structure, or plain SD3's."""
+def sd3_pipeline(
+    *, sd35: bool = True, t5: bool = True, blocks: int = 3, scheduler: dict[str, Any] | None = None
+) -> Any:
+    """A StableDiffusion3Pipeline of 32 channels: SD3.5-Medium's structure, whose last block differs, or plain SD3's."""
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        structure = {"dual_attention_layers": (0, 1), "qk_norm": "rms_norm"} if sd35 else {"dual_attention_layers": ()}
+        structure = {"dual_attention_layers": tuple(range(blocks - 1)), "qk_norm": "rms_norm"}
         transformer = SD3Transformer2DModel(
             sample_size=8,
             patch_size=2,
             in_channels=LATENT_CHANNELS,
             out_channels=LATENT_CHANNELS,
-            num_layers=3,
+            num_layers=blocks,
             attention_head_dim=8,
             num_attention_heads=4,
             joint_attention_dim=WIDTH,
             caption_projection_dim=WIDTH,
             pooled_projection_dim=32,
             pos_embed_max_size=12,
-            **structure,
+            **(structure if sd35 else {"dual_attention_layers": ()}),
         )
         return StableDiffusion3Pipeline(
             transformer=transformer.eval(),

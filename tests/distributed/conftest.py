@@ -20,7 +20,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
-            write_inputs(folder)
+            write_inputs(folder, blocks=3)  # so that two are gathered ahead of one
     return folder
 
 

@@ -21,9 +21,14 @@ from tests.backbones import tiny
 PROMPTS = ["a red cat", "a blue dog", "two birds", "a green hat", "the sea"]
 
 
-def write_inputs(folder: Path) -> Path:
+def pipeline(blocks: int = 2) -> Any:
+    """The teacher of the tiny run: one block of each kind unless more are asked for."""
+    return tiny.sd3_pipeline(t5=False, blocks=blocks)
+
+
+def write_inputs(folder: Path, blocks: int = 2) -> Path:
     """A teacher, a prompt file and a recipe in ``folder``; returns the recipe's path."""
-    tiny.save(tiny.sd3_pipeline(t5=False), folder / "teacher")
+    tiny.save(pipeline(blocks), folder / "teacher")
     (folder / "prompts.txt").write_text("\n".join(PROMPTS))
     recipe = {
         "backbone": {
