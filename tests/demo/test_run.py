@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.demo import present
 from fewstep.demo.protocol import METRICS, Protocol, Row
 from fewstep.demo.result import DemoResult, SeedResult
 from fewstep.demo.run import run_demo
@@ -42,7 +43,13 @@ class Finished:
 def run(output: Path, *, protocol: Protocol = SMALL, updates: int = 2, seeds: tuple[int, ...] = (0,)) -> Finished:
     printed, told = io.StringIO(), io.StringIO()
     overrides = [*SHORT, f"budget.student_updates={updates}"]
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(told):
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(told),
+    ):
+        # the teacher's sheets at fifty steps are three quarters of such a demo; that of the slow tier draws them
+        patch.setattr(present, "TEACHER_STEPS", 5)
         result = run_demo(output=output, as_json=True, overrides=overrides, protocol=protocol, seeds=seeds)
     return Finished(result, printed.getvalue(), told.getvalue(), output)
 
