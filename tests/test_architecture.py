@@ -3,8 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -45,18 +45,21 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
-def imports_of(path: Path) -> Iterator[Import]:
+@cache
+def imports_of(path: Path) -> tuple[Import, ...]:
     """Every import of a file, those inside functions and under TYPE_CHECKING included."""
+    found: list[Import] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         where = f"{path.relative_to(SOURCE)}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, where) for alias in node.names)
+            found += (Import(alias.name, where) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{where} imports relatively; write the whole name"
             if node.module == "fewstep":
-                yield from (Import(f"fewstep.{alias.name}", where) for alias in node.names)
+                found += (Import(f"fewstep.{alias.name}", where) for alias in node.names)
             else:
-                yield Import(str(node.module), where)
+                found.append(Import(str(node.module), where))
+    return tuple(found)
 
 
 def part_of(path: Path) -> str:
@@ -65,6 +68,7 @@ def part_of(path: Path) -> str:
     return first.removesuffix(".py")
 
 
+@cache
 def imports_between_parts() -> dict[tuple[str, str], list[str]]:
     """Which part imports which, and where. The package's own names, such as its version, belong to no part."""
     found: dict[tuple[str, str], list[str]] = {}
