@@ -1,7 +1,7 @@
 """A saved tiny pipeline as the suite compares it: drawn by the stock call, and by our sampler."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Case:
     adapter: ModelAdapter
     network: nn.Module
     pipeline: Any
+    _encoded: dict[str | None, tuple[Conditioning, Conditioning]] = field(default_factory=dict)
+    _drawn: dict[tuple[float | None, str | None], Tensor] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -60,12 +62,18 @@ class Case:
         """A sample with much noise and one with less."""
         return NoisyLatent(self.noise(), torch.tensor([0.9, 0.4]))
 
+    @torch.no_grad()
     def conditioning(self, negative_prompt: str | None = None) -> tuple[Conditioning, Conditioning]:
-        """What the network is told about the prompts, and in the unconditional branch."""
-        cond = self.adapter.encode(self.pipeline, PROMPTS)
-        if negative_prompt is None:
-            return cond, self.adapter.encode_null(self.pipeline)
-        return cond, self.adapter.encode_negative(self.pipeline, negative_prompt)
+        """What the network is told about the prompts, and in the unconditional branch; encoded once."""
+        if negative_prompt not in self._encoded:
+            adapter, pipeline = self.adapter, self.pipeline
+            null = (
+                adapter.encode_null(pipeline)
+                if negative_prompt is None
+                else adapter.encode_negative(pipeline, negative_prompt)
+            )
+            self._encoded[negative_prompt] = adapter.encode(pipeline, PROMPTS), null
+        return self._encoded[negative_prompt]
 
     @torch.no_grad()
     def velocity(self, network: nn.Module) -> Tensor:
@@ -73,11 +81,14 @@ class Case:
         return self.adapter.velocity(network, self.point(), self.conditioning()[0])
 
     def ours(self, *, guidance_scale: float | None = None, negative_prompt: str | None = None) -> Tensor:
-        """Clean latents by our sampler; without a scale, without guidance."""
-        cond, null = self.conditioning(negative_prompt)
-        velocity = velocity_field(self.adapter, self.network, cond, null, guidance_scale=guidance_scale)
-        sigmas = self.adapter.sigmas(torch.tensor(LEVELS))
-        return sample_latents(velocity, self.noise(), sigmas, initial_scale=self.adapter.initial_scale)
+        """Clean latents by our sampler, drawn once; without a scale, without guidance."""
+        asked = (guidance_scale, negative_prompt)
+        if asked not in self._drawn:
+            cond, null = self.conditioning(negative_prompt)
+            velocity = velocity_field(self.adapter, self.network, cond, null, guidance_scale=guidance_scale)
+            sigmas, scale = self.adapter.sigmas(torch.tensor(LEVELS)), self.adapter.initial_scale
+            self._drawn[asked] = sample_latents(velocity, self.noise(), sigmas, initial_scale=scale)
+        return self._drawn[asked]
 
     def stock(self, *, prompts: Sequence[str] = PROMPTS, levels: Sequence[float] = LEVELS, **changes: Any) -> Tensor:
         """Clean latents by the stock call, in our layout; see :meth:`call`."""

@@ -14,7 +14,7 @@ from torch import nn
 
 from fewstep.backbones import ModelAdapter, create_model_adapter
 from fewstep.export import Exported, export_student
-from fewstep.sampling import load_model
+from fewstep.sampling import TextToImage, load_model
 from fewstep.sampling.pictures import to_pil
 from fewstep.testing.case import LEVELS, PROMPTS, Case
 from fewstep.testing.closeness import assert_same_pictures
@@ -45,8 +45,14 @@ class Exporting:
         assert len(blocks) == 1
         return _Student(oblong, written, run_code(blocks[0], root))
 
-    def test_stock_call_of_the_readme_draws_our_samplers_latents(self, student: _Student) -> None:
-        case, ours = student.case, load_model(student.written.folder, "cpu")
+    @pytest.fixture(scope="class")
+    @classmethod
+    def ours(cls, student: _Student) -> TextToImage:
+        """The student as we open it; drawing changes nothing of it."""
+        return load_model(student.written.folder, "cpu")
+
+    def test_stock_call_of_the_readme_draws_our_samplers_latents(self, student: _Student, ours: TextToImage) -> None:
+        case = student.case
         noise = case.noise()
         drawn = ours.latents(list(PROMPTS), [0, 0], noise=noise)
         pipeline = student.readme["pipeline"]
@@ -59,8 +65,7 @@ class Exporting:
         stock = case.family.unpack(pipeline, case.family.stock_call(pipeline, call), *case.size)
         case.require_same_latents(drawn, stock)
 
-    def test_picture_of_the_readme_is_ours(self, student: _Student) -> None:
-        ours = load_model(student.written.folder, "cpu")
+    def test_picture_of_the_readme_is_ours(self, student: _Student, ours: TextToImage) -> None:
         axes = student.case.family.noise_axes
         shape = axes(torch.empty(1, *ours.latent_shape)).shape
         start = axes(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
@@ -83,14 +88,12 @@ class Exporting:
         shifted = student.case.adapter.to_sigma(torch.tensor(LEVELS))
         torch.testing.assert_close(torch.tensor(_sigmas_of(student)), shifted, rtol=0, atol=0)
 
-    def test_another_number_of_steps_still_uses_the_teachers_clock(self, student: _Student) -> None:
+    def test_another_number_of_steps_still_uses_the_teachers_clock(self, student: _Student, ours: TextToImage) -> None:
         """The student's scheduler no longer shifts, so its own grid must come from the facts, never from its files."""
-        ours = load_model(student.written.folder, "cpu")
         shifted = student.case.adapter.to_sigma(torch.tensor([1.0, 0.5]))
         torch.testing.assert_close(ours.sigmas(2), shifted, rtol=1e-6, atol=1e-6)
 
-    def test_number_of_steps_of_the_student_uses_its_own_grid(self, student: _Student) -> None:
-        ours = load_model(student.written.folder, "cpu")
+    def test_number_of_steps_of_the_student_uses_its_own_grid(self, student: _Student, ours: TextToImage) -> None:
         assert ours.sigmas(len(LEVELS)).tolist() == torch.tensor(_sigmas_of(student)).tolist()
 
 
