@@ -71,6 +71,7 @@ class Exporting:
         start = axes(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
         drawn = ours.latents(["a lighthouse on a cliff at dusk"], [0], noise=start)
         picture = to_pil(ours.pixels(drawn))[0]
+        assert (len(picture) if isinstance(picture, list) else None) == student.case.adapter.frames
         _assert_drawn_alike(picture if isinstance(picture, list) else [picture], _drawn_by(student.readme))
         written = "picture.png" if student.case.adapter.frame_rate is None else "video.gif"
         assert (student.written.folder.parent / written).is_file()
