@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras
 from fewstep.evaluation.models import parse_spec, resolve
 from fewstep.evaluation.report_pictures import tile
-from fewstep.evaluation.samplers import open_sampler
+from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.evaluation.session import Order, run_evaluation
 from fewstep.export import export_student
 from tests.backbones import tiny, tiny_cogvideox, tiny_wan
@@ -172,6 +173,27 @@ def test_a_frame_that_was_changed_by_hand_is_scored_again_with_the_one_after_it(
     evaluate(tmp_path, models, prompts, metrics=("flicker",), settings={}, phase="score")
     after = {row["frame"]: row["score"] for row in rows_of(tmp_path, model="student", prompt_id="00000")}
     assert {frame for frame in before if before[frame] != after[frame]} == {"2", "3"}
+
+
+@pytest.mark.parametrize(("batch", "together"), [(None, 1), (2, 2)])
+def test_clips_go_through_a_network_one_by_one_unless_told_otherwise(
+    models: tuple[str, str],
+    prompts: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int | None,
+    together: int,
+) -> None:
+    seen: set[int] = set()
+    sample = Sampler.sample
+
+    def counted(sampler: Sampler, texts: Sequence[str], *arguments: Any, **named: Any) -> Any:
+        seen.add(len(texts))
+        return sample(sampler, texts, *arguments, **named)
+
+    monkeypatch.setattr(Sampler, "sample", counted)
+    evaluate(tmp_path, models, prompts, metrics=("flicker",), settings={}, num_prompts=2, batch=batch)
+    assert seen == {together}
 
 
 def test_cogvideox_is_measured_too(prompts: str, tmp_path: Path) -> None:
