@@ -12,6 +12,7 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.errors import ConfigError
 from fewstep.sampling import noise_batch, noise_for, sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import generator_for, step_noise_batch
 from tests import golden
 from tests.backbones import tiny
 
@@ -37,6 +38,36 @@ def test_one_step_lands_on_the_data_prediction() -> None:
     noise = torch.tensor([[-2.0], [1.5]])
     drawn = sample_latents(gaussian_velocity, noise, torch.tensor([1.0]))
     torch.testing.assert_close(drawn, torch.full_like(noise, MEAN))
+
+
+def test_a_sampler_that_re_noises_makes_the_steps_of_the_stock_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared with what diffusers computes from the same noise; its own would come from the global generator."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+    from diffusers.schedulers import scheduling_flow_match_euler_discrete as stock
+
+    sigmas, noise = torch.tensor([1.0, 0.9, 0.75, 0.5]), torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    step_noise = torch.randn(3, 3, 2, generator=torch.Generator().manual_seed(1))
+    fresh = iter([*step_noise.unbind(1), torch.randn(3, 2)])  # the last is multiplied by 0
+    monkeypatch.setattr(stock, "randn_tensor", lambda *shape, **place: next(fresh))
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=1.0, stochastic_sampling=True)
+    scheduler.set_timesteps(sigmas=sigmas.tolist())
+    x = noise
+    for time in scheduler.timesteps:
+        sigma = scheduler.sigmas[scheduler.step_index or 0].expand(3)
+        x = scheduler.step(gaussian_velocity(NoisyLatent(x, sigma)), time, x).prev_sample
+    drawn = sample_latents(gaussian_velocity, noise, sigmas, step_noise=step_noise)
+    torch.testing.assert_close(drawn, x, rtol=1e-6, atol=1e-6)
+
+
+def test_steps_re_noise_with_what_the_pictures_own_generator_draws_next() -> None:
+    one = step_noise_batch(["a cat"], [3], (2, 3), steps=4)
+    both = step_noise_batch(["a dog", "a cat"], [0, 3], (2, 3), steps=4)
+    assert one.shape == (1, 3, 2, 3)
+    assert torch.equal(one[0], both[1]) and not torch.equal(both[0], both[1])
+    generator = generator_for("a cat", 3)
+    drawn = [torch.randn(2, 3, generator=generator) for _ in range(4)]
+    assert torch.equal(drawn[0], noise_for("a cat", 3, (2, 3)))
+    assert torch.equal(torch.stack(drawn[1:]), one[0])
 
 
 def test_initial_scale_multiplies_the_noise() -> None:

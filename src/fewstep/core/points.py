@@ -1,11 +1,15 @@
 """Points in (x, sigma) space: where the student is asked, and where frozen networks look at its answer."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fewstep.core import flow
+
+Step = Literal["euler", "renoise"]
+"""How a sampler goes to the next noise level: along the velocity, or with fresh noise on the predicted x0."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,29 @@ def extrapolate(anchor: NoisyLatent, velocity: Float[Tensor, "b *latent"], *, si
     """
     moved = flow.euler_step(anchor.x_sigma, velocity, sigma=anchor.sigma, sigma_next=sigma)
     return NoisyLatent(moved, sigma)
+
+
+def step_down(
+    point: NoisyLatent,
+    velocity: Float[Tensor, "b *latent"],
+    *,
+    sigma_next: Float[Tensor, "b"],
+    noise: Float[Tensor, "b *latent"] | None = None,
+) -> NoisyLatent:
+    """One step of a sampler: along the velocity, or back from the predicted data with fresh noise.
+
+        x_sigma' = x_sigma + (sigma' - sigma) velocity                without noise, an Euler step
+        x_sigma' = (1 - sigma') x0 + sigma' noise                     with it           [eq:renoising-step]
+
+    Args:
+        point: Where the network was asked.
+        velocity: Its answer.
+        sigma_next: Noise level per sample to go down to.
+        noise: Fresh standard normal noise of a re-noising step; None makes an Euler step.
+    """
+    if noise is None:
+        return extrapolate(point, velocity, sigma=sigma_next)
+    return renoise(point.x0(velocity), sigma=sigma_next, noise=noise)
 
 
 def renoise(

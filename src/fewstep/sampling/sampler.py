@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.bounds import Steps, require_within
-from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning
-from fewstep.core.points import NoisyLatent
+from fewstep.core.points import NoisyLatent, step_down
 from fewstep.core.schedules import with_final_zero
 from fewstep.errors import ConfigError, shown
 
@@ -40,6 +39,19 @@ def noise_batch(prompts: Sequence[str], seeds: Sequence[int], shape: Sequence[in
     return torch.stack([noise_for(prompt, seed, shape) for prompt, seed in zip(prompts, seeds, strict=True)])
 
 
+def step_noise_batch(
+    prompts: Sequence[str], seeds: Sequence[int], shape: Sequence[int], *, steps: int
+) -> Float[Tensor, "b k1 *latent"]:
+    """The noise of several pictures whose ``steps`` re-noise: each one's generator goes on behind its initial noise."""
+
+    def behind_the_first(prompt: str, seed: int) -> Tensor:
+        generator = generator_for(prompt, seed)
+        drawn = [torch.randn(tuple(shape), generator=generator, dtype=torch.float32) for _ in range(steps)]
+        return torch.stack(drawn)[1:]
+
+    return torch.stack([behind_the_first(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)])
+
+
 _VelocityField = Callable[[NoisyLatent], Tensor]
 
 
@@ -50,16 +62,19 @@ def sample_latents(
     sigmas: Float[Tensor, "k"],
     *,
     initial_scale: float = 1.0,
+    step_noise: Float[Tensor, "b k1 *latent"] | None = None,
 ) -> Float[Tensor, "b *latent"]:
-    """Follow the probability-flow ODE from noise to data, one network call per level.
+    """Go from noise to data, one network call per level: along the probability-flow ODE, or re-noising.
 
         x <- x + (sigma_next - sigma) velocity(x, sigma)     down the grid, ending at sigma 0
+        x <- (1 - sigma_next) x0 + sigma_next noise          with ``step_noise``
 
     Args:
         velocity: The field to follow, guided or not.
         noise: Standard normal, float32.
         sigmas: Strictly descending noise levels in (0, 1], without the final 0.
         initial_scale: The adapter's factor from noise to the state at its largest sigma.
+        step_noise: Standard normal, for each step but the last; None makes Euler steps.
 
     Returns:
         Clean latents in scaled VAE units, float32.
@@ -67,9 +82,11 @@ def sample_latents(
     x = noise.float() * initial_scale
     grid = with_final_zero(sigmas.to(device=x.device, dtype=torch.float32))
     levels = grid.unsqueeze(1).expand(-1, len(x)).unbind()
-    for sigma, sigma_next in itertools.pairwise(levels):
-        x = flow.euler_step(x, velocity(NoisyLatent(x, sigma)), sigma=sigma, sigma_next=sigma_next)
-    return x
+    noises = [None] * len(sigmas) if step_noise is None else [*step_noise.to(x.device).unbind(1), torch.zeros_like(x)]
+    point = NoisyLatent(x, levels[0])
+    for sigma_next, step_with in zip(levels[1:], noises, strict=True):
+        point = step_down(point, velocity(point), sigma_next=sigma_next, noise=step_with)
+    return point.x_sigma
 
 
 def velocity_field(
