@@ -1,6 +1,7 @@
 """The CDM step on a toy network: exact savings, where gradients go, and the published special cases."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_los
 from fewstep.methods.draws import Draws
 from fewstep.methods.simulation import simulate_whole
 from fewstep.methods.terms import (
+    AtAnchor,
     CfgAugmentation,
     ContinuousAlignment,
     DistributionMatching,
@@ -57,9 +59,8 @@ def plain_formulation(of: Method, drawn: Draws, student: ToyVelocity) -> dict[st
     """Section by section as the paper says it: whole simulation, one forward per term, no batching, no sharing."""
     _, teacher, fake = networks()
     sigmas = of.schedule.sigmas(drawn.inner_u, of.to_sigma)
-    anchor = simulate_whole(student, drawn.initial_noise, sigmas, COND, anchor=drawn.anchor).anchor
-    with torch.no_grad():
-        velocity = student(anchor, COND)
+    (found,), _ = simulate_whole(student, drawn.initial_noise, sigmas, COND, anchors=[drawn.anchor])
+    anchor, velocity = found.point, found.velocity
     losses = {}
     for name in ("ca", "dm", "cdm"):
         term = drawn.terms[name]
@@ -197,7 +198,7 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
         draws=drawn,
     )
     term = drawn.terms["dm"]
-    x0_student = simulated.x0
+    x0_student = simulated.anchored.x0_leaving
     probe = renoise(x0_student, sigma=term.probe_u.clamp(0.02, 0.98), noise=term.probe_noise)
     x0_cond, x0_null = probe.x0(teacher(probe, COND)), probe.x0(teacher(probe, NULL))
     direction = objectives.distribution_matching(x0_cond, probe.x0(fake(probe, COND))) + 3.5 * (x0_cond - x0_null)
@@ -205,18 +206,27 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
     torch.testing.assert_close(losses["dm"], objectives.pull(x0_student, direction, scale), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["shared", "own"])
+@pytest.mark.parametrize("probe_of", ["answer", "entering", "leaving", "final", "query"])
+@pytest.mark.parametrize("target", ["anchor", "entering", "final"])
 @pytest.mark.parametrize(
-    "query", [OffTrajectory(), LastAnchor(), FreshNoise()], ids=lambda query: str(getattr(query, "at", query))
+    "query",
+    [
+        *(AtAnchor(), LastAnchor(), OffTrajectory(), OffTrajectory(of="last_anchor")),
+        *(FreshNoise(), FreshNoise(of="entering"), FreshNoise(of="leaving")),
+    ],
+    ids=lambda query: f"{query.at} {getattr(query, 'of', '')}",
 )
-@pytest.mark.parametrize("target", ["anchor", "final"])
-def test_every_query_and_target_that_the_types_admit_trains_the_student(query: object, target: str) -> None:
+def test_every_query_and_target_that_the_types_admit_trains_the_student(
+    query: Any, target: str, probe_of: Any, own: bool
+) -> None:
     terms = Terms(
-        ca=CfgAugmentation(query=query),
+        ca=CfgAugmentation(query=query, probe_of=probe_of),
         dm=DistributionMatching(),
-        cdm=ContinuousAlignment(query=query),  # type: ignore[arg-type]
+        cdm=ContinuousAlignment(query=query, probe_of=probe_of),
     )
     of = method(terms, fake_target=target)
-    drawn = draws(of)
+    drawn = draws(of, own_anchors=list(terms.active()) if own else [], renoises=own)
     student, teacher, fake = networks()
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=True)
     losses = student_losses(
@@ -239,15 +249,20 @@ def test_the_last_anchor_and_the_final_sample_are_those_of_the_whole_simulation(
     drawn = draws(of)
     student = ToyVelocity(seed=1)
     simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=False)
-    last, final = simulated.trajectory.last_anchor, simulated.trajectory.final
-    assert last is not None and final is not None
-    torch.testing.assert_close(final, last.x0(student(last, COND)))
+    assert simulated.last is not None
+    last = simulated.last.point
+    assert torch.equal(last.sigma, of.schedule.sigmas(drawn.inner_u, of.to_sigma)[:, -1])
+    torch.testing.assert_close(simulated.x0("final", "dm"), last.x0(student(last, COND)))
 
 
 def test_losses_at_the_anchor_share_a_graph_and_the_others_have_their_own() -> None:
     assert RELEASED.graphs() == [("cdm",), ("ca", "dm")]
     with_isg = Terms(dm=DistributionMatching(query=LastAnchor()), isg=IntraSegmentGuidance())
     assert with_isg.graphs() == [("isg",), ("dm",)]
+
+
+def test_losses_at_anchors_of_their_own_share_no_graph() -> None:
+    assert RELEASED.graphs(own_anchors=True) == [("cdm",), ("dm",), ("ca",)]
 
 
 @pytest.mark.parametrize("anchor_gradient", [True, False])
@@ -320,15 +335,14 @@ def test_a_backbone_without_unconditional_branch_names_its_own_contrast() -> Non
         draws=drawn,
     )
     assert teacher.calls == [3 * 6]  # low at both probes, high at one
+    x0_student = simulated.anchored.x0_leaving
     probe = renoise(
-        simulated.x0,
-        sigma=(drawn.terms["ca"].probe_u * simulated.trajectory.anchor.sigma).clamp(0.02, 0.98),
+        x0_student,
+        sigma=(drawn.terms["ca"].probe_u * simulated.anchored.point.sigma).clamp(0.02, 0.98),
         noise=drawn.terms["ca"].probe_noise,
     )
     x0_low, x0_high = probe.x0(teacher(probe, low)), probe.x0(teacher(probe, high))
-    expected = objectives.pull(
-        simulated.x0, 2.0 * 0.4 * (x0_high - x0_low), objectives.normaliser(x0_low, simulated.x0)
-    )
+    expected = objectives.pull(x0_student, 2.0 * 0.4 * (x0_high - x0_low), objectives.normaliser(x0_low, x0_student))
     torch.testing.assert_close(losses["ca"], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -355,7 +369,7 @@ def test_a_probe_at_its_querys_level_is_pure_noise_where_the_query_is() -> None:
         draws=drawn,
     )
     (probe,) = seen
-    anchors = simulated.trajectory.anchor.sigma
+    anchors = simulated.anchored.point.sigma
     assert (anchors == 1).any()
     assert torch.equal(probe.sigma, anchors)
     first = anchors == 1

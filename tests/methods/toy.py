@@ -1,6 +1,7 @@
 """A velocity network small enough to train in a test, as a plain callable with the calls it received."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,16 @@ def method(terms: Terms = RELEASED, **changes: object) -> Method:
     return Method(**(settings | changes))  # type: ignore[arg-type]
 
 
-def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: bool = True) -> Draws:
+def draws(
+    of: Method,
+    *,
+    step: int = 0,
+    batch: int = 6,
+    seed: int = 0,
+    student: bool = True,
+    own_anchors: Sequence[str] = (),
+    renoises: bool = False,
+) -> Draws:
     return Draws.for_step(
         Streams(seed),
         step,
@@ -66,6 +76,8 @@ def draws(of: Method, *, step: int = 0, batch: int = 6, seed: int = 0, student: 
         positions=range(batch),
         concurrent=range(batch),
         terms=of.terms if student else None,
+        own_anchors=own_anchors,
+        renoises=renoises,
     )
 
 

@@ -10,6 +10,7 @@ terms.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -23,7 +24,7 @@ from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.frozen_answers import ask_frozen
 from fewstep.methods.isg import GuidedVelocity, isg_losses
-from fewstep.methods.simulation import Trajectory, Velocity, simulate_to_anchor, simulate_whole
+from fewstep.methods.simulation import Anchored, Simulated, SimulatedX0, Velocity, simulate_to_anchor, simulate_whole
 from fewstep.methods.terms import FreshNoise, LastAnchor, OffTrajectory, Term, Terms
 
 
@@ -36,7 +37,8 @@ class Method:
         terms: The student's loss terms.
         sigma_range: Bounds of every noise level that is drawn; the upper one is at most the backbone's ``sigma_max``.
         fake_sigma: Law of the fake score's noise levels.
-        fake_target: ``anchor``: x0 that the student predicts at its anchor; ``final``: its finished sample.
+        fake_target: ``anchor``: x0 that the student predicts at its anchor; ``entering``: one anchor before;
+            ``final``: its finished sample.
         to_sigma: The backbone's map from pre-shift levels to sigma.
         initial_scale: The backbone's factor on standard normal noise at its largest sigma.
         batch_frozen_calls: One batched call per frozen network instead of one per probe (memory against speed).
@@ -46,7 +48,7 @@ class Method:
     terms: Terms
     sigma_range: SigmaRange
     fake_sigma: SigmaLaw
-    fake_target: str
+    fake_target: Literal["anchor", "entering", "final"]
     to_sigma: Callable[[Tensor], Tensor]
     initial_scale: float = 1.0
     batch_frozen_calls: bool = True
@@ -57,23 +59,10 @@ class Method:
         return self.fake_target == "final" or self.terms.needs_whole_simulation()
 
 
-@dataclass(frozen=True)
-class Simulated:
-    """The trajectory and the student's answer at the anchor, shared by every use of this step."""
-
-    trajectory: Trajectory
-    velocity: Float[Tensor, "b *latent"]
-
-    @property
-    def x0(self) -> Float[Tensor, "b *latent"]:
-        """The student's data prediction at its anchor, detached."""
-        return self.trajectory.anchor.x0(self.velocity).detach()
-
-
 def simulate(
     method: Method, student: Velocity, prompts: PromptBatch, draws: Draws, *, anchor_gradient: bool
 ) -> Simulated:
-    """Run the backward simulation, then ask the student once at all anchors.
+    """Run the backward simulation, then ask the student once at all anchors, if they are everybody's.
 
     Args:
         method: The algorithm's choices.
@@ -86,23 +75,36 @@ def simulate(
     cond = prompts.student
     sigmas = method.schedule.sigmas(draws.inner_u, method.to_sigma)
     initial = draws.initial_noise * method.initial_scale
-    if method.simulates_whole:
-        trajectory = simulate_whole(student, initial, sigmas, cond, anchor=draws.anchor)
+    last = None
+    if draws.term_anchors or method.simulates_whole:
+        anchors = [draws.anchor, *draws.term_anchors.values()]
+        (found, *own), last = simulate_whole(
+            student, initial, sigmas, cond, anchors=anchors, step_noise=draws.step_noise
+        )
+        if own:
+            return Simulated(found, dict(zip(draws.term_anchors, own, strict=True)), last)
+        point, x0_entering = found.point, found.x0_entering
     else:
-        trajectory = simulate_to_anchor(
-            student, initial, sigmas, cond, anchor=draws.anchor, num_calls=draws.num_simulation_calls
+        point, x0_entering = simulate_to_anchor(
+            student,
+            initial,
+            sigmas,
+            cond,
+            anchor=draws.anchor,
+            num_calls=draws.num_simulation_calls,
+            step_noise=draws.step_noise,
         )
     with torch.set_grad_enabled(anchor_gradient):
-        velocity = student(trajectory.anchor, cond)
-    return Simulated(trajectory, velocity)
+        velocity = student(point, cond)
+    return Simulated(Anchored(point, velocity, x0_entering), last=last)
 
 
 def fake_score_losses(
     method: Method, fake_score: Velocity, simulated: Simulated, prompts: PromptBatch, draws: Draws
 ) -> Float[Tensor, "b"]:
     """The fake score learns the student's distribution: denoising of what the student drew. [eq:fake-score]"""
-    final = simulated.trajectory.final
-    x0 = simulated.x0 if method.fake_target == "anchor" or final is None else final
+    target: SimulatedX0 = "leaving" if method.fake_target == "anchor" else method.fake_target
+    x0 = simulated.x0(target, "fake_score")
     point = renoise(x0, sigma=_level(method, method.fake_sigma, draws.denoising_u), noise=draws.denoising_noise)
     return objectives.denoising(fake_score(point, prompts.student), x0=x0, noise=draws.denoising_noise)
 
@@ -120,13 +122,13 @@ def student_losses(
 ) -> dict[str, Float[Tensor, "b"]]:
     """The unweighted losses of every active term, per sample.
 
-    ``ca`` and ``dm`` ask at the same anchor: one forward with gradient serves both. Teacher and fake score see
-    detached probes only, so gradients reach nothing but the student.
+    ``ca`` and ``dm`` ask at the same anchor, unless each has its own: one forward with gradient serves both. Teacher
+    and fake score see detached probes only, so gradients reach nothing but the student.
     """
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
     x0_student = {name: answer.x0.detach() for name, answer in answers.items()}
-    probes = {name: _probe(method, term, answers[name], draws.terms[name]) for name, term in terms.items()}
+    probes = {name: _probe(method, name, term, answers[name], simulated, draws) for name, term in terms.items()}
     views = ask_frozen(
         terms,
         x0_student,
@@ -156,10 +158,10 @@ def student_losses(
 
 @dataclass(frozen=True)
 class _Answer:
-    """The student's data prediction, with gradient, and the noise level at which it was asked."""
+    """Where the student was asked, and its data prediction, with gradient."""
 
+    query: NoisyLatent
     x0: Float[Tensor, "b *latent"]
-    sigma: Float[Tensor, "b"]
 
 
 def _answers(
@@ -170,41 +172,48 @@ def _answers(
     cond: Conditioning,
     draws: Draws,
 ) -> dict[str, _Answer]:
-    at_anchor: _Answer | None = None
+    at_anchor: dict[Anchored, _Answer] = {}
     answers = {}
     for name, term in terms.items():
-        if term.at_anchor:
-            if at_anchor is None:
-                anchor = simulated.trajectory.anchor
-                velocity = simulated.velocity if simulated.velocity.requires_grad else student(anchor, cond)
-                at_anchor = _Answer(anchor.x0(velocity), anchor.sigma)
-            answers[name] = at_anchor
-        else:
-            point = _query(method, term, simulated, draws.terms[name])
-            answers[name] = _Answer(point.x0(student(point, cond)), point.sigma)
+        anchored = simulated.seen_by(name)
+        if not term.at_anchor:
+            query = _query(method, name, term, simulated, draws.terms[name])
+            answers[name] = _Answer(query, query.x0(student(query, cond)))
+            continue
+        if anchored not in at_anchor:
+            query, kept = anchored.point, anchored.velocity.requires_grad
+            at_anchor[anchored] = _Answer(query, query.x0(anchored.velocity if kept else student(query, cond)))
+        answers[name] = at_anchor[anchored]
     return answers
 
 
-def _query(method: Method, term: Term, simulated: Simulated, draws: TermDraws) -> NoisyLatent:
-    trajectory = simulated.trajectory
+def _query(method: Method, name: str, term: Term, simulated: Simulated, draws: TermDraws) -> NoisyLatent:
+    anchored, last = simulated.seen_by(name), simulated.last
     match term.query:
-        case OffTrajectory(sigma=law):
-            sigma = _level(method, law, draws.query_u, query_sigma=trajectory.anchor.sigma)
-            return extrapolate(trajectory.anchor, simulated.velocity.detach(), sigma=sigma)
-        case FreshNoise(sigma=law):
-            assert trajectory.final is not None and draws.query_noise is not None
-            sigma = _level(method, law, draws.query_u, query_sigma=trajectory.anchor.sigma)
-            return renoise(trajectory.final, sigma=sigma, noise=draws.query_noise)
+        case OffTrajectory(sigma=law, of=of):
+            start = anchored if of == "anchor" else last
+            assert start is not None
+            sigma = _level(method, law, draws.query_u, query_sigma=start.point.sigma)
+            return extrapolate(start.point, start.velocity.detach(), sigma=sigma)
+        case FreshNoise(sigma=law, of=of):
+            assert draws.query_noise is not None
+            sigma = _level(method, law, draws.query_u, query_sigma=anchored.point.sigma)
+            return renoise(simulated.x0(of, name), sigma=sigma, noise=draws.query_noise)
         case LastAnchor():
-            assert trajectory.last_anchor is not None
-            return trajectory.last_anchor
+            assert last is not None
+            return last.point
         case _:
-            return trajectory.anchor
+            return anchored.point
 
 
-def _probe(method: Method, term: Term, answer: _Answer, draws: TermDraws) -> NoisyLatent:
-    sigma = _level(method, term.probe, draws.probe_u, query_sigma=answer.sigma)
-    return renoise(answer.x0.detach(), sigma=sigma, noise=draws.probe_noise)
+def _probe(method: Method, name: str, term: Term, answer: _Answer, simulated: Simulated, draws: Draws) -> NoisyLatent:
+    if term.probe_of == "query":
+        return answer.query
+    drawn = draws.terms[name]
+    assert drawn.probe_noise is not None
+    x0 = answer.x0.detach() if term.probe_of == "answer" else simulated.x0(term.probe_of, name)
+    sigma = _level(method, term.probe, drawn.probe_u, query_sigma=answer.query.sigma)
+    return renoise(x0, sigma=sigma, noise=drawn.probe_noise)
 
 
 def _level(

@@ -6,7 +6,7 @@ omits the position, so every process knows it. No state is kept: to resume, a st
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -68,12 +68,15 @@ class Streams:
 
 @dataclass(frozen=True)
 class TermDraws:
-    """What one loss term draws: raw uniforms for its two noise levels, fresh noise for its probe and its query."""
+    """What one loss term draws: raw uniforms for its two noise levels, fresh noise for its probe and its query.
+
+    A noise is None where nothing is re-noised.
+    """
 
     query_u: Float[Tensor, "b"]
     query_noise: Float[Tensor, "b *latent"] | None
     probe_u: Float[Tensor, "b"]
-    probe_noise: Float[Tensor, "b *latent"]
+    probe_noise: Float[Tensor, "b *latent"] | None
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,16 @@ class Draws:
     Attributes:
         initial_noise: Start of the backward simulation.
         inner_u: Raw uniforms of the inner anchors, N - 1 per sample.
-        anchor: Anchor index of each sample, on the host.
+        anchor: Anchor index of each sample, on the host: the fake score's, and of all terms without their own.
         num_simulation_calls: Network calls of the simulation, the largest anchor index of all rows that are
             processed at the same time by any process, so that every process makes equally many.
         denoising_u: Raw uniforms of the fake score's noise levels.
         denoising_noise: Noise of the fake score's regression.
         terms: By term name; empty on a step without a student update.
         segment: Of intra-segment guidance, or None when it is off or the student is not updated.
+        term_anchors: Anchor indices of the terms that have their own, by name.
+        step_noise: Noise of each step of a simulation that re-noises, N - 1 per sample; None where it makes Euler
+            steps.
     """
 
     initial_noise: Float[Tensor, "b *latent"]
@@ -119,6 +125,8 @@ class Draws:
     denoising_noise: Float[Tensor, "b *latent"]
     terms: Mapping[str, TermDraws]
     segment: SegmentDraws | None = None
+    term_anchors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    step_noise: Float[Tensor, "b k1 *latent"] | None = None
 
     @property
     def num_anchors(self) -> int:
@@ -137,6 +145,8 @@ class Draws:
         terms: Terms | None,
         simulation: int | None = None,
         stratified_over: int | None = None,
+        own_anchors: Sequence[str] = (),
+        renoises: bool = False,
     ) -> "Draws":
         """Draw what the rows ``positions`` of the global batch need at ``step``.
 
@@ -151,6 +161,8 @@ class Draws:
             simulation: Number that names the simulation's draws, for steps that share one; None is the step's own.
             stratified_over: Size of the global batch whose anchors are spread evenly over the schedule; None draws
                 each sample's alone.
+            own_anchors: Names of the terms that look at anchors of their own.
+            renoises: Whether the simulation's steps re-noise.
         """
         number = step if simulation is None else simulation
         own = _Rows(streams, step, positions, latent_shape)
@@ -160,7 +172,11 @@ class Draws:
         num_anchors = streams.integer(
             "num_anchors", number, low=low, high=high, probabilities=schedule.length_probabilities()
         )
-        anchor = _anchors(streams, number, num_anchors, stratified_over)
+        anchor = _anchors(streams, "anchor", number, num_anchors, stratified_over)
+        of_terms = {
+            name: _anchors(streams, f"{name}.anchor", number, num_anchors, stratified_over) for name in own_anchors
+        }
+        step_noise = [simulated.normal(f"step_noise.{k}") for k in range(num_anchors - 1)] if renoises else []
         return Draws(
             initial_noise=simulated.normal("initial_noise"),
             inner_u=simulated.uniforms("inner_sigmas", num_anchors - 1),
@@ -170,6 +186,8 @@ class Draws:
             denoising_noise=own.normal("denoising_noise"),
             terms={} if terms is None else own.terms(terms),
             segment=None if terms is None or terms.isg is None else own.segment(len(terms.isg.levels), concurrent),
+            term_anchors={name: tuple(of_term(j) for j in positions) for name, of_term in of_terms.items()},
+            step_noise=torch.stack(step_noise, dim=1) if step_noise else None,
         )
 
     def to(self, device: torch.device | str) -> "Draws":
@@ -178,21 +196,24 @@ class Draws:
         def move(value: Tensor) -> Tensor:
             return value.to(device, non_blocking=True)
 
-        def move_term(draws: TermDraws) -> TermDraws:
-            noise = None if draws.query_noise is None else move(draws.query_noise)
-            return TermDraws(move(draws.query_u), noise, move(draws.probe_u), move(draws.probe_noise))
+        def move_any(value: Tensor | None) -> Tensor | None:
+            return None if value is None else move(value)
 
-        return Draws(
+        def move_term(draws: TermDraws) -> TermDraws:
+            query_noise, probe_noise = move_any(draws.query_noise), move_any(draws.probe_noise)
+            return TermDraws(move(draws.query_u), query_noise, move(draws.probe_u), probe_noise)
+
+        return replace(
+            self,
             initial_noise=move(self.initial_noise),
             inner_u=move(self.inner_u),
-            anchor=self.anchor,
-            num_simulation_calls=self.num_simulation_calls,
             denoising_u=move(self.denoising_u),
             denoising_noise=move(self.denoising_noise),
             terms={name: move_term(draws) for name, draws in self.terms.items()},
             segment=None
             if (segment := self.segment) is None
             else replace(segment, initial_noise=move(segment.initial_noise), mid_u=move(segment.mid_u)),
+            step_noise=move_any(self.step_noise),
         )
 
 
@@ -220,7 +241,7 @@ class _Rows:
                 query_u=self.uniform(f"{name}.query"),
                 query_noise=self.normal(f"{name}.query_noise") if term.query.needs_noise else None,
                 probe_u=self.uniform(f"{name}.probe"),
-                probe_noise=self.normal(f"{name}.probe_noise"),
+                probe_noise=self.normal(f"{name}.probe_noise") if term.probe_of != "query" else None,
             )
             for name, term in terms.active().items()
         }
@@ -238,10 +259,12 @@ class _Rows:
         )
 
 
-def _anchors(streams: Streams, number: int, num_anchors: int, stratified_over: int | None) -> Callable[[int], int]:
+def _anchors(
+    streams: Streams, purpose: str, number: int, num_anchors: int, stratified_over: int | None
+) -> Callable[[int], int]:
     """Each row's anchor by its position: drawn alone, or one of a global batch whose anchors are spread evenly."""
     if stratified_over is None:
-        return lambda j: streams.integer("anchor", number, low=0, high=num_anchors - 1, position=j)
-    ranks = streams.permutation("anchor.order", number, stratified_over)
-    offset = streams.scalar("anchor.offset", number)
+        return lambda j: streams.integer(purpose, number, low=0, high=num_anchors - 1, position=j)
+    ranks = streams.permutation(f"{purpose}.order", number, stratified_over)
+    offset = streams.scalar(f"{purpose}.offset", number)
     return spread_anchors(ranks, offset=offset, num_anchors=num_anchors).__getitem__

@@ -58,14 +58,14 @@ def isg_losses(
     device = draws.initial_noise.device
     grid = segment_grid(term, to_sigma).to(device)
     levels = grid[:-1].expand(len(draws.anchor), -1)
-    start = simulate_to_anchor(
+    start, _ = simulate_to_anchor(
         student,
         draws.initial_noise * initial_scale,
         levels,
         prompts.student,
         anchor=draws.anchor,
         num_calls=draws.num_calls,
-    ).anchor
+    )
     sigma_next = grid[1:][torch.tensor(draws.anchor, device=device)]
     with torch.no_grad():
         low, high = sigma_next + term.margin, start.sigma - term.margin

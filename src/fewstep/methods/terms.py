@@ -13,6 +13,7 @@ from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import FOUR_STEPS, check_levels
 from fewstep.core.sigmas import SigmaLaw, Uniform, UniformBelowQuery
+from fewstep.methods.simulation import SimulatedX0
 from fewstep.section import Section
 
 
@@ -20,12 +21,15 @@ class _Query(Section):
     """Where the student is asked.
 
     Attributes:
-        behind_anchor: Whether the simulation has to go on behind the sample's anchor.
         needs_noise: Whether it takes noise of its own.
     """
 
-    behind_anchor: ClassVar[bool] = False
     needs_noise: ClassVar[bool] = False
+
+    @property
+    def behind_anchor(self) -> bool:
+        """Whether the simulation has to go on behind the sample's anchor."""
+        return False
 
 
 class _AtAnchor(_Query):
@@ -35,26 +39,42 @@ class _AtAnchor(_Query):
 
 
 class OffTrajectory(_Query):
-    """Ask the student where the anchor's own velocity leads at another noise level (CDM's continuous alignment)."""
+    """Ask the student where an anchor's own velocity leads at another noise level (CDM's continuous alignment)."""
 
     at: Literal["off_trajectory"] = "off_trajectory"
     sigma: SigmaLaw = Field(default=Uniform(), discriminator="law")
+    of: Literal["anchor", "last_anchor"] = Field(
+        default="anchor", description="whose velocity leads there: the sample's anchor, or the last of the schedule"
+    )
+
+    @property
+    def behind_anchor(self) -> bool:
+        return self.of == "last_anchor"
 
 
 class LastAnchor(_Query):
     """Ask the student at the last anchor of the schedule; needs the whole simulation."""
 
     at: Literal["last_anchor"] = "last_anchor"
-    behind_anchor: ClassVar[bool] = True
+
+    @property
+    def behind_anchor(self) -> bool:
+        return True
 
 
 class FreshNoise(_Query):
-    """Ask the student at its final sample, re-noised (Gaussian perturbation); needs the whole simulation."""
+    """Ask the student at a clean latent of its simulation, re-noised (Gaussian perturbation)."""
 
     at: Literal["fresh_noise"] = "fresh_noise"
     sigma: SigmaLaw = Field(default=Uniform(), discriminator="law")
-    behind_anchor: ClassVar[bool] = True
+    of: SimulatedX0 = Field(
+        default="final", description="x0 that entered the anchor, that leaves it, or the final sample (simulated whole)"
+    )
     needs_noise: ClassVar[bool] = True
+
+    @property
+    def behind_anchor(self) -> bool:
+        return self.of == "final"
 
 
 _AnyQuery = Annotated[_AtAnchor | OffTrajectory | LastAnchor | FreshNoise, Field(discriminator="at")]
@@ -66,7 +86,7 @@ class Views:
 
     Attributes:
         x0_student: The student's answer at the term's query.
-        probe: That answer with new noise: where the frozen networks are asked.
+        probe: Where the frozen networks are asked: that answer with new noise, unless the term probes another x0.
         x0_teacher: The teacher's prediction there.
         guidance: The teacher's direction of guidance there, ``x0_cond - x0_null``; None unless the term asks for it.
         x0_fake: The fake score's prediction there; None unless the term asks for it.
@@ -88,7 +108,17 @@ class Term(Section):
     weight: Weight = 1.0
     query: _AnyQuery = _AtAnchor()
     probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
+    probe_of: Literal["answer", SimulatedX0, "query"] = Field(
+        default="answer",
+        description="what the probe re-noises: the student's answer, x0 entering or leaving the anchor, the final "
+        "sample; query: the probe is the query itself, and its law is not used",
+    )
     floor: Rate = objectives.NORMALISER_FLOOR
+
+    @property
+    def behind_anchor(self) -> bool:
+        """Whether it needs a state of the simulation behind the sample's anchor."""
+        return self.query.behind_anchor or self.probe_of == "final"
 
     @property
     def asks_guidance(self) -> bool:
@@ -232,9 +262,13 @@ class Terms(Section):
         weights = {name: term.weight for name, term in self.active().items()}
         return weights if self.isg is None else {**weights, "isg": self.isg.weight}
 
-    def graphs(self) -> list[tuple[str, ...]]:
-        """The losses by the student's forward they come from, the latest one first; those at the anchor share one."""
-        shared = tuple(name for name, term in self.active().items() if term.at_anchor)
+    def graphs(self, *, own_anchors: bool = False) -> list[tuple[str, ...]]:
+        """The losses by the student's forward they come from, the latest one first; those at one anchor share one.
+
+        Args:
+            own_anchors: Each term has anchors of its own, so that nothing is shared.
+        """
+        shared = tuple(name for name, term in self.active().items() if term.at_anchor and not own_anchors)
         alone: list[tuple[str, ...]] = [(name,) for name in reversed(self.weights()) if name not in shared]
         return [*alone, shared] if shared else alone
 
@@ -244,4 +278,4 @@ class Terms(Section):
 
     def needs_whole_simulation(self) -> bool:
         """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""
-        return any(term.query.behind_anchor for term in self.active().values())
+        return any(term.behind_anchor for term in self.active().values())
