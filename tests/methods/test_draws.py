@@ -23,6 +23,8 @@ def drawn(
     schedule: RandomLengthSchedule | None = None,
     simulation: int | None = None,
     stratified_over: int | None = None,
+    own_anchors: tuple[str, ...] = (),
+    renoises: bool = False,
 ) -> Draws:
     return Draws.for_step(
         Streams(seed),
@@ -34,6 +36,8 @@ def drawn(
         terms=TERMS,
         simulation=simulation,
         stratified_over=stratified_over,
+        own_anchors=own_anchors,
+        renoises=renoises,
     )
 
 
@@ -168,6 +172,52 @@ def test_steps_of_one_simulation_share_it_and_nothing_else() -> None:
     assert torch.equal(first.initial_noise, second.initial_noise) and torch.equal(first.inner_u, second.inner_u)
     assert not torch.equal(first.denoising_noise, second.denoising_noise)
     assert not torch.equal(first.terms["ca"].probe_noise, second.terms["ca"].probe_noise)
+
+
+@FEW
+@given(st.integers(1, 7), st.integers(0, 50), st.sampled_from([None, 8]))
+def test_own_anchors_and_noise_of_steps_are_the_same_wherever_the_batch_is_split(
+    cut: int, step: int, stratified_over: int | None
+) -> None:
+    own = {"own_anchors": ("ca", "dm"), "renoises": True, "stratified_over": stratified_over}
+    whole = drawn(range(8), step=step, **own)
+    for part in (range(cut), range(cut, 8)):
+        split, rows = drawn(part, step=step, **own), slice(part.start, part.stop)
+        assert split.term_anchors == {name: anchor[rows] for name, anchor in whole.term_anchors.items()}
+        assert (split.step_noise is None) == (whole.num_anchors == 1)
+        if split.step_noise is not None and whole.step_noise is not None:
+            assert torch.equal(split.step_noise, whole.step_noise[rows])
+
+
+def test_own_anchors_and_noise_of_steps_leave_every_other_draw() -> None:
+    for step in range(1, 4):
+        released, other = drawn(range(8), step=step), drawn(range(8), step=step, own_anchors=("dm",), renoises=True)
+        assert (other.anchor, other.num_simulation_calls) == (released.anchor, released.num_simulation_calls)
+        for name in ("initial_noise", "inner_u", "denoising_u", "denoising_noise"):
+            assert torch.equal(getattr(other, name), getattr(released, name))
+        assert other.term_anchors["dm"] != other.anchor
+        assert other.step_noise is not None and other.step_noise.shape == (8, other.num_anchors - 1, 2, 3)
+
+
+def test_steps_of_a_simulation_do_not_share_noise() -> None:
+    noise = drawn(range(8), step=2, renoises=True).step_noise
+    assert noise is not None
+    flat = torch.cat([noise.transpose(0, 1).flatten(1), drawn(range(8), step=2).initial_noise.flatten()[None]])
+    assert (torch.corrcoef(flat) - torch.eye(len(flat))).abs().max() < 0.6  # 48 numbers each; equal ones would give 1
+
+
+def test_a_probe_that_is_the_query_draws_no_noise() -> None:
+    terms = Terms(dm=DistributionMatching(probe_of="query"))
+    of_step = Draws.for_step(
+        Streams(0),
+        0,
+        schedule=RandomLengthSchedule(),
+        latent_shape=(2,),
+        positions=range(2),
+        concurrent=range(2),
+        terms=terms,
+    )
+    assert of_step.terms["dm"].probe_noise is None
 
 
 _ENV = {"PYTHONPATH": ":".join(sys.path)}
