@@ -20,6 +20,7 @@ from fewstep.core.points import NoisyLatent
 from fewstep.data.prompts import prompt_index
 from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws, TermDraws
+from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import CfgAugmentation, OffTrajectory, Term
 from fewstep.training.optimiser import lr_factor
 from fewstep.training.trainer import DrawSource
@@ -168,6 +169,7 @@ def require_plain(config: RunConfig) -> None:
     terms = config.terms.active().values()
     ours = config.terms.active().keys() <= {"ca", "dm", "cdm"}
     asked = not config.terms.noisy_queries() and not config.terms.needs_whole_simulation()
+    asked = asked and all(term.probe_of == "answer" for term in terms) and config.simulation == SimulationConfig()
     unguided = all(term.asks_guidance != term.asks_fake_score for term in terms)
     full = config.student.weights.kind == config.fake_score.weights.kind == "full"
     align = config.fake_score.align

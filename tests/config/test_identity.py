@@ -70,6 +70,26 @@ def test_another_draw_is_another_run(override: str) -> None:
     assert hash_of(override) != hash_of()
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("simulation.step=renoise", "simulation.anchors=own", "fake_score.target=entering"),
+        *("terms.dm.probe_of=entering", "terms.cdm.query={at: off_trajectory, of: last_anchor}"),
+        *("terms.cdm.query={at: fresh_noise, of: leaving}", "terms.cdm.query={at: fresh_noise}"),
+    ],
+)
+def test_another_switch_of_the_published_code_is_another_run(override: str) -> None:
+    assert hash_of(override) != hash_of()
+
+
+@pytest.mark.parametrize("query", ["{at: off_trajectory}", "{at: fresh_noise}", "{at: last_anchor}"])
+def test_switches_as_they_were_leave_the_names_of_earlier_runs(query: str) -> None:
+    settings = identity(load_recipe("digits", [f"terms.cdm.query={query}", "terms.isg={}"]).config)
+    assert "simulation" not in settings
+    for term in (settings["terms"][name] for name in ("ca", "dm", "cdm")):
+        assert "probe_of" not in term and "of" not in term["query"]
+
+
 def test_a_difference_in_a_later_setting_is_one_line() -> None:
     old, new = load_recipe("digits").config, load_recipe("digits", ["draw.anchors=stratified"]).config
     assert config_difference(old, new) == ['draw.anchors: "independent" -> "stratified"']

@@ -133,6 +133,14 @@ def test_blocks_with_factors_are_not_compiled() -> None:
     assert "memory.compiled is true, but student.weights is lora: which factors act changes from call to call" in said
 
 
+def test_segments_are_not_compared_where_no_euler_step_crosses_them() -> None:
+    said = problem("terms.isg={}", "simulation.step=renoise")
+    assert said.startswith(
+        "terms.isg compares Euler steps across a segment, but simulation.step is renoise: the student would never make "
+        "them; set terms.isg=null or simulation.step=euler"
+    )
+
+
 def test_all_problems_are_told_at_once() -> None:
     said = problem("student.lr=fast", "batch=0", "schedule.maxsteps=3", "backbone.height=tall")
     assert said.splitlines()[0] == "The settings have 4 problems:"

@@ -30,6 +30,15 @@ from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
         # half the length, a little more than half the calls up to the anchor
         (["schedule.max_steps=14"], 29.5),
         (["schedule={kind: random_length, min_steps: 3, max_steps: 4, length: {ratio: 0.25}}"], 25.2),
+        # one anchor before is kept on the way, as is what leaves the anchor
+        (["fake_score.target=entering"], 36.5),
+        (["terms.cdm.query={at: fresh_noise, of: leaving}", "terms.dm.probe_of=entering"], 36.5),
+        (["terms.dm.probe_of=final"], 52.0),
+        (["terms.dm.probe_of=query"], 36.5),
+        # one simulation as released, one that goes all the way, and no forward shared with it or between ca and dm
+        (["simulation.anchors=own"], 48.25),
+        (["simulation.anchors=own", "draw.reuse_trajectory=true"], 40.5),
+        (["simulation.step=renoise"], 36.5),
         # the same calls on average, only more evenly
         (["draw.anchors=stratified"], 36.5),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 from fewstep.config.layers import DISCRIMINATORS
 from fewstep.config.run_config import DrawConfig, RunConfig
 from fewstep.config.schema import alternatives
+from fewstep.methods.simulation import SimulationConfig
 from fewstep.section import Changeable
 
 _CHANGEABLE = frozenset(
@@ -18,6 +19,9 @@ _CHANGEABLE = frozenset(
 )
 """The sections that a resume may change."""
 
+_ANY = "*"
+"""In the place of a name: every one that is there."""
+
 _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
@@ -25,6 +29,10 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("backbone", "components"), None),
     (("backbone", "sizes"), []),
     (("student", "init"), None),
+    (("simulation",), SimulationConfig().model_dump(mode="json")),
+    (("terms", _ANY, "probe_of"), "answer"),
+    (("terms", _ANY, "query", "of"), "anchor"),  # of off-trajectory points
+    (("terms", _ANY, "query", "of"), "final"),  # of re-noised samples
 )
 """Settings that came after runs had been named: with these values they compute what there was before them."""
 
@@ -33,12 +41,21 @@ def identity(config: RunConfig) -> dict[str, Any]:
     """The settings that a run cannot change, as plain data; what came later counts where it says something else."""
     settings = _unchangeable(config)
     for (*sections, key), before in _LATER:
-        section = settings
-        for name in sections:
-            section = section[name]
-        if section.get(key, before) == before:
-            section.pop(key, None)
+        for section in _sections(settings, sections):
+            if section.get(key, before) == before:
+                section.pop(key, None)
     return settings
+
+
+def _sections(settings: dict[str, Any], names: list[str]) -> Iterator[dict[str, Any]]:
+    """The sections of this path that are there and on."""
+    if not names:
+        yield settings
+        return
+    inner = settings.values() if names[0] == _ANY else [settings.get(names[0])]
+    for section in inner:
+        if isinstance(section, dict):
+            yield from _sections(section, names[1:])
 
 
 def config_hash(config: RunConfig) -> str:

@@ -29,6 +29,7 @@ from fewstep.config.prompt_sources import PromptSource
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
+from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import DistributionMatching, Terms
 from fewstep.roles.weights import (
     FullWeights,
@@ -91,8 +92,9 @@ class _Align(Section):
 class _FakeScoreConfig(OptimiserConfig):
     """The network that follows the student's own distribution."""
 
-    target: Literal["anchor", "final"] = Field(
-        default="anchor", description="what it regresses on: x0 the student predicts at its anchor, or its final sample"
+    target: Literal["anchor", "entering", "final"] = Field(
+        default="anchor",
+        description="x0 it regresses on: predicted at the student's anchor, one anchor before, or its final sample",
     )
     # trained where no query stands, so laws that need one are no choice here
     sigma: Uniform | LogitNormal = Field(default=Uniform(), discriminator="law")
@@ -231,6 +233,7 @@ class RunConfig(Section):
     precision: _Precision = _Precision()
     memory: MemoryConfig = MemoryConfig()
     draw: DrawConfig = DrawConfig()
+    simulation: SimulationConfig = SimulationConfig()
     sampling: _SamplingConfig = _SamplingConfig()
     report: _ReportConfig = _ReportConfig()
     evaluation: EvaluationConfig | None = Field(default=None, description="metrics while the student trains")
@@ -298,6 +301,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"memory.prefetch is {self.memory.prefetch} and memory.compiled is true, but the order of blocks "
                 "is learnt by watching them, which would compile each of them twice; choose one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _segments_are_crossed_by_euler_steps(self) -> "RunConfig":
+        if self.terms.isg is not None and self.simulation.step != "euler":
+            raise ValueError(
+                f"terms.isg compares Euler steps across a segment, but simulation.step is {self.simulation.step}: the "
+                "student would never make them; set terms.isg=null or simulation.step=euler"
             )
         return self
 

@@ -9,16 +9,29 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from fewstep.core.conditioning import Conditioning
-from fewstep.core.points import NoisyLatent, step_down
+from fewstep.core.points import NoisyLatent, Step, step_down
+from fewstep.section import Section
 
 Velocity = Callable[[NoisyLatent, Conditioning], Tensor]
 """A role's network as a function: where it is asked, about which prompts; answers noise - x0 in float32."""
 
 SimulatedX0 = Literal["entering", "leaving", "final"]
 """A clean latent of the simulation: predicted one anchor before, at the anchor, or the finished sample."""
+
+
+class SimulationConfig(Section):
+    """How the student draws, in its backward simulation and as a sampler, and who shares an anchor; as released."""
+
+    step: Step = Field(
+        default="euler", description="to the next noise level: along the velocity, or with fresh noise on predicted x0"
+    )
+    anchors: Literal["shared", "own"] = Field(
+        default="shared", description="own: fake_score and every term look at anchors of their own (costs more calls)"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,10 +42,9 @@ def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
     # selective checkpointing keeps what is counted here: matrix products and attention
     recompute = 1.0 if config.memory.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
-    simulations = 1 if config.draw.reuse_trajectory else config.student.every
     fake_score = config.student.every * with_gradient
     unsplit = config.memory.microbatch is None if rounds is None else rounds == 1
-    return simulations * _simulation(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
+    return _simulations(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
 
 
 def hours(
@@ -60,21 +59,24 @@ def hours(
     return forwards * teraflop_per_forward / speed / 3600
 
 
-def _simulation(config: RunConfig) -> float:
-    """Calls up to each sample's anchor, the one at the anchor included."""
+def _simulations(config: RunConfig) -> float:
+    """Calls up to each sample's anchor, the one at the anchor included, in all simulations of a student update."""
     mean = config.schedule.mean_length
     whole = config.fake_score.target == "final" or config.terms.needs_whole_simulation()
-    return mean + 1.0 if whole else (mean + 1.0) / 2
+    one = mean + 1.0 if whole else (mean + 1.0) / 2
+    # for terms with anchors of their own the last one goes all the way, and its calls are those at the anchors
+    last = mean if config.simulation.anchors == "own" else one
+    earlier = 0 if config.draw.reuse_trajectory else config.student.every - 1
+    return earlier * one + last
 
 
 def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
-    terms = config.terms.active().values()
-    at_anchor = any(term.at_anchor for term in terms)
-    elsewhere = sum(not term.at_anchor for term in terms)
+    own = config.simulation.anchors == "own"
+    forwards = len(config.terms.graphs(own_anchors=own))
     # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
-    kept = config.memory.keep_anchor_graph and unsplit
-    calls = elsewhere * with_gradient + at_anchor * (with_gradient - 1.0 * kept)
-    return calls + (with_gradient + 1.0 if config.terms.isg is not None else 0.0)
+    kept = config.memory.keep_anchor_graph and unsplit and not own
+    saved = kept and any(term.at_anchor for term in config.terms.active().values())
+    return forwards * with_gradient - saved + (config.terms.isg is not None)
 
 
 def _frozen(config: RunConfig) -> float:

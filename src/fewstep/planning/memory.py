@@ -203,10 +203,17 @@ class _Prediction:
 
     def _states(self) -> float:
         """Prompts, noise and states of all rows: they stay until the student's update is done."""
-        terms = self.config.terms
-        fresh = len(terms.noisy_queries())
-        noises = 2 + len(terms.active()) + fresh + (terms.isg is not None)
-        return self.dealt.rows * ((noises + 3) * self._latent + self.roles.prompt_bytes)
+        terms, simulation = self.config.terms, self.config.simulation
+        probed = sum(term.probe_of != "query" for term in terms.active().values())
+        noises = 2 + probed + len(terms.noisy_queries()) + (terms.isg is not None)
+        noises += self.config.schedule.bounds[1] - 1 if simulation.step == "renoise" else 0
+        # state, velocity and x0 at the anchor, and the x0 that entered it, for each who has an anchor
+        anchored = 1 + (len(terms.active()) if self._own_anchors else 0)
+        return self.dealt.rows * ((noises + 4 * anchored) * self._latent + self.roles.prompt_bytes)
+
+    @property
+    def _own_anchors(self) -> bool:
+        return self.config.simulation.anchors == "own"
 
     @cached_property
     def _latent(self) -> float:
@@ -249,15 +256,14 @@ class _Prediction:
 
     @property
     def _keeps_anchor(self) -> bool:
-        return self.config.memory.keep_anchor_graph and self.dealt.rounds == 1
+        return self.config.memory.keep_anchor_graph and self.dealt.rounds == 1 and not self._own_anchors
 
     @property
     def _graphs(self) -> int:
         """Forwards of the student whose graphs are alive together."""
-        terms = self.config.terms.active().values()
-        elsewhere = sum(not term.at_anchor for term in terms)
-        at_anchor = self._keeps_anchor or any(term.at_anchor for term in terms)
-        return elsewhere + at_anchor + (self.config.terms.isg is not None)
+        terms = self.config.terms
+        nobodys = self._keeps_anchor and not any(term.at_anchor for term in terms.active().values())
+        return len(terms.graphs(own_anchors=self._own_anchors)) + nobodys
 
     @property
     def _questions(self) -> int:

@@ -23,9 +23,10 @@ from fewstep.distributed.rounds import Round, rounds
 from fewstep.distributed.sharding import begin_gathering, expect_backward, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError
-from fewstep.methods.cdm import Method, Simulated, fake_score_losses, simulate, student_losses
+from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
+from fewstep.methods.simulation import Simulated
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
@@ -218,7 +219,7 @@ class Trainer:
             )
             means = {name: micro.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
             # graph by graph: in one backward a weight's gradients stay whole until the last graph has reached it
-            for graph in (graphs := self.config.terms.graphs()):
+            for graph in (graphs := self.config.terms.graphs(own_anchors=self._own_anchors)):
                 expect_backward(self.roles.student.network, more=graph != graphs[-1])
                 self._backward(torch.stack([weights[name] * means[name] for name in graph]).sum())
             for name, mean in means.items():
@@ -244,6 +245,7 @@ class Trainer:
         return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch)
 
     def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
+        looked_at = with_terms or self.config.draw.reuse_trajectory  # by terms, at this step or at a later one
         return Draws.for_step(
             Streams(self.config.seed),
             step,
@@ -254,7 +256,13 @@ class Trainer:
             terms=self.config.terms if with_terms else None,
             simulation=self._simulation(step),
             stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
+            own_anchors=list(self.config.terms.active()) if self._own_anchors and looked_at else [],
+            renoises=self.config.simulation.step == "renoise",
         )
+
+    @property
+    def _own_anchors(self) -> bool:
+        return self.config.simulation.anchors == "own"
 
     def _simulation(self, step: int) -> int:
         """Number of the simulation that a step looks at: its draws and prompts are named by it."""
