@@ -1,5 +1,6 @@
 """What a student's folder says and holds, and when none is written; what it draws is in the conformance suite."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export import Exported, export_student
 from fewstep.export.diffusers_folder import plain_floats
 from fewstep.export.weights import put_weights
+from fewstep.sampling import load_model, noise_batch
+from fewstep.sampling.sampler import step_noise_batch
 from fewstep.testing.case import LEVELS, open_adapter, save
 from fewstep.testing.suite.exporting import run_code, shaken
 from tests.backbones import tiny
@@ -40,6 +43,30 @@ def test_card_says_where_the_student_comes_from(exported: Exported) -> None:
 def test_exported_student_is_refused_as_a_teacher(exported: Exported) -> None:
     with pytest.raises(ConfigError, match=r"is a student that fewstep exported.*cannot be the teacher"):
         create_model_adapter(exported.folder)
+
+
+def test_student_that_re_noises_is_exported_with_a_scheduler_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given the noise of our steps, its pipeline draws our latents; its own comes from torch's global generator."""
+    from diffusers.schedulers import scheduling_flow_match_euler_discrete as stock
+
+    adapter = teacher(tmp_path / "teacher")
+    written = export_student(adapter, shaken(adapter), tmp_path / "student", levels=LEVELS, step="renoise")
+    assert json.loads((written.folder / "fewstep.json").read_text())["step"] == "renoise"
+    example, ours = run_code(written.stock_call, tmp_path), load_model(written.folder, "cpu")
+    assert example["pipeline"].scheduler.config.stochastic_sampling
+    assert "torch.manual_seed(0)\nimage = " in written.stock_call
+
+    noise = noise_batch(["a cat"], [3], ours.latent_shape)
+    steps = step_noise_batch(["a cat"], [3], ours.latent_shape, steps=len(LEVELS))
+    fresh = iter([*steps.unbind(1), noise])  # the last is multiplied by 0
+    monkeypatch.setattr(stock, "randn_tensor", lambda *shape, **place: next(fresh))
+    call = {"prompt": ["a cat"], "latents": noise, "output_type": "latent", **example["call"]}
+    drawn = ours.latents(["a cat"], [3])
+    torch.testing.assert_close(drawn, example["pipeline"](**call).images, rtol=1e-4, atol=1e-5)
+    _, in_company = ours.latents(["a dog", "a cat"], [0, 3], batch=1)
+    torch.testing.assert_close(in_company, drawn[0], rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_export_halves_the_weights_and_says_so(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.configurations import complete
 from fewstep.backbones.flow_match import linear_mu, shift_level
+from fewstep.backbones.registry import adapter_class
 from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.config import load_recipe
 from fewstep.config.run_config import RunConfig
@@ -115,6 +116,21 @@ def test_a_range_above_what_the_network_was_trained_at_is_refused() -> None:
 def test_a_level_where_no_noise_is_left_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"last level 1e-50 becomes sigma 0, where no noise is left"):
         require_fitting_levels(config("sampling.levels=[1.0, 1.0e-50]"), sd3())
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler"),
+    [("sd15", "DPMSolverMultistepScheduler"), ("cogvideox-2b", "CogVideoXDDIMScheduler")],
+)
+def test_steps_that_a_backbones_stock_scheduler_never_makes_are_refused(name: str, scheduler: str) -> None:
+    made = load_recipe(name, ["simulation.step=renoise"]).config
+    adapter = adapter_class(made.backbone.kind)(made.backbone, REAL_CONFIGURATIONS[name].components)
+    with pytest.raises(
+        ConfigError,
+        match=rf"^simulation\.step is renoise, but \S+ would be exported with a {scheduler}, whose steps never "
+        r"re-noise; set simulation\.step=euler\.$",
+    ):
+        require_fitting_levels(made, adapter)
 
 
 def test_a_run_with_levels_that_do_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:

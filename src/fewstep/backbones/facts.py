@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from fewstep.core.points import Step
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import UnreadableError, read_json, write_json
 from fewstep.section import Section
@@ -34,6 +35,7 @@ class ModelFacts(Section):
     steps: int | None = Field(
         default=None, ge=1, le=_MAX_STEPS, description="network calls of its usual sampling, for a teacher"
     )
+    step: Step = Field(default="euler", description="between noise levels, of a student")
     guidance_scale: float = Field(default=1.0, ge=0, le=1000, allow_inf_nan=False)
     scheduler: dict[str, Any] | None = Field(
         default=None, description="the teacher's scheduler; a student's own takes sigmas as they are and tells no clock"

@@ -21,6 +21,7 @@ from fewstep.backbones.lora_merge import PipelineLoras
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
 from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
 from fewstep.backbones.source import MODEL_INDEX, loading, quiet_loading
+from fewstep.core.points import Step
 from fewstep.errors import ConfigError, shown
 from fewstep.files import load_json, write_json
 
@@ -117,11 +118,11 @@ class PipelineFiles(ModelAdapter):
             network: nn.Module = network_class.from_config(dict(self.network_config))
         return network.eval().requires_grad_(False)
 
-    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float]) -> None:
+    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float], *, step: Step = "euler") -> None:
         _write_pipeline_folder(
             folder,
             network,
-            self.student_scheduler(sigmas),
+            self.sampling_scheduler(sigmas, step=step),
             model=self.config.origin,
             revision=self.config.revision,
             model_index=self.student_index(sigmas),

@@ -19,7 +19,7 @@ from fewstep.backbones.guidance import Guidance
 from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
-from fewstep.core.points import NoisyLatent
+from fewstep.core.points import NoisyLatent, Step
 from fewstep.errors import ConfigError
 from fewstep.section import Section
 
@@ -273,6 +273,22 @@ class ModelAdapter(ABC):
             ConfigError: The pipeline takes none, and no scheduler has a grid like ``sigmas`` of its own.
         """
 
+    def sampling_scheduler(self, sigmas: Sequence[float], *, step: Step) -> Any:
+        """:meth:`student_scheduler`, with the step between noise levels that the student was trained for.
+
+        Raises:
+            ConfigError: It has no such step, or no such grid.
+        """
+        scheduler = self.student_scheduler(sigmas)
+        if step == "euler":
+            return scheduler
+        if "stochastic_sampling" not in scheduler.config:
+            raise ConfigError(
+                f"simulation.step is {step}, but {self.config.model} would be exported with a "
+                f"{type(scheduler).__name__}, whose steps never re-noise; set simulation.step=euler."
+            )
+        return type(scheduler).from_config(scheduler.config, stochastic_sampling=True)
+
     @abstractmethod
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         """Arguments of the stock pipeline call that reproduces our sampler on ``sigmas`` with an exported student."""
@@ -282,7 +298,7 @@ class ModelAdapter(ABC):
         return {}
 
     @abstractmethod
-    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float]) -> None:
+    def save_pipeline(self, network: nn.Module, folder: Path, sigmas: Sequence[float], *, step: Step = "euler") -> None:
         """Write a diffusers folder with ``network``, a student's scheduler, and copies of the other components."""
 
     def require_usable(self) -> None:

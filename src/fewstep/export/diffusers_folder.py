@@ -13,6 +13,7 @@ from fewstep.backbones.configurations import CURE, without_infinities
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.core.points import Step
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
@@ -43,6 +44,7 @@ def export_student(
     folder: str | Path,
     *,
     levels: Sequence[float],
+    step: Step = "euler",
     dtype: str = "fp32",
     provenance: Mapping[str, Any] | None = None,
 ) -> Exported:
@@ -53,19 +55,21 @@ def export_student(
         network: The student, holding the weights to export; cast in place to ``dtype``.
         folder: Where the pipeline goes; it may exist if it is empty.
         levels: The student's grid before the backbone's time shift.
+        step: The student's step from one level to the next.
         dtype: ``fp32`` or ``bf16``, of the written weights.
         provenance: Plain data for the model card and ``fewstep.json``.
 
     Raises:
-        ConfigError: The folder is not empty or cannot be written, or ``dtype`` is unknown.
+        ConfigError: The folder is not empty or cannot be written, ``dtype`` is unknown, or no stock scheduler has this
+            grid and step.
     """
     target = Path(folder)
     require_free(target)
     require_dtype(dtype)
-    facts = student_facts(adapter, levels, provenance or {})
+    facts = student_facts(adapter, levels, provenance or {}, step=step)
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
-        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished, facts.sigmas or ())
+        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished, facts.sigmas or (), step=step)
         _forget_places(unfinished)
         write_facts(facts, unfinished)
         card = _card(adapter, target.resolve().name, facts, dtype=dtype)
@@ -95,7 +99,9 @@ def _forget_places(folder: Path) -> None:
             write_json(path, config)
 
 
-def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any]) -> ModelFacts:
+def student_facts(
+    adapter: ModelAdapter, levels: Sequence[float], provenance: Mapping[str, Any], *, step: Step
+) -> ModelFacts:
     """What ``fewstep.json`` says of an exported student."""
     sigmas: Tensor = adapter.to_sigma(torch.tensor(list(levels), dtype=torch.float32))
     return ModelFacts(
@@ -104,6 +110,7 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
         levels=tuple(levels),
         sigmas=tuple(plain_floats(sigmas)),
         steps=len(levels),
+        step=step,
         guidance_scale=adapter.guidance.off,
         scheduler=without_infinities(adapter.components["scheduler"]),
         provenance=dict(provenance),
@@ -113,7 +120,7 @@ def student_facts(adapter: ModelAdapter, levels: Sequence[float], provenance: Ma
 def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
     digits = adapter.config.model == EMBEDDED_TEACHER
     prompt = "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
-    return _stock_call(adapter, folder, facts.sigmas or (), prompt=prompt, dtype=dtype)
+    return _stock_call(adapter, folder, facts, prompt=prompt, dtype=dtype)
 
 
 def _card(adapter: ModelAdapter, name: str, facts: ModelFacts, *, dtype: str) -> str:
@@ -148,23 +155,24 @@ def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
     return [float(str(np.float32(sigma))) for sigma in torch.as_tensor(sigmas).tolist()]
 
 
-def _stock_call(adapter: ModelAdapter, folder: str, sigmas: Sequence[float], *, prompt: str, dtype: str) -> str:
-    """Python code that draws once with plain diffusers, exactly as our sampler does.
+def _stock_call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, prompt: str, dtype: str) -> str:
+    """Python code that draws once with plain diffusers, exactly as our sampler does but for noise drawn on the way.
 
     Args:
         folder: Where the code looks for the exported student.
+        facts: What ``fewstep.json`` says of it.
         dtype: ``fp32`` or ``bf16``.
     """
     # stated also for fp32: the text encoders may be stored in another precision, in which they would be loaded
     load = {"dtype": DTYPES[dtype], **adapter.load_kwargs()}
     arguments = "".join(f", {name}={value!r}" for name, value in load.items())
-    call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(sigmas).items())
+    call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(facts.sigmas or ()).items())
     return (
         "import torch\n"
         f"from diffusers import DiffusionPipeline\n{imports(adapter)}\n"
         f'pipeline = DiffusionPipeline.from_pretrained("{folder}"{arguments})\n'
         f"call = dict(\n{call})\n"
-        f"{drawn_and_saved(adapter, prompt)}"
+        f"{drawn_and_saved(adapter, prompt, facts.step)}"
     )
 
 
@@ -173,13 +181,15 @@ def imports(adapter: ModelAdapter) -> str:
     return "" if adapter.frame_rate is None else "from diffusers.utils import export_to_gif\n"
 
 
-def drawn_and_saved(adapter: ModelAdapter, prompt: str) -> str:
+def drawn_and_saved(adapter: ModelAdapter, prompt: str, step: Step) -> str:
     """Python code that calls ``pipeline`` with ``call`` and writes what it draws: one picture, or one video."""
+    # not every pipeline hands its generator to a scheduler that draws noise
+    seeded = "torch.manual_seed(0)\n" if step == "renoise" else ""
     asked = f'pipeline(prompt="{prompt}", generator=torch.Generator().manual_seed(0), **call'
     if adapter.frame_rate is None:
-        return f'image = {asked}).images[0]\nimage.save("picture.png")\n'
+        return f'{seeded}image = {asked}).images[0]\nimage.save("picture.png")\n'
     saved = f'export_to_gif(frames, "video.gif", fps={adapter.frame_rate})'
-    return f'frames = {asked}, output_type="pil").frames[0]\n{saved}\n'
+    return f'{seeded}frames = {asked}, output_type="pil").frames[0]\n{saved}\n'
 
 
 def _cell(value: Any) -> str:

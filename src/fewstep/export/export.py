@@ -44,7 +44,7 @@ def export(run: str | Path, output: str | Path, *, dtype: str = "fp32", factors_
                 "export the merged student, without --factors."
             )
         require_loader(network, config.backbone.model)
-        facts = student_facts(adapter, config.sampling.levels, student.provenance)
+        facts = student_facts(adapter, config.sampling.levels, student.provenance, step=config.simulation.step)
         factors = student.weights.all()
         return export_factors(adapter, factors, output, scaling=trained.scaling, facts=facts, dtype=dtype)
     if isinstance(trained, LoraWeights):
@@ -52,5 +52,11 @@ def export(run: str | Path, output: str | Path, *, dtype: str = "fp32", factors_
     else:
         put_weights(network, student.weights.empty, student.weights.parts(), origin=str(run))
     return export_student(
-        adapter, network, output, levels=config.sampling.levels, dtype=dtype, provenance=student.provenance
+        adapter,
+        network,
+        output,
+        levels=config.sampling.levels,
+        step=config.simulation.step,
+        dtype=dtype,
+        provenance=student.provenance,
     )

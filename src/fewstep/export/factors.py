@@ -47,7 +47,7 @@ def export_factors(
     stored = {name: _stored(name, value, scaling, dtype) for name, value in factors.items()}
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         save_file(stored, unfinished / _WEIGHTS, metadata={"format": "pt"})
-        adapter.student_scheduler(facts.sigmas or ()).save_pretrained(unfinished / "scheduler")
+        adapter.sampling_scheduler(facts.sigmas or (), step=facts.step).save_pretrained(unfinished / "scheduler")
         write_facts(facts, unfinished)
         call = _call(adapter, target.resolve().name, facts, dtype=dtype)
         (unfinished / "README.md").write_text(_card(target.resolve().name, facts, call), encoding="utf-8")
@@ -72,7 +72,7 @@ def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) 
     """Python code that draws one picture with plain diffusers, the teacher and these factors."""
     load = "".join(f", {key}={value!r}" for key, value in {"dtype": DTYPES[dtype], **adapter.load_kwargs()}.items())
     call = "".join(f"    {key}={value!r},\n" for key, value in adapter.call_kwargs(facts.sigmas or ()).items())
-    scheduler = type(adapter.student_scheduler(facts.sigmas or ())).__name__
+    scheduler = type(adapter.sampling_scheduler(facts.sigmas or (), step=facts.step)).__name__
     return (
         "import torch\n"
         f"from diffusers import DiffusionPipeline, {scheduler}\n{imports(adapter)}\n"
@@ -80,7 +80,7 @@ def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) 
         f'pipeline.{adapter.network_component}.load_lora_adapter("{folder}", prefix=None, weight_name="{_WEIGHTS}")\n'
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
         f"call = dict(\n{call})\n"
-        f"{drawn_and_saved(adapter, 'a lighthouse on a cliff at dusk')}"
+        f"{drawn_and_saved(adapter, 'a lighthouse on a cliff at dusk', facts.step)}"
     )
 
 

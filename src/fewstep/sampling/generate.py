@@ -33,6 +33,7 @@ from fewstep.sampling.sampler import (
     noise_batch,
     require_levels,
     sample_latents,
+    step_noise_batch,
     teacher_sigmas,
     uniform_levels,
     velocity_field,
@@ -155,10 +156,21 @@ class TextToImage:
             rows = slice(start, start + batch)
             field = velocity_field(self.adapter, self.network, cond.rows(rows), null, guidance_scale=guidance)
             start_noise = noise[rows].to(self.device)
-            x0 = sample_latents(field, start_noise, grid, initial_scale=self.adapter.initial_scale)
+            x0 = sample_latents(
+                field,
+                start_noise,
+                grid,
+                initial_scale=self.adapter.initial_scale,
+                step_noise=self._step_noise(prompts[rows], seeds[rows], len(grid)),
+            )
             require_finite([x0], model=self.adapter.config.model, parts={"network": self.network})
             drawn.append(x0.cpu())
         return torch.cat(drawn)
+
+    def _step_noise(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Tensor | None:
+        if self.facts is None or self.facts.step == "euler":
+            return None
+        return step_noise_batch(prompts, seeds, self.latent_shape, steps=steps)
 
     def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 *size"]:
         """Decode clean latents to 8-bit pictures (n, 3, h, w), or videos (n, 3, f, h, w), on the CPU."""

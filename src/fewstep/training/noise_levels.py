@@ -39,7 +39,7 @@ def require_fitting_levels(config: RunConfig, adapter: ModelAdapter) -> None:
     # an adapter refuses a grid that the exported student's scheduler could not take
     sigmas = adapter.to_sigma(torch.tensor(config.sampling.levels)).tolist()
     adapter.call_kwargs(sigmas)
-    adapter.student_scheduler(sigmas)
+    adapter.sampling_scheduler(sigmas, step=config.simulation.step)
     if config.sigma_range.low >= adapter.sigma_max:
         raise ConfigError(
             f"sigma_range.low is {config.sigma_range.low}, but {adapter.config.model} was trained up to sigma "

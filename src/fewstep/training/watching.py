@@ -22,7 +22,7 @@ from fewstep.files import explain_write_errors, whole_file
 from fewstep.roles.averaging import swapped
 from fewstep.roles.role import Role
 from fewstep.sampling.pictures import to_pil
-from fewstep.sampling.sampler import noise_batch, sample_latents, teacher_sigmas, velocity_field
+from fewstep.sampling.sampler import noise_batch, sample_latents, step_noise_batch, teacher_sigmas, velocity_field
 from fewstep.scores.pictures import three_frames
 from fewstep.training.trainer import Trainer
 
@@ -128,12 +128,27 @@ class _RoleSampler:
 
     def noise(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
         """The initial noise of some pictures."""
-        size = self.adapter.config
-        return noise_batch(prompts, seeds, self.adapter.latent_shape(size.height, size.width))
+        return noise_batch(prompts, seeds, self._latent_shape)
+
+    def step_noise(self, prompts: Sequence[str], seeds: Sequence[int], config: RunConfig) -> Tensor | None:
+        """What the student's steps re-noise some pictures with; None where a recipe has Euler steps."""
+        if config.simulation.step == "euler":
+            return None
+        return step_noise_batch(prompts, seeds, self._latent_shape, steps=len(config.sampling.levels))
+
+    @property
+    def _latent_shape(self) -> tuple[int, ...]:
+        return self.adapter.latent_shape(self.adapter.config.height, self.adapter.config.width)
 
     @torch.no_grad()
     def sample(
-        self, role: Role, cond: Conditioning, noise: Tensor, sigmas: Tensor, guidance_scale: float | None = None
+        self,
+        role: Role,
+        cond: Conditioning,
+        noise: Tensor,
+        sigmas: Tensor,
+        guidance_scale: float | None = None,
+        step_noise: Tensor | None = None,
     ) -> Tensor:
         """Draw pixels in [0, 1] on the CPU, (b, 3, h, w) or of videos (b, 3, f, h, w); empty without a decoder."""
         null_cond = self.null_cond.to(self.device)
@@ -141,7 +156,8 @@ class _RoleSampler:
             self.adapter, role.network, cond.to(self.device), null_cond, guidance_scale=guidance_scale
         )
         with role.acting(self.device):
-            x0 = sample_latents(field, noise.to(self.device), sigmas, initial_scale=self.adapter.initial_scale)
+            scale = self.adapter.initial_scale
+            x0 = sample_latents(field, noise.to(self.device), sigmas, initial_scale=scale, step_noise=step_noise)
         if self.vae is None:
             return torch.empty(0)
         # one picture at a time: a decoder at full size needs more memory than the network
@@ -162,7 +178,9 @@ class _SheetPainter:
         self.config = config
         self.sampler = sampler
         self.cond = cond
-        self.noise = sampler.noise(prompts, [config.report.sheet_seed] * len(prompts))
+        seeds = [config.report.sheet_seed] * len(prompts)
+        self.noise = sampler.noise(prompts, seeds)
+        self.step_noise = sampler.step_noise(prompts, seeds, config)
         self._teacher_row: Tensor | None = None
 
     def paint(self, path: Path, *, student: Role, teacher: Role) -> None:
@@ -172,7 +190,8 @@ class _SheetPainter:
             sigmas = teacher_sigmas(adapter, sampling.teacher_steps)
             guidance_scale = sampling.teacher_guidance_scale
             self._teacher_row = self.sampler.sample(teacher, self.cond, self.noise, sigmas, guidance_scale)
-        drawn = self.sampler.sample(student, self.cond, self.noise, adapter.to_sigma(torch.tensor(sampling.levels)))
+        sigmas = adapter.to_sigma(torch.tensor(sampling.levels))
+        drawn = self.sampler.sample(student, self.cond, self.noise, sigmas, step_noise=self.step_noise)
         if len(drawn):
             _write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
 
@@ -202,6 +221,7 @@ class _StudentEvaluation:
         positions = {prompt: index for index, prompt in reversed(list(enumerate(prompts)))}
         self.cond = embeddings.batch([positions[text] for text in evaluation.texts])
         self.noise = sampler.noise(evaluation.texts, evaluation.seeds)
+        self.step_noise = sampler.step_noise(evaluation.texts, evaluation.seeds, config)
 
     @property
     def every(self) -> int:
@@ -215,7 +235,9 @@ class _StudentEvaluation:
         drawn = []
         for start in range(0, len(self.noise), batch):
             rows = slice(start, start + batch)
-            drawn.append(self.sampler.sample(student, self.cond.rows(rows), self.noise[rows], sigmas))
+            step_noise = None if self.step_noise is None else self.step_noise[rows]
+            cond, noise = self.cond.rows(rows), self.noise[rows]
+            drawn.append(self.sampler.sample(student, cond, noise, sigmas, step_noise=step_noise))
         images = to_pil((torch.cat(drawn) * 255).round().to(torch.uint8)) if world.is_main else []
         return world.from_main(lambda: self.evaluation.measure(images, update=update, device=world.device))
 
