@@ -15,7 +15,6 @@ from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_los
 from fewstep.methods.draws import Draws
 from fewstep.methods.simulation import simulate_whole
 from fewstep.methods.terms import (
-    AtAnchor,
     CfgAugmentation,
     ContinuousAlignment,
     DistributionMatching,
@@ -212,7 +211,7 @@ def test_the_dmd2_direction_is_dm_plus_guidance_minus_one_times_the_difference()
 @pytest.mark.parametrize(
     "query",
     [
-        *(AtAnchor(), LastAnchor(), OffTrajectory(), OffTrajectory(of="last_anchor")),
+        *(DistributionMatching().query, LastAnchor(), OffTrajectory(), OffTrajectory(of="last_anchor")),
         *(FreshNoise(), FreshNoise(of="entering"), FreshNoise(of="leaving")),
     ],
     ids=lambda query: f"{query.at} {getattr(query, 'of', '')}",

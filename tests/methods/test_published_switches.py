@@ -13,7 +13,6 @@ from fewstep.core.schedules import RandomLengthSchedule
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws
 from fewstep.methods.terms import (
-    AtAnchor,
     DistributionMatching,
     FreshNoise,
     LastAnchor,
@@ -26,7 +25,7 @@ BATCH, SHAPE = 6, (2,)
 COND, NULL = labels([0, 1, 0, 1, 0, 1]), labels([2] * BATCH)
 PROMPTS = PromptBatch(student=COND, teacher=COND, positive=COND, negative=NULL)
 QUERIES = {
-    "anchor": AtAnchor(),
+    "anchor": DistributionMatching().query,
     "trajectory_eps": OffTrajectory(),
     "trajectory_eps_last": OffTrajectory(of="last_anchor"),
     "last_anchor": LastAnchor(),
