@@ -169,7 +169,12 @@ def require_plain(config: RunConfig) -> None:
     terms = config.terms.active().values()
     ours = config.terms.active().keys() <= {"ca", "dm", "cdm"}
     asked = not config.terms.noisy_queries() and not config.terms.needs_whole_simulation()
-    asked = asked and all(term.probe_of == "answer" for term in terms) and config.simulation == SimulationConfig()
+    asked = (
+        asked
+        and all((term.probe_of, term.warmup) == ("answer", 0) for term in terms)
+        and config.simulation == SimulationConfig()
+    )
+    asked = asked and (config.terms.ca is None or config.terms.ca.renormalise is None)
     unguided = all(term.asks_guidance != term.asks_fake_score for term in terms)
     full = config.student.weights.kind == config.fake_score.weights.kind == "full"
     align = config.fake_score.align

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 
@@ -63,6 +65,48 @@ def test_permuting_the_batch_permutes_the_loss() -> None:
         return objectives.pull(x0[rows], direction[rows], scale)
 
     torch.testing.assert_close(loss(torch.arange(3))[order], loss(order))
+
+
+@pytest.mark.parametrize(
+    ("over", "shape", "axes"),
+    [
+        ("sample", (2, 3, 4, 5), (1, 2, 3)),
+        ("sample", (2, 6, 4), (1, 2)),
+        ("token", (2, 3, 4, 5), (1,)),
+        ("token", (2, 3, 2, 4, 5), (1,)),
+        ("token", (2, 6, 4), (2,)),
+    ],
+)
+def test_a_renormalised_direction_leads_to_a_prediction_of_the_same_length(
+    over: Any, shape: tuple[int, ...], axes: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    direction, x0_cond = (scale * torch.randn(shape, generator=generator) for scale in (7.0, 1.0))
+    guided = x0_cond + objectives.renormalised(direction, x0_cond, over=over)
+    raw = x0_cond + direction
+
+    def length(x0: torch.Tensor) -> torch.Tensor:
+        return x0.square().sum(axes, keepdim=True).sqrt()
+
+    torch.testing.assert_close(length(guided), length(x0_cond), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(guided / length(guided), raw / length(raw), rtol=1e-4, atol=1e-5)
+
+
+def test_renormalising_leaves_no_direction_where_guidance_only_lengthens() -> None:
+    x0_cond = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for over in ("sample", "token"):
+        direction = objectives.renormalised(2.5 * x0_cond, x0_cond, over=over)  # type: ignore[arg-type]
+        torch.testing.assert_close(direction, torch.zeros_like(direction), rtol=0, atol=1e-6)
+
+
+def test_nothing_to_renormalise_gives_numbers() -> None:
+    nothing = torch.zeros(1, 2, 3, 3)
+    assert torch.equal(objectives.renormalised(nothing, nothing, over="token"), nothing)
+
+
+def test_a_warm_up_does_not_start_at_zero_and_ends_whole() -> None:
+    assert [objectives.warmed_up(k, 4) for k in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    assert objectives.warmed_up(0, 0) == objectives.warmed_up(0, 1) == 1.0
 
 
 def test_the_normaliser_is_per_sample_and_floored() -> None:

@@ -300,6 +300,32 @@ def test_a_term_says_its_direction_and_its_normaliser() -> None:
     torch.testing.assert_close(losses["twice"], losses["dm"] * 8.0**2, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("over", ["sample", "token"])
+def test_guidance_that_is_renormalised_pulls_along_a_prediction_of_the_same_length(over: Any) -> None:
+    of = method(Terms(ca=CfgAugmentation(scale=2.0, renormalise=over)))
+    drawn = draws(of)
+    student, teacher, _ = networks()
+    loss = losses_of(of, drawn, student)["ca"]
+    simulated = simulate(of, student, PROMPTS, drawn, anchor_gradient=False)
+    x0_student, term = simulated.anchored.x0_leaving, drawn.terms["ca"]
+    assert term.probe_noise is not None
+    sigma = (term.probe_u * simulated.anchored.point.sigma).clamp(0.02, 0.98)
+    probe = renoise(x0_student, sigma=sigma, noise=term.probe_noise)
+    x0_cond, x0_null = probe.x0(teacher(probe, COND)), probe.x0(teacher(probe, NULL))
+    guided = x0_cond + 2.0 * (x0_cond - x0_null)
+    direction = guided * x0_cond.norm(dim=1, keepdim=True) / guided.norm(dim=1, keepdim=True) - x0_cond
+    expected = objectives.pull(x0_student, direction, objectives.normaliser(x0_cond, x0_student))
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_weight_of_a_term_warms_up_with_the_students_updates() -> None:
+    terms = Terms(dm=DistributionMatching(), cdm=ContinuousAlignment(weight=2.0, warmup=4))
+    assert [terms.weights(update=k) for k in (0, 1, 3, 9)] == [
+        {"dm": 1.0, "cdm": weight} for weight in (0.5, 1.0, 2.0, 2.0)
+    ]
+    assert terms.weights() == {"dm": 1.0, "cdm": 2.0}
+
+
 def test_a_term_of_another_class_under_a_built_in_name_is_refused() -> None:
     """Its own settings would train, and be lost from those that the run writes down."""
     with pytest.raises(ValueError, match=r"terms\.dm is a _Twice, but only a DistributionMatching can be written down"):

@@ -24,6 +24,7 @@ REUSE = "draw.reuse_trajectory=true"
         ("fake_score.target=entering",),
         (OWN, "draw.anchors=stratified"),
         (RENOISE,),
+        ("terms.cdm.warmup=3", "terms.ca.renormalise=token"),
     ],
     ids=lambda switches: switches[0],
 )

@@ -31,6 +31,8 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("student", "init"), None),
     (("simulation",), SimulationConfig().model_dump(mode="json")),
     (("terms", _ANY, "probe_of"), "answer"),
+    (("terms", _ANY, "warmup"), 0),
+    (("terms", _ANY, "renormalise"), None),
     (("terms", _ANY, "query", "of"), "anchor"),  # of off-trajectory points
     (("terms", _ANY, "query", "of"), "final"),  # of re-noised samples
 )

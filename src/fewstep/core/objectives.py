@@ -4,6 +4,8 @@ A student loss asks the student's answer ``x0_student`` to move by ``direction /
 a stopped target, so its gradient with respect to ``x0_student`` is ``-2 direction / normaliser`` per element.
 """
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,6 +27,30 @@ def cfg_augmentation(difference: Float[Tensor, "b *latent"], *, scale: float) ->
         scale: ``ca_scale``.
     """
     return scale * difference.float()
+
+
+def renormalised(
+    direction: Float[Tensor, "b *latent"], x0_cond: Float[Tensor, "b *latent"], *, over: Literal["sample", "token"]
+) -> Float[Tensor, "b *latent"]:
+    """The direction whose guided prediction is as long as the prediction without guidance.
+
+        direction <- (x0_cond + direction) |x0_cond| / |x0_cond + direction| - x0_cond  [eq:renormalised-guidance]
+
+    Args:
+        direction: What guidance adds to the prediction.
+        x0_cond: The teacher's prediction without guidance.
+        over: Whose length is kept: each sample's, or each token's, a vector over the channels of (b, c, *space) or over
+            the last axis of packed latents (b, n, d).
+    """
+    x0_cond, guided = x0_cond.float(), x0_cond.float() + direction.float()
+    axes = tuple(range(1, guided.ndim)) if over == "sample" else (1 if guided.ndim > 3 else -1,)
+
+    def length(x0: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(x0, dim=axes, keepdim=True)
+        return norm
+
+    shortest = torch.finfo(torch.float32).tiny
+    return guided * (length(x0_cond) / length(guided).clamp_min(shortest)) - x0_cond
 
 
 def distribution_matching(
@@ -86,6 +112,14 @@ def pseudo_huber(
     """
     difference = prediction.float() - target.float()
     return ((difference.square() + width**2).sqrt() - width).flatten(1).mean(1)
+
+
+def warmed_up(update: int, warmup: int) -> float:
+    """Factor on a weight or a rate at an update, counted from 0: it does not start at zero.
+
+    factor = min(1, (update + 1) / warmup)                                          [eq:warm-up]
+    """
+    return min(1.0, (update + 1) / warmup) if warmup else 1.0
 
 
 def weighted_mean(losses: Float[Tensor, "b"], global_batch: int) -> Float[Tensor, ""]:

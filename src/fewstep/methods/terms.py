@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from fewstep.bounds import GuidanceScale, Levels, Rate, Scale, Share, Weight
+from fewstep.bounds import CountOrNone, GuidanceScale, Levels, Rate, Scale, Share, Weight
 from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import FOUR_STEPS, check_levels
@@ -106,6 +106,7 @@ class Term(Section):
     """
 
     weight: Weight = 1.0
+    warmup: CountOrNone = Field(default=0, description="updates of the student until the weight is whole; 0 is at once")
     query: _AnyQuery = _AtAnchor()
     probe: SigmaLaw = Field(default=Uniform(), discriminator="law")
     probe_of: Literal["answer", SimulatedX0, "query"] = Field(
@@ -153,6 +154,9 @@ class CfgAugmentation(Term):
 
     scale: Scale = Field(default=7.0, description="coefficient of x0_cond - x0_null; not a guidance scale")
     probe: SigmaLaw = Field(default=UniformBelowQuery(), discriminator="law")
+    renormalise: Literal["sample", "token"] | None = Field(
+        default=None, description="keep the length of the teacher's prediction, of each sample or each token"
+    )
 
     @property
     def asks_guidance(self) -> bool:
@@ -160,7 +164,10 @@ class CfgAugmentation(Term):
 
     def direction(self, views: Views) -> Float[Tensor, "b *latent"]:
         assert views.guidance is not None
-        return objectives.cfg_augmentation(views.guidance, scale=self.scale)
+        direction = objectives.cfg_augmentation(views.guidance, scale=self.scale)
+        if self.renormalise is None:
+            return direction
+        return objectives.renormalised(direction, views.x0_teacher, over=self.renormalise)
 
 
 class DistributionMatching(Term):
@@ -257,9 +264,12 @@ class Terms(Section):
         named = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: term for name, term in named if isinstance(term, Term)}
 
-    def weights(self) -> dict[str, float]:
-        """The weight of every loss, by name."""
-        weights = {name: term.weight for name, term in self.active().items()}
+    def weights(self, *, update: int | None = None) -> dict[str, float]:
+        """The weight of every loss, by name: of the student's ``update``-th update from 0, or behind every warm-up."""
+        weights = {
+            name: term.weight * (1.0 if update is None else objectives.warmed_up(update, term.warmup))
+            for name, term in self.active().items()
+        }
         return weights if self.isg is None else {**weights, "isg": self.isg.weight}
 
     def graphs(self, *, own_anchors: bool = False) -> list[tuple[str, ...]]:

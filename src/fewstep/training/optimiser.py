@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from fewstep.config.run_config import OptimiserConfig
+from fewstep.core.objectives import warmed_up
 from fewstep.distributed.sharding import local, shard_group
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -22,7 +23,7 @@ def lr_factor(update: int, *, warmup: int, schedule: str, total: int) -> float:
     Differs: the released code starts at 0 and advances by the number of processes; ours counts the role's own
     updates, and the cosine stays at its end instead of rising again.
     """
-    warm = min(1.0, (update + 1) / warmup) if warmup else 1.0
+    warm = warmed_up(update, warmup)
     progress = min(1.0, max(0.0, (update - warmup) / max(1, total - warmup)))
     match schedule:
         case "cosine":

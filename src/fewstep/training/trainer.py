@@ -203,7 +203,7 @@ class Trainer:
         return microbatches
 
     def _update_student(self, microbatches: list[_Microbatch], figures: dict[str, float]) -> None:
-        weights = self.config.terms.weights()
+        weights = self.config.terms.weights(update=self.student_updates)
         shares = {name: torch.zeros((), device=self.device) for name in weights}
         for micro in microbatches:
             self._begin(self.roles.teacher, self.roles.fake_score)
