@@ -8,6 +8,7 @@ from fewstep.core.schedules import FixedSchedule, RandomLengthSchedule, UniformL
 from fewstep.core.sigmas import SigmaRange, Uniform, UniformBelowQuery
 from fewstep.errors import ConfigError
 from fewstep.methods.terms import OffTrajectory
+from fewstep.planning.cost import forward_units
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -62,6 +63,17 @@ def test_d_dmd_is_the_base_on_a_fixed_grid_without_cdm(name: str) -> None:
     base, config = load_recipe({"d-dmd": "sd3-medium"}.get(name, "digits")).config, load_recipe(name).config
     assert config.schedule == FixedSchedule(levels=config.sampling.levels)
     assert (config.terms.ca, config.terms.dm, config.terms.cdm) == (base.terms.ca, base.terms.dm, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "cheap"), [("d-dmd", "sd3-medium", "cheap-cdm"), ("digits-d-dmd", "digits", "digits-cheap-cdm")]
+)
+def test_cheap_cdm_has_the_terms_of_cdm_on_the_grid_of_d_dmd(name: str, of: str, cheap: str) -> None:
+    d_dmd, cdm, config = (load_recipe(recipe).config for recipe in (name, of, cheap))
+    assert config == d_dmd.model_copy(update={"terms": cdm.terms})
+    # the counts that its first line and docs/scaling.md tell
+    assert forward_units(config) / forward_units(d_dmd) == pytest.approx(1.3, abs=0.01)
+    assert forward_units(cdm) / forward_units(d_dmd) > 1.8
 
 
 @pytest.mark.parametrize(("name", "guidance_scale"), [("dmd2", 4.5), ("digits-dmd2", 1.5)])
