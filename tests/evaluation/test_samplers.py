@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fewstep.backbones import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.stock import pipeline_class
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import parse_spec, resolve
 from fewstep.evaluation.samplers import Sampler, open_sampler
+from fewstep.export import export_student
 from fewstep.sampling.sampler import generator_for
 from fewstep.testing.closeness import assert_same_pictures
 from tests.backbones import tiny_vp
@@ -67,6 +69,17 @@ def test_both_samplers_draw_the_same_picture_from_the_same_noise(folder: Path) -
 def test_steps_and_guidance_of_a_stranger_are_its_pipelines_defaults(folder: Path) -> None:
     entry = resolve(parse_spec(str(folder)), "student")
     assert (entry.sampling.sampler, entry.sampling.steps, entry.sampling.guidance_scale) == ("stock", 28, 7.0)
+
+
+def test_a_student_that_re_noises_is_drawn_alike_by_both_samplers_in_any_company(folder: Path, tmp_path: Path) -> None:
+    adapter = create_model_adapter(folder, as_teacher=False)
+    export_student(adapter, adapter.load_network(), tmp_path / "student", levels=(1.0, 0.6, 0.2), step="renoise")
+    # its levels, shifted by 3
+    student = f"{tmp_path / 'student'},{SIZE},guidance_scale=1,sigmas=1/0.81818182/0.42857143"
+    own, stock = drawn(f"{student},sampler=own"), drawn(f"{student},sampler=stock")
+    assert np.abs(stock - own).max() <= 1
+    alone = drawn(f"{student},sampler=stock", only=slice(1, 2))
+    assert np.abs(stock[1:] - alone).max() <= 1
 
 
 def test_stated_sigmas_reach_the_stock_scheduler(folder: Path) -> None:

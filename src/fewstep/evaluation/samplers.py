@@ -3,6 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -165,6 +166,10 @@ def _sample_stock(
         # a generator per picture: its noise, and what its scheduler adds on the way, depend on no neighbour
         "generator": [generator_for(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)],
     }
+    scheduler = pipeline.scheduler
+    if scheduler.config.get("stochastic_sampling"):
+        # most pipelines keep their generators from this scheduler, which would then ask the process's own
+        scheduler.step = partial(type(scheduler).step, scheduler, generator=call["generator"])
     call |= guided
     if frames is not None:
         call["num_frames"] = frames
