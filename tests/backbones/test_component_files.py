@@ -158,6 +158,16 @@ def test_check_names_everything_at_once(spoiled: Path) -> None:
     assert len(missing_parts(open_checkpoint(str(spoiled)))) == 2
 
 
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_a_file_that_is_all_names_is_refused_before_it_is_loaded(spoiled: Path, component: str) -> None:
+    (weights,) = (spoiled / component).glob("*.safetensors")
+    names = {f"w{k}": {"dtype": "F32", "shape": [], "data_offsets": [4 * k, 4 * k + 4]} for k in range(40_000)}
+    header = json.dumps(names).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * len(names)))
+    with pytest.raises(CheckpointError, match=r"cannot be read \(40000 tensors, more than the 32768"):
+        load_model(spoiled, "cpu")
+
+
 def test_an_index_may_not_name_shards_elsewhere(half: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(half, tmp_path / "model"))
     file = folder / "text_encoder" / "model.safetensors.index.fp16.json"

@@ -7,16 +7,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from fewstep.backbones.configurations import CURE, pipeline_parts
 from fewstep.backbones.source import MODEL_INDEX, Checkpoint, find_file, locate
+from fewstep.backbones.tensor_file import opened
 from fewstep.backbones.weight_files import WeightFiles, choose, is_weights
 from fewstep.errors import CheckpointError, shown
 from fewstep.files import load_json, write_json
@@ -161,14 +159,13 @@ def attached_lora(place: str, keys: Iterable[str]) -> str | None:
 
 
 def _tensor_names(path: Path) -> list[str]:
-    """The names in a file of weights or in an index of shards; none where that is for the loader to tell."""
+    """The names in a file of weights or in an index of shards; none in a pickle, which only loading would tell."""
     if path.suffix == ".json":
         return list(_index(path)["weight_map"])
     if path.suffix != ".safetensors":
         return []
-    with suppress(SafetensorError, OSError), safe_open(path, framework="pt") as file:
+    with opened(path, what="The weights", cure=CURE) as file:
         return list(file.keys())
-    return []
 
 
 def copy_part(source: Path, target: Path, listing: _Listing, part: Part) -> None:
@@ -187,7 +184,10 @@ def copy_part(source: Path, target: Path, listing: _Listing, part: Part) -> None
 
 
 def _require_tame(folder: Path, weights: WeightFiles) -> None:
-    for name in () if weights.safetensors else weights.tensors:
+    for name in weights.tensors:
+        if weights.safetensors:
+            _tensor_names(folder / name)  # opened and counted
+            continue
         try:
             require_tame_weights(folder / name)
         except (OSError, UnpicklingError) as error:

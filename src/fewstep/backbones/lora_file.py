@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.backbones.protocol import LayerFactors, LoraSource
+from fewstep.backbones.tensor_file import opened
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, load_json, parse_json
 from fewstep.hub import hub_errors
@@ -130,14 +131,9 @@ def read_lora(
 
 def _read(path: Path, component: str) -> tuple[dict[str, Tensor], dict[str, Mapping[str, Any]]]:
     """A file's tensors in float32, and what peft says of each component's scale."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-            noted = (file.metadata() or {}).get("lora_adapter_metadata")
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"The LoRA {path} cannot be read ({error}). Get the file again.") from error
+    with opened(path, what="The LoRA", cure="Get the file again") as file:
+        tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        noted = (file.metadata() or {}).get("lora_adapter_metadata")
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"The LoRA {path} holds values that are no numbers, first in {shown(name)}.")

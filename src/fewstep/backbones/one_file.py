@@ -7,7 +7,7 @@ is read which is not used, and what the network does not take is an error instea
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones.source import fetch_folder
+from fewstep.backbones.tensor_file import opened
 from fewstep.backbones.using import quiet_imports
 from fewstep.errors import CheckpointError, ConfigError, shown
 
@@ -193,15 +194,8 @@ class OneFile:
             encoder.tie_weights()  # the one table of words that T5 has under two names, of which files hold one or both
             return encoder
 
-    @contextmanager
-    def _opened(self) -> Iterator[Any]:
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                yield file
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.path} cannot be read ({error}). Get the file again.") from error
+    def _opened(self) -> AbstractContextManager[Any]:
+        return opened(self.path, what="The checkpoint", cure="Get the file again")
 
     @contextmanager
     def _explained(self, component: str) -> Iterator[None]:

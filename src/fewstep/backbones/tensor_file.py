@@ -1,0 +1,35 @@
+"""The one way into a safetensors file of weights: opened, and its tensors counted, before any of them is read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import CheckpointError
+
+_MAX_TENSORS = 2**15
+"""The largest networks have about 2,000; a file that is all names keeps a loader busy for minutes."""
+
+
+@contextmanager
+def opened(path: Path, *, what: str, cure: str) -> Iterator[Any]:
+    """Open a file of weights.
+
+    Args:
+        path: The file.
+        what: It, for the message, such as ``The LoRA``.
+        cure: What to do when it is damaged.
+
+    Raises:
+        CheckpointError: It cannot be read, within the block too, or holds more tensors than any network has.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            if (count := len(file.keys())) > _MAX_TENSORS:
+                told = f"{count} tensors, more than the {_MAX_TENSORS} that any network has"
+                raise CheckpointError(f"{what} {path} cannot be read ({told}). {cure}.")
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{what} {path} cannot be read ({error}). {cure}.") from error
