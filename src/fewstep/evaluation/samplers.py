@@ -192,6 +192,8 @@ def _sample_stock(
             f"The {type(pipeline.scheduler).__name__} of this model takes no sigmas ({' '.join(str(error).split())}); "
             "give steps instead."
         ) from error
+    finally:
+        vars(scheduler).pop("step", None)
     parts = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
     require_finite([pixels], model=model, parts=parts)
     return to_pil((pixels * 255).round().to(torch.uint8).movedim(-1, 1))
