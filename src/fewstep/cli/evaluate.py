@@ -53,6 +53,47 @@ evaluate_app = typer.Typer(
 )
 
 
+_Teacher = Annotated[str | None, typer.Option(help="As --model.", show_default="the one that the student's files name")]
+_Phase = Annotated[
+    Literal["generate", "score", "both"], typer.Option(help="Draw, score what is drawn, or one after the other.")
+]
+_Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Names, one or several.", show_default="five preference scores; the embedded ones for the digits"
+    ),
+]
+_MetricSettings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A metric's setting; repeatable.")
+]
+_Prompts = Annotated[
+    str | None,
+    typer.Option(help="A set's name, a file, or NAME=FILE.", show_default="drawbench; the digits for their students"),
+]
+_Steps = Annotated[
+    int | None, typer.Option(min=1, max=most(Steps), help="Of the models.", show_default="each model's own")
+]
+_Guidance = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=most(GuidanceScale),
+        callback=finite,
+        help="Of the models; 1 is off.",
+        show_default="each model's own",
+    ),
+]
+_Batch = Annotated[
+    int | None, typer.Option(min=1, max=most(Batch), help="Pictures per call of a model.", show_default="8; 1 of clips")
+]
+_Ladder = Annotated[
+    list[int] | None, typer.Option(min=0, max=most(Steps), help="Numbers of steps to show in the report; 0 for none.")
+]
+_AllowDifferent = Annotated[
+    bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
+]
+
+
 @evaluate_app.command(
     _MEASURE,
     cls=_ListCommand,
@@ -64,56 +105,21 @@ def measure(
         typer.Argument(metavar="MODEL", help="Folders or repository ids, with choices: MODEL,steps=4."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Another MODEL; may be repeated.")] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="As --model.", show_default="the one that the student's files name")
-    ] = None,
-    phase: Annotated[
-        Literal["generate", "score", "both"], typer.Option(help="Draw, score what is drawn, or one after the other.")
-    ] = "both",
-    metrics: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Names, one or several.", show_default="five preference scores; the embedded ones for the digits"
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A metric's setting; repeatable.")
-    ] = None,
-    prompts: Annotated[
-        str | None,
-        typer.Option(
-            help="A set's name, a file, or NAME=FILE.", show_default="drawbench; the digits for their students"
-        ),
-    ] = None,
+    teacher: _Teacher = None,
+    phase: _Phase = "both",
+    metrics: _Metrics = None,
+    settings: _MetricSettings = None,
+    prompts: _Prompts = None,
     num_prompts: Annotated[int | None, typer.Option(min=1, max=most(Count), help="Only the first so many.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=most(Pictures), help="Pictures per prompt: seeds 0, 1, ...")] = 1,
     first_seed: Annotated[int, typer.Option(min=0, max=most(Seed) - most(Pictures), help="Where the seeds begin.")] = 0,
     output: Annotated[Path, typer.Option(help="The evaluation's folder.")] = Path("runs/evaluation"),
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=most(Steps), help="Of the models.", show_default="each model's own")
-    ] = None,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=most(GuidanceScale),
-            callback=finite,
-            help="Of the models; 1 is off.",
-            show_default="each model's own",
-        ),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(min=1, max=most(Batch), help="Pictures per call of a model.", show_default="8; 1 of clips"),
-    ] = None,
-    ladder: Annotated[
-        list[int] | None,
-        typer.Option(min=0, max=most(Steps), help="Numbers of steps to show in the report; 0 for none."),
-    ] = None,
+    steps: _Steps = None,
+    guidance_scale: _Guidance = None,
+    batch: _Batch = None,
+    ladder: _Ladder = None,
     save_images: Annotated[bool, typer.Option(help="Keep the pictures when both phases are done.")] = True,
-    allow_different: Annotated[
-        bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
-    ] = False,
+    allow_different: _AllowDifferent = False,
     device: Annotated[str, typer.Option(help="A kind of torch device; auto is the fastest one.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, max=most(Threads), help="Of the arithmetic.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
@@ -181,9 +187,7 @@ def convert(
     allow_pickle: Annotated[
         bool, typer.Option("--allow-pickle", help="Read a .pt, .pth or .bin file, as weights only.")
     ] = False,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="METRIC.FIELD=VALUE", help="A further setting of the metric.")
-    ] = None,
+    settings: _MetricSettings = None,
 ) -> None:
     """Write a metric's checkpoint as mapped safetensors, once."""
     from fewstep.scores.convert import convert as convert_checkpoint
@@ -210,9 +214,7 @@ def metrics(
 @evaluate_app.command()
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="Folders of finished evaluations.")],
-    allow_different: Annotated[
-        bool, typer.Option("--allow-different-protocols", help="Compare what was measured differently; says so.")
-    ] = False,
+    allow_different: _AllowDifferent = False,
 ) -> None:
     """Put the scores of several evaluations into one table."""
     from fewstep.evaluation.comparison import compare_folders
