@@ -4,10 +4,10 @@ Operations without values tell which storages would be alive. Of a row of equal 
 rest follow on the line through them; of one and two samples any number follows.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -94,11 +94,18 @@ class PlannedNetwork:
         assert callable(disable)
         disable()
         enable_recomputation(self.network, kind, self.switch)
-        one, two = (_over_rows(self, partial(_trace, self, factors, samples)) for samples in (1, 2))
-        forward, kept, backward = (
-            _Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)
-        )
-        return Activations(forward, kept, backward)
+        kept, backward = self._lines(partial(_trace_backward, self, factors))
+        return Activations(self._forward, kept, backward)
+
+    @cached_property
+    def _forward(self) -> _Line:
+        """Of forwards without gradient, whatever would be computed again, and of whichever factors act."""
+        (line,) = self._lines(partial(_trace_forward, self))
+        return line
+
+    def _lines(self, measure: Callable[[int], Sequence[float]]) -> list[_Line]:
+        one, two = (_over_rows(self, partial(measure, samples)) for samples in (1, 2))
+        return [_Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)]
 
     def forward_flops(self) -> float:
         """Floating-point operations of one forward of one sample."""
@@ -113,26 +120,32 @@ class PlannedNetwork:
         return _over_rows(self, count)[0]
 
 
-def _trace(planned: PlannedNetwork, role: str | None, samples: int) -> Sequence[float]:
-    network, adapter = planned.network, planned.adapter
-    point, cond = _inputs(planned, samples)
-    known = [*network.parameters(), *network.buffers(), point.x_sigma, point.sigma, *cond.tensors.values()]
-    with KnownMasks(), _FlashOnMeta(), LiveStorage(known) as live, _dropped_gradients(network):
-        with torch.no_grad():
-            adapter.velocity(network, point, cond)
-        forward = live.peak
-        live.restart()
-        if role is not None and planned.switch is not None:
-            with planned.switch.use(role):
-                velocity = adapter.velocity(network, point, cond)
-        else:
-            velocity = adapter.velocity(network, point, cond)
+def _trace_forward(planned: PlannedNetwork, samples: int) -> Sequence[float]:
+    with _traced(planned, samples) as (live, call), torch.no_grad():
+        call()
+        return [live.peak]
+
+
+def _trace_backward(planned: PlannedNetwork, role: str | None, samples: int) -> Sequence[float]:
+    switch = planned.switch
+    with _traced(planned, samples) as (live, call), _dropped_gradients(planned.network):
+        with nullcontext() if role is None or switch is None else switch.use(role):
+            velocity = call()
         kept = live.now
         # the engine itself: inside Tensor.backward no function mode acts, and recomputed attention would be meta's own
         _engine_run_backward(
             (velocity,), (torch.empty_like(velocity),), False, False, (), allow_unreachable=True, accumulate_grad=True
         )
-        return [forward, kept, live.peak]
+        return [kept, live.peak]
+
+
+@contextmanager
+def _traced(planned: PlannedNetwork, samples: int) -> Iterator[tuple[LiveStorage, Callable[[], Tensor]]]:
+    network, adapter = planned.network, planned.adapter
+    point, cond = _inputs(planned, samples)
+    known = [*network.parameters(), *network.buffers(), point.x_sigma, point.sigma, *cond.tensors.values()]
+    with KnownMasks(), _FlashOnMeta(), LiveStorage(known) as live:
+        yield live, partial(adapter.velocity, network, point, cond)
 
 
 def _inputs(planned: PlannedNetwork, samples: int) -> tuple[NoisyLatent, Any]:

@@ -29,11 +29,17 @@ _DECODERS = {
 
 
 @cache
-def shipped() -> Mapping[str, Mapping[str, Any]]:
-    """The configurations of the built-in recipes' checkpoints as opening them gives them, by the checkpoint's name."""
+def shipped(model: str) -> Mapping[str, Any] | None:
+    """The configurations of a built-in recipe's checkpoint as opening it gives them; ``None`` of any other."""
+    found = _as_published().get(model)
+    return None if found is None else complete_components(found, place=model)
+
+
+@cache
+def _as_published() -> Mapping[str, Mapping[str, Any]]:
     folder = files("fewstep.planning") / "configurations"
     read = [json.loads(item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".json")]
-    return {entry["model"]: complete_components(entry["components"], place=entry["model"]) for entry in read}
+    return {entry["model"]: entry["components"] for entry in read}
 
 
 def described_adapter(config: BackboneConfig) -> ModelAdapter:
@@ -42,8 +48,8 @@ def described_adapter(config: BackboneConfig) -> ModelAdapter:
     Raises:
         ConfigError: The checkpoint cannot be read.
     """
-    components = shipped().get(config.origin)
-    if components is None or config.revision is not None:
+    components = shipped(config.origin) if config.revision is None else None
+    if components is None:
         adapter = create_model_adapter(config.model, config)
     else:
         adapter = adapter_class(config.kind)(config, components)
@@ -75,7 +81,7 @@ def prompts_without_values(adapter: ModelAdapter, count: int, dtype: torch.dtype
 
 def decoder_parameters(adapter: DiffusersAdapter) -> int:
     """Parameters of the VAE, which the main process keeps when it draws pictures."""
-    if adapter.config.origin in shipped() and adapter.vae_class in _DECODERS:
+    if adapter.config.origin in _as_published() and adapter.vae_class in _DECODERS:
         return _DECODERS[adapter.vae_class]
     with quiet_imports():
         import diffusers
