@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tests.backbones import tiny
-
-from fewstep.testing import clip_encoder, clip_tokenizer, t5_tokenizer
 
 CLIP_WIDTH, CLIP_TOKENS = 32, 77
 
@@ -32,6 +29,9 @@ class Size:
 def save_pipeline(folder: Path, size: Size) -> Path:
     """Write a pipeline folder: the transformer, two CLIPs and a T5 of two layers each, a small decoder."""
     from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+    from tests.backbones import tiny
+
+    from fewstep.testing import clip_encoder, clip_tokenizer, t5_tokenizer  # needs pytest, which not all who import do
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

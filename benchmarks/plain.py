@@ -18,6 +18,7 @@ from fewstep.config.run_config import OptimiserConfig, RunConfig
 from fewstep.core.conditioning import Conditioning
 from fewstep.core.points import NoisyLatent
 from fewstep.data.prompts import prompt_index
+from fewstep.devices import DTYPES
 from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.simulation import SimulationConfig
@@ -43,12 +44,22 @@ class PlainTrainer:
         adapter: The backbone.
         prompts: All of them.
         draw: Random numbers of a step for the rows of the batch.
+        device: Where everything is.
     """
 
-    def __init__(self, config: RunConfig, adapter: ModelAdapter, prompts: Sequence[str], draw: DrawSource) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        adapter: ModelAdapter,
+        prompts: Sequence[str],
+        draw: DrawSource,
+        *,
+        device: torch.device | None = None,
+    ) -> None:
         self.config, self.adapter, self.prompts, self.draw = config, adapter, prompts, draw
-        self.pipeline = adapter.load_pipeline(dtype=torch.float32, **{adapter.network_component: None, "vae": None})
-        self.null_cond = adapter.encode_null(self.pipeline)
+        self.device = device or torch.device("cpu")
+        self.compute = adapter.compute_dtype = DTYPES[config.precision.compute]
+        self._prepare_prompts()
         self.student = self._network(trained=True)
         self.teacher = self._network(trained=False)
         self.fake_score = self._network(trained=True)
@@ -63,7 +74,7 @@ class PlainTrainer:
 
     def resident(self) -> list[Tensor]:
         """Every tensor that is there between two steps."""
-        modules = [*self.networks.values(), *self.adapter.get_text_encoders(self.pipeline)]
+        modules = [*self.networks.values(), *self._encoders()]
         tensors = [value for module in modules for value in [*module.parameters(), *module.buffers()]]
         moments = [value for adamw in (self.student_adamw, self.fake_adamw) for value in _tensors(adamw)]
         return [*tensors, *moments, *self.average.values(), *self.null_cond.tensors.values()]
@@ -72,7 +83,7 @@ class PlainTrainer:
         """One fake-score update and, every ``student.every`` steps, one student update."""
         rows = range(self.config.batch)
         updates_student = (self.step + 1) % self.config.student.every == 0
-        draws = self.draw(self.step, Round(rows, rows, 1.0), updates_student)
+        draws = self.draw(self.step, Round(rows, rows, 1.0), updates_student).to(self.device)
         cond = self._encode(rows)
         anchor = self._simulate(cond, draws)
         self._update_fake_score(anchor, cond, draws)
@@ -81,10 +92,19 @@ class PlainTrainer:
         self.step += 1
 
     def _network(self, *, trained: bool) -> nn.Module:
-        network = self.adapter.load_network(dtype=torch.float32).eval().requires_grad_(trained)
+        network = self.adapter.load_network(dtype=torch.float32 if trained else self.compute).eval()
+        network = network.to(self.device).requires_grad_(trained)
         if trained and self.config.memory.gradient_checkpointing:
             network.enable_gradient_checkpointing()  # type: ignore[operator]
         return network
+
+    def _prepare_prompts(self) -> None:
+        parts = {self.adapter.network_component: None, "vae": None}
+        self.pipeline = self.adapter.load_pipeline(dtype=torch.float32, **parts)
+        self.null_cond = self.adapter.encode_null(self.pipeline)
+
+    def _encoders(self) -> list[nn.Module]:
+        return self.adapter.get_text_encoders(self.pipeline)
 
     def _encode(self, rows: range) -> Conditioning:
         start = self.step * self.config.batch
@@ -92,7 +112,8 @@ class PlainTrainer:
         return self.adapter.encode(self.pipeline, [self.prompts[index] for index in indices])
 
     def _ask(self, network: nn.Module, x: Tensor, sigma: Tensor, cond: Conditioning) -> Tensor:
-        return self.adapter.velocity(network, NoisyLatent(x, sigma), cond)
+        with torch.autocast(self.device.type, dtype=self.compute, enabled=self.compute != torch.float32):
+            return self.adapter.velocity(network, NoisyLatent(x, sigma), cond)
 
     @torch.no_grad()
     def _simulate(self, cond: Conditioning, draws: Draws) -> Anchor:
