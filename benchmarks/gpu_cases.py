@@ -1,0 +1,454 @@
+"""What ``benchmarks.gpu`` measures: each case builds what it needs, measures, and returns figures.
+
+Times are those of the device: events around the work, read when it is done. Memory is what torch's allocator counted.
+"""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from benchmarks.bench_trainer import draw_with_lengths
+from benchmarks.on_device import ENCODERS, RandomPrompts, random_adapter, random_encoder
+from benchmarks.plain import PlainTrainer, require_plain
+from benchmarks.training import expected_units
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.config.recipe import load_recipe
+from fewstep.config.run_config import RunConfig
+from fewstep.core.conditioning import Conditioning
+from fewstep.data.prompts import prompt_index
+from fewstep.devices import DTYPES
+from fewstep.distributed.rounds import Round
+from fewstep.distributed.sharding import build_mesh
+from fewstep.distributed.world import alone, join
+from fewstep.methods.draws import Draws
+from fewstep.planning.cost import forward_units
+from fewstep.planning.measured import PeakMeter, resident
+from fewstep.planning.measurements import Card, Update
+from fewstep.planning.memory import PlannedRoles, predict, split
+from fewstep.roles.build import build_roles
+from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+from fewstep.training.run import role_settings
+from fewstep.training.trainer import Trainer
+
+LORA = "{kind: lora, rank: RANK, alpha: 128}"
+
+
+@dataclass
+class Bench:
+    """Where and how large everything is measured.
+
+    Attributes:
+        tiny: Shrink networks, pictures and counts to what a CPU does in seconds.
+        left: Seconds that the case which runs now still has; how often something is repeated depends on it.
+    """
+
+    device: torch.device
+    card: Card
+    tiny: bool
+    left: Callable[[], float] = lambda: float("inf")
+    _planned: dict[str, PlannedRoles] = field(default_factory=dict)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Of the schedules of one student update's steps: 14.5 levels, as drawn ones have on average."""
+        return (1, 2) if self.tiny else (14, 15)
+
+    def utilisation(self, teraflops: float, compute: str) -> float | None:
+        peak = self.card.peak_teraflops.get(compute)  # type: ignore[call-overload]
+        return None if peak is None else teraflops / peak
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long the device takes from the start of some work to its end."""
+        if not self.on_gpu:
+            started = time.perf_counter()
+            work()
+            return time.perf_counter() - started
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize(self.device)
+        first.record()
+        work()
+        last.record()
+        torch.cuda.synchronize(self.device)
+        return float(first.elapsed_time(last)) / 1000
+
+    def repeated(self, work: Callable[[], object], most: int) -> list[float]:
+        """Seconds of up to ``most`` repetitions, at least one, as the case's time allows."""
+        took = [self.seconds(work)]
+        while not self.tiny and len(took) < most and 1.5 * took[-1] < self.left():
+            took.append(self.seconds(work))
+        return took
+
+    def planned(self, config: RunConfig, adapter: DiffusersAdapter) -> PlannedRoles:
+        """The planner's networks, which serve every case that trains the same weights."""
+        key = repr((config.backbone, config.student.weights, config.fake_score.weights, config.precision.compute))
+        if key not in self._planned:
+            self._planned[key] = PlannedRoles(config, adapter)
+        return self._planned[key]
+
+    def settings(self, *overrides: str) -> list[str]:
+        """Settings of every case: no pictures in between, and the tiny size."""
+        sizes = ("height=64", "width=64", "max_sequence_length=3")
+        return ["report.sheet_every=null", *(f"backbone.{size}" for size in sizes if self.tiny), *overrides]
+
+    def free(self) -> None:
+        """Let go of what nobody holds any more."""
+        gc.collect()
+        if self.on_gpu:
+            torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Training:
+    """Student updates of one recipe under some settings; two rounds each, as larger batches are split too."""
+
+    recipe: str
+    trains: str = "lora"
+    checkpointing: bool | str = True
+    microbatch: int = 1
+    compute: str = "bf16"
+    compiled: bool = False
+    spread: bool = True
+
+    @property
+    def name(self) -> str:
+        kinds = {True: "checkpointing", False: "no checkpointing", "selective": "selective"}
+        others = ["compiled"] * self.compiled + ["not spread"] * (not self.spread)
+        words = (self.recipe, self.trains, kinds[self.checkpointing], f"microbatch {self.microbatch}", self.compute)
+        return ", ".join([*words, *others])
+
+    def config(self, bench: Bench, *, rounds: int = 2) -> RunConfig:
+        microbatch = min(self.microbatch, 2) if bench.tiny else self.microbatch
+        weights = "{kind: full}" if self.trains == "full" else LORA.replace("RANK", "4" if bench.tiny else "64")
+        settings = bench.settings(
+            *(f"{role}.weights={weights}" for role in ("student", "fake_score")),
+            f"batch={rounds * microbatch}",
+            f"memory.microbatch={'null' if rounds == 1 else microbatch}",
+            f"memory.gradient_checkpointing={str(self.checkpointing).lower()}",
+            f"memory.compiled={str(self.compiled).lower()}",
+            f"precision.compute={self.compute}",
+        )
+        return load_recipe(self.recipe, settings).config
+
+    def measure(self, bench: Bench) -> dict[str, Any]:
+        config = self.config(bench)
+        with random_weights_trainer(bench, config, spread=self.spread) as trainer:
+            spread = self.spread or self.compute == "fp32"  # one process never spreads float32
+            return {"update": _update(bench, trainer, self, spread=spread)}
+
+
+@contextmanager
+def random_weights_trainer(bench: Bench, config: RunConfig, *, spread: bool = True) -> Iterator[Trainer]:
+    """The real trainer of a recipe on a random network, before its first step.
+
+    Args:
+        spread: As training does it, in a group of one process, over NCCL on a GPU; False keeps networks whole.
+    """
+    adapter, settings = random_adapter(config, bench.device, tiny=bench.tiny), role_settings(config)
+    group = join(bench.device, timeout_minutes=5.0) if spread else nullcontext(alone(bench.device))
+    with group as world:
+        mesh = build_mesh(world, alone=settings.spread_alone) if spread else None
+        roles = build_roles(adapter, settings, world, mesh)
+        prompts = RandomPrompts(adapter, DTYPES[config.precision.compute])
+        trainer = Trainer(config, adapter, roles, prompts, world.device, world=world)
+        trainer.draw = draw_with_lengths(trainer, bench.lengths)
+        bench.free()  # the networks came from one more
+        yield trainer
+
+
+def _update(bench: Bench, trainer: Trainer, case: Training, *, spread: bool) -> Update:
+    config, every = trainer.config, trainer.config.student.every
+
+    def update() -> None:
+        for _ in range(every):
+            trainer.run_step()
+
+    planned = bench.planned(config, trainer.adapter)  # type: ignore[arg-type]
+    predicted = predict(config, planned, processes=1, accelerator=bench.on_gpu).peak if spread else None
+    update()  # the optimisers make their state, libraries choose their kernels
+    roles = trainer.roles
+    networks = [role.network for role in (roles.student, roles.teacher, roles.fake_score)]
+    meter = PeakMeter(bench.device, resident(networks, trainer.state_dict()))
+    first = trainer.step
+    with meter if bench.on_gpu else nullcontext():
+        seconds = bench.repeated(update, most=3)
+    units = statistics.fmean(units_of(trainer, step) for step in range(first, trainer.step, every))
+    if not bench.on_gpu:
+        with meter:  # counting by hand, twenty times slower
+            update()
+    work = units * config.batch * planned.flops / 1e12
+    teraflops = work / statistics.fmean(seconds)
+    reserved, outside = memory_around(bench)
+    return Update(
+        model=config.backbone.model,
+        trains=case.trains,
+        checkpointing=case.checkpointing,
+        microbatch=split(config, 1).micro,
+        batch=config.batch,
+        compute=case.compute,
+        compiled=case.compiled,
+        spread=spread,
+        seconds=tuple(seconds),
+        units=units,
+        teraflop_per_forward=planned.flops / 1e12,
+        teraflops=teraflops,
+        utilisation=bench.utilisation(teraflops, case.compute),
+        predicted_bytes=None if predicted is None else round(predicted),
+        peak_bytes=meter.peak,
+        reserved_bytes=reserved,
+        outside_bytes=outside,
+    )
+
+
+def units_of(trainer: Trainer, first_step: int) -> float:
+    """Forwards per sample of the student update that begins at a step, for the anchors that are drawn there."""
+    config = trainer.config
+    drawn = sum(1 + statistics.fmean(draws.anchor) for draws in _draws(trainer, first_step))
+    expected = config.student.every * (config.schedule.mean_length + 1) / 2
+    return forward_units(config, rounds=split(config, 1).rounds) + drawn - expected
+
+
+def _draws(trainer: Trainer, first_step: int) -> list[Draws]:
+    rows = range(trainer.config.batch)
+    steps = range(first_step, first_step + trainer.config.student.every)
+    return [trainer.draw(step, Round(rows, rows, 1.0), False) for step in steps]
+
+
+def memory_around(bench: Bench) -> tuple[int | None, int | None]:
+    """The most that the allocator held, and what is in use on the card beside it."""
+    if not bench.on_gpu:
+        return None, None
+    free, total = torch.cuda.mem_get_info(bench.device)
+    now = torch.cuda.memory_reserved(bench.device)
+    return int(torch.cuda.max_memory_reserved(bench.device)), max(0, total - free - now)
+
+
+class _PlainWithEmbeddings(PlainTrainer):
+    """The plain formulation on a random network, which has no text encoders: neither side asks any."""
+
+    def _prepare_prompts(self) -> None:
+        self.embeddings = RandomPrompts(self.adapter, self.compute)  # type: ignore[arg-type]
+        self.null_cond = self.embeddings.null.to(self.device)
+
+    def _encoders(self) -> list[nn.Module]:
+        return []
+
+    def _encode(self, rows: range) -> Conditioning:
+        start = self.step * self.config.batch
+        indices = [prompt_index(self.config.seed, start + row, len(self.embeddings)) for row in rows]
+        return self.embeddings.batch(indices).to(self.device)
+
+
+def plain_beside_ours(bench: Bench, *, recipe: str, microbatch: int) -> dict[str, Any]:
+    """Student updates of both in turn, all weights trained, the batch unsplit."""
+    config = Training(recipe, "full", microbatch=microbatch).config(bench, rounds=1)
+    require_plain(config)
+    every = config.student.every
+    with random_weights_trainer(bench, config) as ours:
+        plain = _PlainWithEmbeddings(config, ours.adapter, ("",), ours.draw, device=bench.device)
+        sides: Mapping[str, Callable[[], object]] = {"plain": plain.run_step, "ours": ours.run_step}
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        working: dict[str, int | None] = {}
+
+        def update(step: Callable[[], object]) -> None:
+            for _ in range(every):
+                step()
+
+        for number in range(2 if bench.tiny else 4):
+            if number > 1 and 1.5 * sum(took[-1] for took in seconds.values()) > bench.left():
+                break
+            for name, step in sides.items():
+                before = _allocated(bench)
+                seconds[name].append(bench.seconds(lambda step=step: update(step)))
+                working[name] = None if before is None else int(torch.cuda.max_memory_allocated(bench.device)) - before
+        timed = {name: took[1:] for name, took in seconds.items()}  # the first is for warmth
+        updates = len(timed["ours"])
+        drawn = [expected_units(config, _draws(ours, every * (1 + update))) for update in range(updates)]
+    units = {name: statistics.fmean(one[name] for one in drawn) for name in sides}
+    figures: dict[str, Any] = {"recipe": recipe, "batch": config.batch, "compute": config.precision.compute}
+    for name in sides:
+        told = working[name]
+        figures[name] = {
+            "seconds": timed[name],
+            "units": units[name],
+            "working_bytes": "not measured" if told is None else told,
+        }
+    figures["text encoders"] = "asked by neither side"
+    return {"figures": figures, "ratios": {"plain_to_ours": sum(timed["plain"]) / sum(timed["ours"])}}
+
+
+def _allocated(bench: Bench) -> int | None:
+    """Bytes of tensors now, from which a new peak begins."""
+    if not bench.on_gpu:
+        return None
+    torch.cuda.reset_peak_memory_stats(bench.device)
+    return int(torch.cuda.memory_allocated(bench.device))
+
+
+@torch.no_grad()
+def teacher_beside_student(bench: Bench, *, recipe: str, batch: int) -> dict[str, Any]:
+    """The network calls of a picture: the teacher's steps with guidance, the student's without; nothing is decoded."""
+    config = load_recipe(recipe, bench.settings(f"sampling.teacher_steps={3 if bench.tiny else 50}")).config
+    sampling, dtype = config.sampling, DTYPES[config.precision.compute]
+    adapter = random_adapter(config, bench.device, tiny=bench.tiny)
+    adapter.compute_dtype = dtype
+    network = adapter.load_network(dtype=dtype)
+    bench.free()
+    prompts = RandomPrompts(adapter, dtype)
+    cond, null = prompts.batch([n % len(prompts) for n in range(batch)]).to(bench.device), prompts.null.to(bench.device)
+    noise = torch.randn(
+        batch, *adapter.latent_shape(config.backbone.height, config.backbone.width), device=bench.device
+    )
+
+    def draw(sigmas: Tensor, guidance_scale: float | None) -> None:
+        field = velocity_field(adapter, network, cond, null, guidance_scale=guidance_scale)
+        sample_latents(field, noise, sigmas, initial_scale=adapter.initial_scale)
+
+    student = partial(draw, adapter.sigmas(torch.tensor(sampling.levels)), None)
+    teacher = partial(draw, teacher_sigmas(adapter, sampling.teacher_steps), sampling.teacher_guidance_scale)
+    draw(teacher_sigmas(adapter, 1), sampling.teacher_guidance_scale)
+    student()
+    _allocated(bench)
+    seconds = {"student": bench.repeated(student, most=5), "teacher": bench.repeated(teacher, most=2)}
+    each = {name: min(took) / batch for name, took in seconds.items()}
+    figures = {
+        "recipe": recipe,
+        "batch": batch,
+        "compute": config.precision.compute,
+        "teacher_steps": sampling.teacher_steps,
+        "teacher_guidance_scale": sampling.teacher_guidance_scale,
+        "student_steps": len(sampling.levels),
+        **{f"{name}_seconds_per_picture": value for name, value in each.items()},
+        "peak_bytes": int(torch.cuda.max_memory_allocated(bench.device)) if bench.on_gpu else "not measured",
+        "decoding": "not measured",
+    }
+    return {"figures": figures, "ratios": {f"teacher_to_student_{recipe}": each["teacher"] / each["student"]}}
+
+
+def products(bench: Bench) -> dict[str, Any]:
+    """Square matrix products: what of the stated peak any network could reach."""
+    size = 128 if bench.tiny else 8192
+    figures: dict[str, Any] = {"size": size}
+    for compute, dtype in DTYPES.items():
+        a, b = (torch.randn(size, size, device=bench.device).to(dtype) for _ in range(2))
+        torch.mm(a, b)
+        took = bench.seconds(lambda a=a, b=b: [torch.mm(a, b) for _ in range(20)]) / 20
+        teraflops = 2 * size**3 / took / 1e12
+        figures[compute] = {"teraflops": teraflops, "utilisation": bench.utilisation(teraflops, compute)}
+    return {"figures": figures}
+
+
+def one_process_group(bench: Bench) -> dict[str, Any]:
+    """The group of one process in which training runs, and a sum over it; spread updates run in such a group too."""
+    with join(bench.device, timeout_minutes=1.0) as world:
+        size = 2**16 if bench.tiny else 2**28
+        values = torch.ones(size // 4, device=world.device)
+        dist.all_reduce(values)
+        took = bench.seconds(lambda: dist.all_reduce(values))
+        right = bool((values == 1).all())
+        backend = dist.get_backend_config(dist.group.WORLD)
+    version = ".".join(map(str, torch.cuda.nccl.version())) if bench.on_gpu else "not measured"
+    return {"figures": {"backend": backend, "nccl": version, "bytes": size, "all_reduce_seconds": took, "right": right}}
+
+
+@torch.no_grad()
+def embedding(bench: Bench, *, recipe: str, prompts: int = 1000) -> dict[str, Any]:
+    """Random tokens through random encoders of the checkpoint's sizes, one encoder in memory after the other."""
+    config = load_recipe(recipe, bench.settings()).config
+    dtype = DTYPES[config.precision.compute]
+    batch, asked = (2, 4) if bench.tiny else (32, prompts)
+    figures: dict[str, Any] = {
+        "recipe": recipe,
+        "embedded": "random tokens of full length; tokenizers and writing to the disk are left out",
+        "batch": batch,
+        "compute": config.precision.compute,
+    }
+    for label, (class_name, config_name, settings, tokens) in ENCODERS[config.backbone.kind].items():
+        encoder = random_encoder(class_name, config_name, settings, bench.device, dtype, tiny=bench.tiny)
+        ids = torch.randint(3, 500, (batch, tokens), device=bench.device)
+        encoder(ids)
+        seconds = done = 0.0
+        while done < asked and (not done or 2 * seconds / done * batch < bench.left()):
+            rows = min(batch, asked - int(done))
+            seconds += bench.seconds(lambda encoder=encoder, part=ids[:rows]: encoder(part))
+            done += rows
+        figures[label] = {
+            "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+            "tokens": tokens,
+            "prompts": int(done),
+            "seconds_per_1000_prompts": 1000 * seconds / done,
+        }
+        del encoder
+        bench.free()
+    total = sum(one["seconds_per_1000_prompts"] for one in figures.values() if isinstance(one, dict))
+    return {"figures": {**figures, "seconds_per_1000_prompts": total}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to measure.
+
+    Attributes:
+        name: In the file.
+        seconds: That it may take at most.
+        measure: Returns fields of its row, and ``ratios``.
+        only_on_gpu: What it measures has no meaning elsewhere, or takes minutes there.
+    """
+
+    name: str
+    seconds: float
+    measure: Callable[[Bench], dict[str, Any]]
+    only_on_gpu: bool = False
+
+
+def _training(seconds: float, training: Training, **changed: Any) -> Case:
+    training = replace(training, **changed)
+    return Case(training.name, seconds, training.measure, only_on_gpu=training.compiled)
+
+
+def cases() -> list[Case]:
+    """All of them, the most useful first: any file, however short, has what a plan needs."""
+    sd3, sana = Training("sd3-medium"), Training("sana-600m", "full", microbatch=4)
+    return [
+        Case("matrix products", 20, products),
+        _training(60, sd3),
+        _training(60, sana),
+        _training(60, sd3, trains="full"),
+        _training(60, sd3, checkpointing="selective"),
+        Case("sd3-medium, teacher beside student", 60, partial(teacher_beside_student, recipe="sd3-medium", batch=1)),
+        Case("sana-600m, plain beside ours", 60, partial(plain_beside_ours, recipe="sana-600m", microbatch=4)),
+        _training(60, sd3, microbatch=4),
+        _training(60, sd3, spread=False),
+        Case("a group of one process", 20, one_process_group),
+        Case("sd3-medium, embedding", 60, partial(embedding, recipe="sd3-medium")),
+        _training(60, sd3, checkpointing=False),
+        _training(60, sd3, compute="fp32"),
+        _training(60, sd3, trains="full", checkpointing="selective"),
+        _training(60, sana, checkpointing="selective"),
+        _training(150, sana, compiled=True),
+        _training(60, sd3, trains="full", checkpointing=False),
+        _training(60, sana, checkpointing=False),
+        _training(60, sd3, microbatch=2),
+        _training(60, sd3, microbatch=8),
+        _training(60, sana, microbatch=1),
+        _training(60, sana, microbatch=16),
+        _training(60, sana, trains="lora"),
+        _training(60, sana, trains="lora", checkpointing="selective"),
+        _training(60, sana, trains="lora", checkpointing=False),
+        Case("sana-600m, teacher beside student", 60, partial(teacher_beside_student, recipe="sana-600m", batch=4)),
+        Case("sana-600m, embedding", 60, partial(embedding, recipe="sana-600m")),
+        _training(60, sd3, trains="full", microbatch=4),
+        _training(150, sd3, trains="full", compiled=True),
+    ]
