@@ -13,7 +13,7 @@ from fewstep.backbones.registry import adapter_class
 from fewstep.backbones.using import quiet_imports
 from fewstep.config.run_config import RunConfig
 from fewstep.core.conditioning import Conditioning
-from fewstep.planning.meta_networks import shipped
+from fewstep.planning.meta_networks import planned_adapter
 
 TINY: Mapping[str, Mapping[str, Any]] = {
     "sd3": {
@@ -122,7 +122,7 @@ def random_adapter(config: RunConfig, device: torch.device, *, tiny: bool) -> Di
     """The adapter of a built-in recipe's checkpoint, which makes random weights on the device instead of loading."""
     backbone = config.backbone
     family: Any = adapter_class(backbone.kind)
-    components = dict(shipped()[backbone.origin])
+    components = dict(planned_adapter(backbone).components)
     if tiny:
         components[family.network_component] = {**components[family.network_component], **TINY[backbone.kind]}
 
