@@ -200,7 +200,8 @@ def require_plain(config: RunConfig) -> None:
     full = config.student.weights.kind == config.fake_score.weights.kind == "full"
     align = config.fake_score.align
     each = align is None or (align.after, align.every) == ("fake_score", 1)
-    alone = config.terms.isg is None and config.fake_score.target == "anchor" and not config.draw.reuse_trajectory
+    alone = config.terms.isg is config.terms.dp is None
+    alone = alone and config.fake_score.target == "anchor" and not config.draw.reuse_trajectory
     if not (ours and asked and unguided and full and each and alone):
         raise ValueError("the plain formulation knows full weights, and terms as the released settings have them")
 

@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| `(fewstep\.[\w.]+)` \| `(tests/[\w/]+\.py)::(\w+)` \|$", re.MULTILINE)
 ROWS = ROW.findall((ROOT / "docs" / "equations.md").read_text())
 
-KNOBS = (ROOT / "docs" / "equations.md").read_text().partition("| override here |\n|---|---|---|\n")[2]
-KNOBS = KNOBS.partition("\n\n")[0]
+_, KNOBS, OF_DP_DMD = (ROOT / "docs" / "equations.md").read_text().split("| override here |\n|---|---|---|\n")
+KNOBS, OF_DP_DMD = (table.partition("\n\n")[0] for table in (KNOBS, OF_DP_DMD))
+TABLES = [*(("sd3-medium", row) for row in KNOBS.splitlines()), *(("dp-dmd", row) for row in OF_DP_DMD.splitlines())]
 PUBLISHED = {
     *("student_xt_mode", "student_x0_base", "student_sigma_method"),
     *("trajectory_xt", "trajectory_eps", "trajectory_eps_last", "fresh", "fresh_independent", "shared", "student_pred"),
@@ -42,12 +43,12 @@ def test_the_row_names_a_function_with_the_tag_and_a_test(tag: str, function: st
     assert f"def {test}(" in (ROOT / test_file).read_text()
 
 
-@pytest.mark.parametrize("row", KNOBS.splitlines(), ids=lambda row: "|".join(row.split("|")[1:3]))
-def test_a_published_knob_names_overrides_that_a_recipe_takes(row: str) -> None:
+@pytest.mark.parametrize(("recipe", "row"), TABLES, ids=lambda value: "|".join(value.split("|")[1:3]) or value)
+def test_a_published_knob_names_overrides_that_a_recipe_takes(recipe: str, row: str) -> None:
     overrides = re.findall(r"`([^`]+)`", row.split("|")[3])
     assert overrides
     for override in overrides:
-        load_recipe("sd3-medium", [override])
+        load_recipe(recipe, [override])
 
 
 def test_every_knob_that_decides_what_a_run_computes_has_a_row() -> None:
@@ -55,3 +56,8 @@ def test_every_knob_that_decides_what_a_run_computes_has_a_row() -> None:
         name for row in KNOBS.splitlines() for name in re.findall(r"`([a-z0-9_]+)`", "|".join(row.split("|")[1:3]))
     }
     assert named >= PUBLISHED
+
+
+def test_every_choice_of_dp_dmd_has_a_row() -> None:
+    knobs = ("k_anchor", "teacher_infer_steps", "div_weight", "teacher_guidance_scale", "per_train_fake_num")
+    assert all(f"`{knob}`" in OF_DP_DMD for knob in knobs)

@@ -83,10 +83,14 @@ def test_another_switch_of_the_published_code_is_another_run(override: str) -> N
     assert hash_of(override) != hash_of()
 
 
+def test_a_first_step_of_its_own_is_another_run() -> None:
+    assert hash_of("schedule.min_steps=2", "terms.dp={}") != hash_of("schedule.min_steps=2")
+
+
 @pytest.mark.parametrize("query", ["{at: off_trajectory}", "{at: fresh_noise}", "{at: last_anchor}"])
 def test_switches_as_they_were_leave_the_names_of_earlier_runs(query: str) -> None:
     settings = identity(load_recipe("digits", [f"terms.cdm.query={query}", "terms.isg={}"]).config)
-    assert "simulation" not in settings
+    assert "simulation" not in settings and "dp" not in settings["terms"]
     for term in (settings["terms"][name] for name in ("ca", "dm", "cdm")):
         assert not {"probe_of", "warmup", "renormalise"} & term.keys() and "of" not in term["query"]
 

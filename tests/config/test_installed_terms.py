@@ -69,7 +69,7 @@ def test_wrong_settings_of_a_packages_term_are_told_in_one_sentence(
 
 def test_a_term_that_no_package_adds_is_told_with_those_there_are() -> None:
     assert problem("terms.attract={}") == (
-        "There is no setting terms.attract, which the command line states; the terms are ca, dm, cdm, isg, and no "
+        "There is no setting terms.attract, which the command line states; the terms are ca, dm, cdm, isg, dp, and no "
         "installed package adds this one."
     )
 

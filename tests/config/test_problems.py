@@ -141,6 +141,26 @@ def test_segments_are_not_compared_where_no_euler_step_crosses_them() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ("schedule={kind: fixed}", "simulation.step=renoise"),
+            "terms.dp teaches the first of the student's Euler steps, but simulation.step is renoise: the student "
+            "would never make them; set terms.dp=null or simulation.step=euler",
+        ),
+        (
+            (),
+            "terms.dp has the first anchor for itself, but a schedule may have no more than 1; set "
+            "schedule.min_steps=2",
+        ),
+        (("schedule={kind: fixed, levels: [1.0]}",), "terms.dp has the first anchor for itself, but a schedule may"),
+    ],
+)
+def test_a_first_step_of_its_own_needs_euler_steps_and_a_second_one(overrides: tuple[str, ...], sentence: str) -> None:
+    assert problem("terms.dp={}", *overrides).startswith(sentence)
+
+
 def test_all_problems_are_told_at_once() -> None:
     said = problem("student.lr=fast", "batch=0", "schedule.maxsteps=3", "backbone.height=tall")
     assert said.splitlines()[0] == "The settings have 4 problems:"

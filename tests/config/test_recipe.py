@@ -76,6 +76,15 @@ def test_cheap_cdm_has_the_terms_of_cdm_on_the_grid_of_d_dmd(name: str, of: str,
     assert forward_units(cdm) / forward_units(d_dmd) > 1.8
 
 
+@pytest.mark.parametrize(("name", "of"), [("dp-dmd", "dmd2"), ("digits-dp-dmd", "digits-dmd2")])
+def test_dp_dmd_is_dmd2_with_a_first_step_that_ends_at_the_students_second_level(name: str, of: str) -> None:
+    dmd2, config = load_recipe(of).config, load_recipe(name).config
+    dp, dm = config.terms.dp, dmd2.terms.dm
+    assert config == dmd2.model_copy(update={"terms": dmd2.terms.model_copy(update={"dp": dp})})
+    assert dp is not None and dm is not None
+    assert (dp.to, dp.guidance_scale, dp.weight) == (config.sampling.levels[1], dm.guidance_scale, 0.05)
+
+
 @pytest.mark.parametrize(("name", "guidance_scale"), [("dmd2", 4.5), ("digits-dmd2", 1.5)])
 def test_dmd2_is_one_guided_term_with_five_fake_updates_and_no_alignment(name: str, guidance_scale: float) -> None:
     config = load_recipe(name).config

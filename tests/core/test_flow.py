@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -24,6 +26,15 @@ def test_data_and_noise_are_recovered_from_the_velocity_at_every_sigma(level: fl
     recovered = flow.x0_from(x_sigma, velocity, sigma)
     torch.testing.assert_close(recovered, x0, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(recovered + velocity, noise, atol=1e-5, rtol=1e-5)
+
+
+def test_one_euler_step_of_the_mean_velocity_ends_where_many_ended() -> None:
+    data, sigmas = Gaussian(mean=0.7, std=0.4), torch.linspace(1.0, 0.3, 8)
+    start = x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    for sigma, after in itertools.pairwise(sigmas.expand(5, -1).unbind(1)):
+        x = flow.euler_step(x, data.velocity(NoisyLatent(x, sigma)), sigma=sigma, sigma_next=after)
+    ends = {"sigma": torch.ones(5), "sigma_next": torch.full((5,), 0.3)}
+    torch.testing.assert_close(flow.euler_step(start, flow.mean_velocity(start, x, **ends), **ends), x)
 
 
 @given(SIGMAS, SIGMAS)

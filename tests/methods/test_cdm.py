@@ -12,6 +12,7 @@ from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.sigmas import SameAsQuery
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
+from fewstep.methods.companions import IntraSegmentGuidance
 from fewstep.methods.draws import Draws
 from fewstep.methods.simulation import simulate_whole
 from fewstep.methods.terms import (
@@ -19,7 +20,6 @@ from fewstep.methods.terms import (
     ContinuousAlignment,
     DistributionMatching,
     FreshNoise,
-    IntraSegmentGuidance,
     LastAnchor,
     OffTrajectory,
     Terms,

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ def drawn(
     simulation: int | None = None,
     stratified_over: int | None = None,
     own_anchors: tuple[str, ...] = (),
+    first_anchor: int = 0,
     renoises: bool = False,
 ) -> Draws:
     return Draws.for_step(
@@ -37,6 +39,7 @@ def drawn(
         simulation=simulation,
         stratified_over=stratified_over,
         own_anchors=own_anchors,
+        first_anchor=first_anchor,
         renoises=renoises,
     )
 
@@ -72,6 +75,22 @@ def test_schedule_lengths_cover_their_whole_range_evenly() -> None:
     lengths = Counter(Streams(0).integer("num_anchors", step, low=1, high=28) for step in range(1500))
     assert set(lengths) == set(range(1, 29))
     assert max(lengths.values()) < 2 * 1500 / 28
+
+
+@pytest.mark.parametrize("stratified_over", [None, 8])
+def test_anchors_may_begin_at_the_second_and_nothing_else_is_drawn_anew(stratified_over: int | None) -> None:
+    schedule = RandomLengthSchedule(min_steps=2, max_steps=4)
+    found = Counter[int]()
+    for step in range(60):
+        shape: dict[str, Any] = {"step": step, "schedule": schedule, "stratified_over": stratified_over}
+        as_before, later = drawn(range(8), **shape), drawn(range(8), **shape, first_anchor=1, own_anchors=("dm",))
+        assert all(1 <= i < later.num_anchors for i in (*later.anchor, *later.term_anchors["dm"]))
+        assert later.num_anchors == as_before.num_anchors and later.num_simulation_calls == max(later.anchor)
+        for name in ("initial_noise", "inner_u", "denoising_u", "denoising_noise"):
+            assert torch.equal(getattr(later, name), getattr(as_before, name))
+        assert torch.equal(later.terms["dm"].probe_u, as_before.terms["dm"].probe_u)
+        found += Counter(later.anchor if later.num_anchors == 4 else ())
+    assert set(found) == {1, 2, 3} and max(found.values()) < 2 * found.total() / 3
 
 
 def test_anchors_are_those_of_the_schedule() -> None:

@@ -6,9 +6,10 @@ from fewstep.core.conditioning import PromptBatch
 from fewstep.core.flow import time_shift
 from fewstep.core.points import NoisyLatent
 from fewstep.methods.cdm import simulate, student_losses
+from fewstep.methods.companions import IntraSegmentGuidance
 from fewstep.methods.draws import Draws, SegmentDraws, Streams
 from fewstep.methods.isg import isg_losses, segment_grid
-from fewstep.methods.terms import DistributionMatching, IntraSegmentGuidance, Terms
+from fewstep.methods.terms import DistributionMatching, Terms
 from tests.methods.toy import ToyVelocity, labels, method
 
 COND, NULL = labels([0, 1, 0, 1]), labels([2] * 4)

@@ -66,6 +66,7 @@ def draws(
     seed: int = 0,
     student: bool = True,
     own_anchors: Sequence[str] = (),
+    first_anchor: int = 0,
     renoises: bool = False,
 ) -> Draws:
     return Draws.for_step(
@@ -77,6 +78,7 @@ def draws(
         concurrent=range(batch),
         terms=of.terms if student else None,
         own_anchors=own_anchors,
+        first_anchor=first_anchor,
         renoises=renoises,
     )
 

@@ -73,11 +73,12 @@ def test_the_recipes_own_levels_fit() -> None:
         ("sampling.levels=[1.0, 0.9999999999, 0.5]", r"sampling\.levels"),
         ("schedule={kind: fixed, levels: [1.0, 0.9999999999]}", r"schedule\.levels"),
         ("terms.isg={levels: [1.0, 0.9999999999]}", r"terms\.isg\.levels"),
+        ("terms.dp={to: 0.9999999999, steps: 1}", r"terms\.dp"),
     ],
 )
 def test_levels_that_fall_on_one_sigma_are_refused(override: str, setting: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{setting} does not fit somebody/sd3: its levels 1 and 1 become sigma 1"):
-        require_fitting_levels(config(override), sd3())
+        require_fitting_levels(config("schedule.min_steps=2", override), sd3())
 
 
 def test_a_clock_so_steep_that_the_teachers_grid_collapses_is_refused() -> None:

@@ -11,6 +11,7 @@ from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
 OWN, RENOISE = "simulation.anchors=own", "simulation.step=renoise"
 REUSE = "draw.reuse_trajectory=true"
+DP = ("terms.dp={steps: 2}", "schedule.min_steps=2")
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ REUSE = "draw.reuse_trajectory=true"
         (OWN, "draw.anchors=stratified"),
         (RENOISE,),
         ("terms.cdm.warmup=3", "terms.ca.renormalise=token"),
+        DP,
     ],
     ids=lambda switches: switches[0],
 )
@@ -34,7 +36,7 @@ def test_a_recipe_with_a_switch_of_the_published_code_trains(switches: tuple[str
     assert len(steps) == 4 and {"loss/ca", "loss/dm", "loss/cdm", "loss/fake_score"} <= steps[-1].keys()
 
 
-@pytest.mark.parametrize("switches", [(OWN,), (OWN, REUSE), (RENOISE,), (OWN, RENOISE)], ids=" ".join)
+@pytest.mark.parametrize("switches", [(OWN,), (OWN, REUSE), (RENOISE,), (OWN, RENOISE), (*DP, REUSE)], ids=" ".join)
 def test_splitting_the_batch_gives_the_losses_of_the_whole(switches: tuple[str, ...], tmp_path: Path) -> None:
     two = (*switches, "budget.student_updates=2")
     run(recipe(tmp_path, *two), tmp_path / "whole")

@@ -30,6 +30,7 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("backbone", "sizes"), []),
     (("student", "init"), None),
     (("simulation",), SimulationConfig().model_dump(mode="json")),
+    (("terms", "dp"), None),
     (("terms", _ANY, "probe_of"), "answer"),
     (("terms", _ANY, "warmup"), 0),
     (("terms", _ANY, "renormalise"), None),

@@ -305,12 +305,10 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _segments_are_crossed_by_euler_steps(self) -> "RunConfig":
-        if self.terms.isg is not None and self.simulation.step != "euler":
-            raise ValueError(
-                f"terms.isg compares Euler steps across a segment, but simulation.step is {self.simulation.step}: the "
-                "student would never make them; set terms.isg=null or simulation.step=euler"
-            )
+    def _terms_fit_the_simulation(self) -> "RunConfig":
+        problem = self.terms.simulation_problem(self.simulation, self.schedule)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @model_validator(mode="after")
@@ -321,9 +319,9 @@ class RunConfig(Section):
             for name, term in self.terms.active().items()
             if term.asks_guidance
         }
-        isg = self.terms.isg
-        if isg is not None and (isg.guidance.low, isg.guidance.high) != (1, 1) and not self.backbone.guided:
-            guided["isg"] = "isg.guidance={low: 1, high: 1}"
+        if not self.backbone.guided:
+            companions = self.terms.companions().items()
+            guided |= {name: f"{name}.{companion.unguided}" for name, companion in companions if companion.guides}
         if reason is not None and guided:
             name, without = next(iter(guided.items()))
             raise ValueError(

@@ -67,6 +67,22 @@ def euler_step(
     return x_sigma.float() + per_sample(sigma_next - sigma, x_sigma) * velocity.float()
 
 
+def mean_velocity(
+    x_sigma: Float[Tensor, "b *latent"],
+    x_next: Float[Tensor, "b *latent"],
+    *,
+    sigma: Float[Tensor, "b"],
+    sigma_next: Float[Tensor, "b"],
+) -> Float[Tensor, "b *latent"]:
+    """Find the velocity whose one Euler step leads from ``x_sigma`` to ``x_next``.
+
+        velocity = (x_sigma - x_next) / (sigma - sigma_next)                            [eq:mean-velocity]
+
+    Of two states of one trajectory it is the mean of the velocities in between.
+    """
+    return (x_sigma.float() - x_next.float()) / per_sample(sigma - sigma_next, x_sigma)
+
+
 def stretch_to_terminal(sigmas: Float[Tensor, "k"], terminal: float) -> Float[Tensor, "k"]:
     """Stretch a grid away from noise so that its last level is ``terminal``.
 

@@ -21,6 +21,7 @@ from fewstep.core.conditioning import Conditioning, PromptBatch
 from fewstep.core.points import NoisyLatent, extrapolate, renoise
 from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, SigmaRange, level
+from fewstep.methods.dp import dp_losses
 from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.frozen_answers import ask_frozen
 from fewstep.methods.isg import GuidedVelocity, isg_losses
@@ -152,6 +153,15 @@ def student_losses(
             draws=draws.segment,
             to_sigma=method.to_sigma,
             initial_scale=method.initial_scale,
+        )
+    if method.terms.dp is not None:
+        losses["dp"] = dp_losses(
+            method.terms.dp,
+            student=student,
+            guided_teacher=guided_teacher,
+            prompts=prompts,
+            initial=draws.initial_noise * method.initial_scale,
+            to_sigma=method.to_sigma,
         )
     return losses
 

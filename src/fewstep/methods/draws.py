@@ -146,6 +146,7 @@ class Draws:
         simulation: int | None = None,
         stratified_over: int | None = None,
         own_anchors: Sequence[str] = (),
+        first_anchor: int = 0,
         renoises: bool = False,
     ) -> "Draws":
         """Draw what the rows ``positions`` of the global batch need at ``step``.
@@ -162,6 +163,7 @@ class Draws:
             stratified_over: Size of the global batch whose anchors are spread evenly over the schedule; None draws
                 each sample's alone.
             own_anchors: Names of the terms that look at anchors of their own.
+            first_anchor: Smallest index of an anchor; below every length of the schedule.
             renoises: Whether the simulation's steps re-noise.
         """
         number = step if simulation is None else simulation
@@ -172,10 +174,9 @@ class Draws:
         num_anchors = streams.integer(
             "num_anchors", number, low=low, high=high, probabilities=schedule.length_probabilities()
         )
-        anchor = _anchors(streams, "anchor", number, num_anchors, stratified_over)
-        of_terms = {
-            name: _anchors(streams, f"{name}.anchor", number, num_anchors, stratified_over) for name in own_anchors
-        }
+        indices = range(first_anchor, num_anchors)
+        anchor = _anchors(streams, "anchor", number, indices, stratified_over)
+        of_terms = {name: _anchors(streams, f"{name}.anchor", number, indices, stratified_over) for name in own_anchors}
         step_noise = [simulated.normal(f"step_noise.{k}") for k in range(num_anchors - 1)] if renoises else []
         return Draws(
             initial_noise=simulated.normal("initial_noise"),
@@ -260,11 +261,12 @@ class _Rows:
 
 
 def _anchors(
-    streams: Streams, purpose: str, number: int, num_anchors: int, stratified_over: int | None
+    streams: Streams, purpose: str, number: int, indices: range, stratified_over: int | None
 ) -> Callable[[int], int]:
     """Each row's anchor by its position: drawn alone, or one of a global batch whose anchors are spread evenly."""
     if stratified_over is None:
-        return lambda j: streams.integer(purpose, number, low=0, high=num_anchors - 1, position=j)
+        return lambda j: streams.integer(purpose, number, low=indices.start, high=indices.stop - 1, position=j)
     ranks = streams.permutation(f"{purpose}.order", number, stratified_over)
     offset = streams.scalar(f"{purpose}.offset", number)
-    return spread_anchors(ranks, offset=offset, num_anchors=num_anchors).__getitem__
+    spread = spread_anchors(ranks, offset=offset, num_anchors=len(indices))
+    return lambda j: indices[spread[j]]

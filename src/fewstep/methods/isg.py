@@ -13,9 +13,9 @@ from fewstep.core import flow, objectives
 from fewstep.core.conditioning import PromptBatch
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import ToSigma, with_final_zero
+from fewstep.methods.companions import IntraSegmentGuidance
 from fewstep.methods.draws import SegmentDraws
 from fewstep.methods.simulation import Velocity, simulate_to_anchor
-from fewstep.methods.terms import IntraSegmentGuidance
 
 GuidedVelocity = Callable[[NoisyLatent, PromptBatch, float], Tensor]
 """The teacher's velocity at a guidance scale, as its pipeline guides."""

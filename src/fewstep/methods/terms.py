@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
 
 from jaxtyping import Float
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from fewstep.bounds import CountOrNone, GuidanceScale, Levels, Rate, Scale, Share, Weight
+from fewstep.bounds import CountOrNone, GuidanceScale, Rate, Scale, Weight
 from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent
-from fewstep.core.schedules import FOUR_STEPS, check_levels
+from fewstep.core.schedules import Schedule
 from fewstep.core.sigmas import SigmaLaw, Uniform, UniformBelowQuery
-from fewstep.methods.simulation import SimulatedX0
+from fewstep.methods.companions import Companion, DiversityPreservation, IntraSegmentGuidance
+from fewstep.methods.simulation import SimulatedX0, SimulationConfig
 from fewstep.section import Section
 
 
@@ -202,36 +203,8 @@ class ContinuousAlignment(DistributionMatching):
     query: _AnyQuery = OffTrajectory()
 
 
-class _GuidanceRange(Section):
-    """A guidance scale drawn uniformly once per step, counted so that 1 is off; one value when both ends are equal."""
-
-    low: GuidanceScale = 5.0
-    high: GuidanceScale = 5.0
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "_GuidanceRange":
-        if self.low > self.high:
-            raise ValueError(f"low is {self.low}, above high, which is {self.high}")
-        return self
-
-
-class IntraSegmentGuidance(Section):
-    """`isg`: a step across a segment of its own fixed grid must end where a guided detour ends (SenseFlow)."""
-
-    weight: Weight = 0.5
-    levels: Levels = Field(default=FOUR_STEPS, description="the grid, before the time shift")
-    margin: Share = Field(default=0.05, description="least distance of the detour from a segment's ends, in sigma")
-    guidance: _GuidanceRange = _GuidanceRange()
-
-    @field_validator("levels")
-    @classmethod
-    def _descend(cls, levels: tuple[float, ...]) -> tuple[float, ...]:
-        check_levels(levels)
-        return levels
-
-
 class Terms(Section):
-    """The terms of the student's loss; an absent term is off. `isg` accompanies the others.
+    """The terms of the student's loss; an absent term is off. `isg` and `dp` accompany the others.
 
     A recipe that names terms of installed packages has a subclass with a field for each of them.
     """
@@ -240,6 +213,7 @@ class Terms(Section):
     dm: DistributionMatching | None = None
     cdm: ContinuousAlignment | None = None
     isg: IntraSegmentGuidance | None = None
+    dp: DiversityPreservation | None = None
 
     @model_validator(mode="after")
     def _at_least_one(self) -> "Terms":
@@ -264,13 +238,23 @@ class Terms(Section):
         named = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: term for name, term in named if isinstance(term, Term)}
 
+    def companions(self) -> dict[str, Companion]:
+        """The losses with network calls of their own that are on, by name."""
+        named: dict[str, Companion | None] = {"isg": self.isg, "dp": self.dp}
+        return {name: companion for name, companion in named.items() if companion is not None}
+
     def weights(self, *, update: int | None = None) -> dict[str, float]:
         """The weight of every loss, by name: of the student's ``update``-th update from 0, or behind every warm-up."""
         weights = {
             name: term.weight * (1.0 if update is None else objectives.warmed_up(update, term.warmup))
             for name, term in self.active().items()
         }
-        return weights if self.isg is None else {**weights, "isg": self.isg.weight}
+        return weights | {name: companion.weight for name, companion in self.companions().items()}
+
+    @property
+    def first_anchor(self) -> int:
+        """The smallest index that an anchor may have: 1 where the first step belongs to `dp`."""
+        return 0 if self.dp is None else 1
 
     def graphs(self, *, own_anchors: bool = False) -> list[tuple[str, ...]]:
         """The losses by the student's forward they come from, the latest one first; those at one anchor share one.
@@ -289,3 +273,18 @@ class Terms(Section):
     def needs_whole_simulation(self) -> bool:
         """Whether a term asks for a state behind the anchor, so that no sample may leave the simulation early."""
         return any(term.behind_anchor for term in self.active().values())
+
+    def simulation_problem(self, simulation: SimulationConfig, schedule: Schedule) -> str | None:
+        """Why the terms do not go with this simulation, or None."""
+        for name, companion in self.companions().items():
+            if simulation.step != "euler":
+                return (
+                    f"terms.{name} {companion.about}, but simulation.step is {simulation.step}: the student would "
+                    f"never make them; set terms.{name}=null or simulation.step=euler"
+                )
+        if schedule.bounds[0] <= self.first_anchor:
+            return (
+                f"terms.dp has the first anchor for itself, but a schedule may have no more than {schedule.bounds[0]}; "
+                "set schedule.min_steps=2, or fixed levels with a second one"
+            )
+        return None

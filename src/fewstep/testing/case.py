@@ -130,16 +130,17 @@ class Case:
     def run_config(self) -> RunConfig:
         """Settings of a run of two steps with every term that the family has."""
         # half the margin of SD3.5: the first segment of PixArt's grid is .0485 wide
-        terms: dict[str, Any] = {"ca": {"scale": 2.0}, "dm": {}, "cdm": {}, "isg": {"margin": 0.02}}
+        terms: dict[str, Any] = {"ca": {"scale": 2.0}, "dm": {}, "cdm": {}, "isg": {"margin": 0.02}, "dp": {"steps": 2}}
         if self.adapter.config.without_guidance() is not None:
             del terms["ca"]
         if not self.adapter.config.guided:
             terms["isg"]["guidance"] = {"low": 1.0, "high": 1.0}
+            terms["dp"]["guidance_scale"] = 1.0
         return RunConfig.model_validate(
             {
                 "backbone": self.adapter.config.model_dump(mode="json"),
                 "prompts": {"kind": "file", "path": "not-read.txt"},
-                "schedule": {"kind": "random_length", "min_steps": 1, "max_steps": 3},
+                "schedule": {"kind": "random_length", "min_steps": 2, "max_steps": 3},
                 "terms": terms,
                 "student": {"lr": 1e-3, "every": 1, "warmup": 0},
                 "fake_score": {"lr": 1e-3, "warmup": 0},

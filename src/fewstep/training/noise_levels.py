@@ -29,6 +29,8 @@ def require_fitting_levels(config: RunConfig, adapter: ModelAdapter) -> None:
         grids["schedule.inner"] = (1.0, schedule.inner.high)
     if config.terms.isg is not None:
         grids["terms.isg.levels"] = config.terms.isg.levels
+    if config.terms.dp is not None:
+        grids["terms.dp"] = config.terms.dp.levels
     for height, width in dict.fromkeys(((adapter.config.height, adapter.config.width), *config.backbone.sizes)):
         for setting, levels in grids.items():
             _require_fit(setting, levels, adapter.at_size(height, width))

@@ -257,6 +257,7 @@ class Trainer:
             simulation=self._simulation(step),
             stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
             own_anchors=list(self.config.terms.active()) if self._own_anchors and looked_at else [],
+            first_anchor=self.config.terms.first_anchor,
             renoises=self.config.simulation.step == "renoise",
         )
 

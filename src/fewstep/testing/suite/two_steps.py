@@ -50,7 +50,7 @@ class TwoSteps:
     def test_every_step_updates_the_student_and_measures_every_term(self, trained: _Trained) -> None:
         assert all(report.student_updated for report in trained.reports)
         losses = {name for report in trained.reports for name in report.figures if name.startswith("loss/")}
-        everywhere = {"loss/dm", "loss/cdm", "loss/isg", "loss/fake_score"}
+        everywhere = {"loss/dm", "loss/cdm", "loss/isg", "loss/dp", "loss/fake_score"}
         assert {"loss/ca", *everywhere} >= losses >= everywhere
 
     def test_the_teacher_does_not_change(self, trained: _Trained) -> None:
