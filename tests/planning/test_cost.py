@@ -21,6 +21,10 @@ from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
         (["student.every=1"], 24.75),
         # a guided detour, a plain call on it and a call with gradient
         (["terms.isg={}"], 43.5),
+        # half an anchor more, five guided steps of the teacher and a call with gradient
+        (["schedule.min_steps=2"], 37.0),
+        (["schedule.min_steps=2", "terms.dp={}"], 52.0),
+        (["schedule.min_steps=2", "terms.dp={steps: 3, guidance_scale: 1}"], 45.0),
         # a whole simulation and the call at the anchor
         (["fake_score.target=final"], 52.0),
         (["terms.dm.guidance_scale=2.0"], 37.5),

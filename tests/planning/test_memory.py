@@ -19,6 +19,7 @@ SETTINGS = {
     "full in microbatches": [*PLAIN, "memory.microbatch=1"],
     "full in single calls": [*PLAIN, "memory.batch_frozen_calls=false", "memory.keep_anchor_graph=false"],
     "full with own anchors": [*PLAIN, "simulation.anchors=own", "simulation.step=renoise"],
+    "full with companions": [*PLAIN, "terms.dp={steps: 2}", "terms.isg={}"],
     "lora": [*PLAIN, *LORA],
     "lora with checkpointing": [*CHECKPOINTING, *LORA],
     "bf16": ["precision.compute=bf16", "memory.gradient_checkpointing=selective"],

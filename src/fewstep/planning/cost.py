@@ -63,7 +63,7 @@ def _simulations(config: RunConfig) -> float:
     """Calls up to each sample's anchor, the one at the anchor included, in all simulations of a student update."""
     mean = config.schedule.mean_length
     whole = config.fake_score.target == "final" or config.terms.needs_whole_simulation()
-    one = mean + 1.0 if whole else (mean + 1.0) / 2
+    one = mean + 1.0 if whole else (mean + 1.0 + config.terms.first_anchor) / 2
     # for terms with anchors of their own the last one goes all the way, and its calls are those at the anchors
     last = mean if config.simulation.anchors == "own" else one
     earlier = 0 if config.draw.reuse_trajectory else config.student.every - 1
@@ -82,4 +82,6 @@ def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
 def _frozen(config: RunConfig) -> float:
     terms = config.terms.active().values()
     asked = sum(1 + term.asks_guidance + term.asks_fake_score for term in terms)
-    return asked + (2.0 if config.terms.isg is not None else 0.0)
+    dp = config.terms.dp
+    steps = 0 if dp is None else dp.steps * (1 + dp.guides)
+    return asked + steps + (2.0 if config.terms.isg is not None else 0.0)

@@ -231,14 +231,19 @@ class _Prediction:
         return self._backward(self.fake, FAKE_SCORE, graphs=1, held=held)
 
     def _look(self) -> dict[str, float]:
-        asked = self._questions if self.config.memory.batch_frozen_calls else 1
-        if self.config.terms.isg is not None and not self.roles.adapter.guidance.embedded:
-            asked = max(asked, 2)
-        micro = self.dealt.micro
-        held = self._graphs * self.student.kept.at(micro)
-        parts = self._call(held + self.student.forward.at(asked * micro), "teacher", asked * micro)
+        companions = self.config.terms.companions().values()
+        both = any(companion.guides for companion in companions) and not self.roles.adapter.guidance.embedded
+        # at the probes of all terms; then for companions, whose own graphs come later
+        moments = [(self._graphs - len(companions), self._questions if self.config.memory.batch_frozen_calls else 1)]
+        moments += [(self._graphs - 1, 1 + both)] if companions else []
+        calls = (self._frozen_call(graphs, asked * self.dealt.micro) for graphs, asked in moments)
+        parts = max(calls, key=lambda call: sum(call.values()))
         gathered = parts["gathered"] + self._begun(FAKE_SCORE)
         return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+
+    def _frozen_call(self, graphs: int, samples: int) -> dict[str, float]:
+        held = graphs * self.student.kept.at(self.dealt.micro)
+        return self._call(held + self.student.forward.at(samples), "teacher", samples)
 
     def _student_forward(self) -> dict[str, float]:
         micro = self.dealt.micro
