@@ -193,6 +193,8 @@ def _update(bench: Bench, trainer: Trainer, case: Training, *, spread: bool) -> 
     reserved, outside = memory_around(bench)
     return Update(
         model=config.backbone.model,
+        height=config.backbone.height,
+        width=config.backbone.width,
         trains=case.trains,
         checkpointing=case.checkpointing,
         microbatch=split(config, 1).micro,

@@ -1,12 +1,14 @@
 """`fewstep plan`."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from fewstep.cli.main import execute
 from fewstep.cli.plan import bytes_of
 from fewstep.errors import ConfigError
+from tests.planning.test_measurements import file_of, row, written
 
 FIELDS = {"peak_gib", "fits", "breakdown", "flops_per_step", "hours", "settings"}
 
@@ -53,3 +55,31 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_an_unknown_recipe_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["plan", "sd3-mediun"]) == 2
     assert "sd3-mediun" in capsys.readouterr().err
+
+
+def test_a_plan_from_measurements_says_so_and_takes_the_cards_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, file_of(row("digits, lora", compute="fp32")))
+    assert execute(["plan", "digits", "--measured", str(path)]) == 0
+    text = capsys.readouterr().out
+    assert "on 1 x 40 GiB fits" in text
+    assert (
+        "Hours from 300 TFLOP/s, 30% of its peak, measured on Test Card (digits, lora); the reserve is 10% and " in text
+    )
+    assert "never on a GPU" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--memory", "80GiB"], "--memory is 80GiB, but --measured tells of another card: Test Card has 40.0 GiB"),
+        (["--utilisation", "0.5"], "--measured tells how fast the card is; leave out --teraflops and --utilisation."),
+    ],
+)
+def test_what_contradicts_the_measurements_is_refused(
+    tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, file_of(row("digits, lora", compute="fp32")))
+    assert execute(["plan", "digits", "--measured", str(path), *arguments]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

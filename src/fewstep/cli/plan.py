@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -12,8 +12,14 @@ from fewstep.bounds import Processes, most
 from fewstep.cli.options import finite
 from fewstep.errors import ConfigError, shown
 
+if TYPE_CHECKING:
+    from fewstep.planning.measurements import Measurements
+
 _UNITS = {"gib": 2**30, "gb": 10**9, "mib": 2**20, "mb": 10**6, "": 2**30}
 _MAX_BYTES = 2**50
+_MEMORY = "80GiB"
+# what makers print on a card is a little more than what CUDA finds
+_MORE_THAN_FOUND = 1.05
 
 
 def plan(
@@ -23,7 +29,10 @@ def plan(
         typer.Argument(metavar="OVERRIDES", help="Settings; those about memory are kept instead of chosen."),
     ] = None,
     gpus: Annotated[int, typer.Option(min=1, max=most(Processes), help="Devices, one process each.")] = 1,
-    memory: Annotated[str, typer.Option(help="Of one device, such as 80GiB.")] = "80GiB",
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Of one device, such as 80GiB.", show_default=f"{_MEMORY}, or the measured card's"),
+    ] = None,
     mode: Annotated[
         Literal["full", "lora"] | None,
         typer.Option(help="Train all weights or low-rank factors.", show_default="recipe's"),
@@ -35,19 +44,36 @@ def plan(
         ),
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(min=0.001, max=1.0, callback=finite, help="Share of that peak that is reached.")
-    ] = 0.35,
+        float | None,
+        typer.Option(
+            min=0.001, max=1.0, callback=finite, help="Share of that peak that is reached.", show_default="0.35"
+        ),
+    ] = None,
+    measured: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="What python -m benchmarks.gpu wrote, or a card that was measured for this package: its speed and "
+            "its reserve instead of assumed ones.",
+        ),
+    ] = None,
     price: Annotated[
         float, typer.Option(min=0.0, max=1e9, callback=finite, help="US dollars for one device and hour.")
     ] = 2.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Predict memory, time and cost of a run, and choose settings that fit; nothing is downloaded or computed."""
+    from fewstep.planning.measurements import load_measurements
     from fewstep.planning.plan import Planner, Rates
 
-    size = bytes_of(memory)
-    rates = Rates(teraflops=teraflops, utilisation=utilisation, price=price)
-    made = Planner(recipe, overrides or (), mode=mode).plan(gpus=gpus, memory=size, rates=rates).as_dict()
+    found = None if measured is None else load_measurements(measured)
+    if found is not None and not (teraflops is None and utilisation is None):
+        raise ConfigError("--measured tells how fast the card is; leave out --teraflops and --utilisation.")
+    size = _memory(memory, found)
+    given = {"teraflops": teraflops, "utilisation": utilisation, "price": price}
+    rates = Rates(**{name: value for name, value in given.items() if value is not None})
+    planner = Planner(recipe, overrides or (), mode=mode, measured=found)
+    made = planner.plan(gpus=gpus, memory=size, rates=rates).as_dict()
     if as_json:
         print(json.dumps(made, indent=2))
     else:
@@ -64,6 +90,20 @@ def bytes_of(text: str) -> float:
     size = float(match[1]) * _UNITS.get(match[2].lower(), 0) if match else 0.0
     if not 0 < size <= _MAX_BYTES:
         raise ConfigError(f"--memory is {shown(text)}, which is no size; write it as 80GiB, 80GB or 24576MiB.")
+    return size
+
+
+def _memory(asked: str | None, measured: "Measurements | None") -> float:
+    """Of one device: as asked, else the measured card's, which it must not exceed."""
+    card = None if measured is None else measured.card
+    if card is None or card.memory_bytes is None:
+        return bytes_of(asked or _MEMORY)
+    size = float(card.memory_bytes) if asked is None else bytes_of(asked)
+    if size > _MORE_THAN_FOUND * card.memory_bytes:
+        raise ConfigError(
+            f"--memory is {shown(asked, quoted=False)}, but --measured tells of another card: {card.name} has "
+            f"{card.memory_bytes / 2**30:.1f} GiB; leave out --memory, or give measurements of the card you mean."
+        )
     return size
 
 
@@ -89,7 +129,22 @@ def _show(made: dict[str, Any], price: float) -> None:
         console.print("The smallest settings need " + made["changes"][0] + ". What would fit:")
         for change in made["changes"][1:]:
             console.print(f"  {change}")
-    console.print("A prediction: calibrated on CPUs, never on a GPU; the reserve is 15 % and 2 GiB.", style="dim")
+    console.print(_source(made), style="dim")
+
+
+def _source(made: dict[str, Any]) -> str:
+    """What the prediction rests on."""
+    basis = made["measured"]
+    if basis is None:
+        return "A prediction: calibrated on CPUs, never on a GPU; the reserve is 15 % and 2 GiB."
+    share = "" if basis["utilisation"] is None else f", {basis['utilisation']:.0%} of its peak"
+    reserve = basis["reserve"]
+    told = "measured too" if basis["reserve_measured"] else "assumed: the file has no memory"
+    several = " Between devices nothing was measured." if made["gpus"] > 1 else ""
+    return (
+        f"Hours from {basis['teraflops']:.3g} TFLOP/s{share}, measured on {basis['card']} ({basis['case']}); the "
+        f"reserve is {reserve['factor'] - 1:.0%} and {reserve['constant'] / 2**30:.1f} GiB, {told}.{several}"
+    )
 
 
 def _override(name: str, value: Any) -> str:

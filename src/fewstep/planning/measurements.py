@@ -1,13 +1,23 @@
-"""What ``python -m benchmarks.gpu`` measured on a card: the file that it writes."""
+"""What ``python -m benchmarks.gpu`` measured on a card: the file that it writes, and what a plan takes from it."""
 
+import math
+import os.path
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fewstep.bounds import Batch, DtypeName, Minutes, Name, Place
+from fewstep.bounds import Batch, DtypeName, Minutes, Name, Pixels, Place
+from fewstep.config.run_config import RunConfig
+from fewstep.errors import CheckpointError, ConfigError, shown
+from fewstep.files import load_json
+from fewstep.planning.search import ASSUMED, Reserve
 from fewstep.section import Section
 
-FORMAT = 1
+_FORMAT = 1
+_CURE = "Run python -m benchmarks.gpu again, or name another file"
+_CARDS = Path(__file__).with_name("cards")
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Bytes = Annotated[int, Field(ge=0)]
@@ -35,6 +45,7 @@ class Update(Section):
 
     Attributes:
         model: The checkpoint whose configuration the random network has.
+        height, width: Of the pictures, in pixels.
         microbatch: Samples in one call; ``batch`` are those of an update.
         spread: Whether FSDP2 held the weights, as it does in training.
         seconds: Of each timed update.
@@ -48,6 +59,8 @@ class Update(Section):
     """
 
     model: Place
+    height: Pixels
+    width: Pixels
     trains: Literal["full", "lora"]
     checkpointing: bool | Literal["selective"]
     microbatch: Batch
@@ -91,7 +104,7 @@ class Measurements(Section):
         ratios: Of two cases of this run each, by what is compared.
     """
 
-    format: int = FORMAT
+    format: int = _FORMAT
     fewstep: Name
     torch: Name
     toolkit: Name | None = Field(description="version of CUDA that torch was built for")
@@ -100,6 +113,87 @@ class Measurements(Section):
     card: Card
     rows: tuple[Row, ...] = ()
     ratios: dict[str, _Positive] = Field(default_factory=dict)
+
+    def nearest(self, config: RunConfig, *, trains: str, microbatch: int) -> tuple[str, Update]:
+        """The measured case that is most like a run, and its updates: the same model before the same settings.
+
+        Raises:
+            ConfigError: Nothing was measured in the run's precision.
+        """
+        compute = config.precision.compute
+        found = [(row.case, row.update) for row in self.rows if row.update is not None]
+        found = [(case, update) for case, update in found if update.compute == compute]
+        if not found:
+            raise ConfigError(
+                f"On {self.card.name} no student update was measured in {compute}, which is precision.compute; "
+                "measure it (python -m benchmarks.gpu), or plan without --measured."
+            )
+        backbone, memory = config.backbone, config.memory
+        for name, wanted in {
+            "model": backbone.origin,
+            "spread": True,
+            "height": backbone.height,
+            "width": backbone.width,
+            "trains": trains,
+            "checkpointing": memory.gradient_checkpointing,
+            "compiled": memory.compiled,
+        }.items():
+            found = [each for each in found if getattr(each[1], name) == wanted] or found
+        return min(found, key=lambda each: abs(math.log(each[1].microbatch / microbatch)))
+
+    def reserve(self, *, trains: str) -> Reserve:
+        """What the card needed beside the predicted peak at most; what is assumed where no case tells."""
+        updates = [row.update for row in self.rows if row.update is not None]
+        updates = [update for update in updates if update.trains == trains] or updates
+        factors = [
+            one.reserved_bytes / one.predicted_bytes for one in updates if one.reserved_bytes and one.predicted_bytes
+        ]
+        outside = [one.outside_bytes for one in updates if one.outside_bytes is not None]
+        return Reserve(max(factors), float(max(outside))) if factors and outside else ASSUMED
+
+
+def load_measurements(asked: str, *, cards: Path = _CARDS) -> Measurements:
+    """A file that ``benchmarks.gpu`` wrote, or the shipped one of a card.
+
+    Args:
+        asked: A path, or a card's name.
+        cards: Folder of the shipped files.
+
+    Raises:
+        ConfigError: It is neither, or tells of shrunk networks.
+        CheckpointError: The file is damaged, is no such file, or was written by a newer version.
+    """
+    if os.path.exists(asked):
+        found = _read(Path(asked))
+        if found.tiny or found.card.memory_bytes is None:
+            raise ConfigError(
+                f"{shown(asked, quoted=False)} tells of shrunk networks on {found.card.name}, which says nothing about "
+                "a GPU; run python -m benchmarks.gpu on one without --tiny."
+            )
+        return found
+    shipped = _shipped(cards)
+    if asked.casefold() not in shipped:
+        names = ", ".join(sorted(one.card.name for one in shipped.values())) or "none yet"
+        raise ConfigError(
+            f"--measured is {shown(asked)}, which is neither a file nor a card that was measured for this package "
+            f"({names}); python -m benchmarks.gpu writes such a file."
+        )
+    return shipped[asked.casefold()]
+
+
+def _shipped(cards: Path) -> Mapping[str, Measurements]:
+    return {found.card.name.casefold(): found for found in map(_read, sorted(cards.glob("*.json")))}
+
+
+def _read(path: Path) -> Measurements:
+    version = load_json(path, dict[str, Any], cure=_CURE).get("format")
+    if type(version) is not int:
+        raise CheckpointError(f"{path} tells no format of measurements. {_CURE}.")
+    if version > _FORMAT:
+        raise CheckpointError(
+            f"{path} has format {version}, but this fewstep reads formats up to {_FORMAT}; install a newer fewstep."
+        )
+    return load_json(path, Measurements, cure=_CURE)
 
 
 # dense matrix products as the makers state them; fp32 without TF32

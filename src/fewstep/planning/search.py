@@ -14,10 +14,23 @@ from fewstep.roles.weights import LoraWeights
 FREE = tuple(leaf_paths(MemoryConfig, "memory."))
 """A plan chooses those that were not given; some of them it leaves as they are."""
 
-# what a prediction of tensors does not see: fragmentation in proportion, a CUDA context and communicators on top
-_FRAGMENTATION = 1.15
-_CONTEXT = 2 * GIB
 _KINDS: tuple[bool | str, ...] = (False, "selective", True)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """What a prediction of tensors does not see.
+
+    Attributes:
+        factor: On the peak: fragmentation, and what a prediction misses.
+        constant: Bytes on top: the device's context and communicators.
+    """
+
+    factor: float
+    constant: float
+
+
+ASSUMED = Reserve(factor=1.15, constant=2.0 * GIB)
 
 
 @dataclass(frozen=True)
@@ -28,16 +41,17 @@ class Choice:
         config: The recipe with these settings.
         memory: Of one process.
         units: Forwards per sample and student update.
-        needed: Bytes that a device must have: the peak, and what a prediction does not see.
+        needed: Bytes that a device must have: the peak and a reserve.
     """
 
     config: RunConfig
     memory: Memory
     units: float
+    reserve: Reserve
 
     @property
     def needed(self) -> float:
-        return _FRAGMENTATION * self.memory.peak + _CONTEXT
+        return self.reserve.factor * self.memory.peak + self.reserve.constant
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -46,7 +60,13 @@ class Choice:
 
 
 def choose(
-    config: RunConfig, roles: PlannedRoles, *, processes: int, limit: float, fixed: Collection[str] = ()
+    config: RunConfig,
+    roles: PlannedRoles,
+    *,
+    processes: int,
+    limit: float,
+    fixed: Collection[str] = (),
+    reserve: Reserve = ASSUMED,
 ) -> tuple[Choice, bool]:
     """The cheapest settings that need at most ``limit`` bytes, and whether there are any; else the smallest ones.
 
@@ -56,10 +76,11 @@ def choose(
         processes: Of the run.
         limit: Memory of one device.
         fixed: Names of ``FREE`` to leave as the recipe has them.
+        reserve: That a device needs beside the peak.
     """
     smallest: Choice | None = None
     for candidate, units in _in_order(config, processes, fixed):
-        choice = Choice(candidate, predict(candidate, roles, processes=processes), units)
+        choice = Choice(candidate, predict(candidate, roles, processes=processes), units, reserve)
         if choice.needed <= limit:
             return choice, True
         if smallest is None or choice.needed < smallest.needed:
