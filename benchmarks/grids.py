@@ -17,7 +17,7 @@ import torch
 from fewstep.core.flow import time_shift
 from fewstep.demo.protocol import Protocol
 from fewstep.demo.shipped_rows import read_rows
-from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling.model_spec import ModelSpec
 from tools.embedded_teacher.rows import measure_teacher
 
 SHIFTS = (1.0, 1.5, 2.0, 3.0, 4.0)

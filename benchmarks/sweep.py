@@ -15,9 +15,9 @@ import torch
 from fewstep.config.recipe import load_recipe
 from fewstep.demo.protocol import Protocol, mean_row
 from fewstep.demo.shipped_rows import read_rows
-from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.planning.cost import forward_units
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.training.run import train
 
 # every variant states what it moves; the rest is this, and below it the recipe `digits`

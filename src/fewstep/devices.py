@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from fewstep.errors import ConfigError
+from fewstep.errors import ConfigError, shown
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -29,6 +29,26 @@ def choose_device(asked: str) -> torch.device:
             f"use parallel.device=auto, or install the PyTorch build for it."
         )
     return torch.device(asked)
+
+
+def require_device(name: str) -> torch.device:
+    """The device of ``--device``, ``auto`` being the fastest one.
+
+    Raises:
+        ConfigError: This torch cannot calculate on it.
+    """
+    if name == "auto":
+        return torch.device(fastest_device())
+    try:
+        torch.ones(1, device=name).sum().item()
+    # a backend that is not compiled in fails an assertion; one that is not there raises one of the others
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"--device {shown(name, quoted=False)} cannot be used here ({shown(reason, 200, quoted=False)}); leave it "
+            "out to have the fastest one."
+        ) from error
+    return torch.device(name)
 
 
 def _here() -> Mapping[str, bool]:

@@ -10,7 +10,7 @@ from fewstep.demo.shipped_rows import load_teacher
 from fewstep.demo.showcase import draw_with
 from fewstep.embedded.assets import load_classifier, load_reference
 from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
-from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
 from fewstep.scores.statistics.frechet import frechet_distance
 from fewstep.scores.statistics.kernel import kernel_distance

@@ -19,8 +19,8 @@ from fewstep.demo.result import DemoResult, SeedResult
 from fewstep.demo.run import run_demo
 from fewstep.demo.shipped_rows import read_rows
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import ModelSpec
 from fewstep.sampling import sample
+from fewstep.sampling.model_spec import ModelSpec
 from tests.demo.small import SMALL
 
 SHORT = ("batch=4", "schedule.max_steps=3", "report.sheet_every=null", "checkpoint.every=null")

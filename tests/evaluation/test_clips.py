@@ -18,11 +18,12 @@ from rich.console import Console
 from fewstep.backbones import create_model_adapter
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras
-from fewstep.evaluation.models import parse_spec, resolve
+from fewstep.evaluation.models import resolve
 from fewstep.evaluation.report_pictures import tile
 from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.evaluation.session import Order, run_evaluation
 from fewstep.export import export_student
+from fewstep.sampling.model_spec import parse_spec
 from tests.backbones import tiny, tiny_cogvideox, tiny_wan
 from tests.evaluation.pictures import NO_EXTRAS
 from tests.evaluation.tiny_models import moved, write_embedded_student

@@ -13,10 +13,11 @@ from rich.console import Console
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, Task
 from fewstep.evaluation.generate import generate, in_batches, requests, strip_seeds
-from fewstep.evaluation.models import ModelEntry, ModelSpec, parse_spec, resolve
+from fewstep.evaluation.models import ModelEntry, resolve
 from fewstep.evaluation.progress import progress_bar
 from fewstep.evaluation.ranks import Ranks
 from fewstep.sampling import load_model
+from fewstep.sampling.model_spec import ModelSpec, parse_spec
 from fewstep.testing.closeness import assert_same_pictures
 from tests.evaluation.pictures import task_of
 from tests.evaluation.tiny_models import write_student, write_teacher

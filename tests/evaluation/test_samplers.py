@@ -12,9 +12,10 @@ from fewstep.backbones import create_model_adapter
 from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.stock import pipeline_class
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import parse_spec, resolve
+from fewstep.evaluation.models import resolve
 from fewstep.evaluation.samplers import Sampler, open_sampler
 from fewstep.export import export_student
+from fewstep.sampling.model_spec import parse_spec
 from fewstep.sampling.sampler import generator_for
 from fewstep.testing.closeness import assert_same_pictures
 from tests.backbones import tiny_vp

@@ -15,8 +15,8 @@ from fewstep.backbones import create_model_adapter
 from fewstep.backbones.finite import require_finite
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError, ConfigError
-from fewstep.evaluation.models import parse_spec
 from fewstep.sampling import load_model
+from fewstep.sampling.model_spec import parse_spec
 from tests.backbones import damage
 from tests.training.tiny_run import write_inputs
 

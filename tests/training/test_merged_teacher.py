@@ -8,9 +8,10 @@ import torch
 from fewstep.backbones import create_model_adapter
 from fewstep.config.recipe import Recipe
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import find_teacher, parse_spec
+from fewstep.evaluation.models import find_teacher
 from fewstep.export.export import export
 from fewstep.runs.folder import RunFolder
+from fewstep.sampling.model_spec import parse_spec
 from tests.backbones import lora_files
 from tests.training.tiny_run import recipe, run
 

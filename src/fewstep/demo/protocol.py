@@ -15,10 +15,11 @@ from rich.console import Console
 
 from fewstep.evaluation.folder import EvaluationFolder, Extras, Task
 from fewstep.evaluation.generate import generate
-from fewstep.evaluation.models import ModelSpec, resolve
+from fewstep.evaluation.models import resolve
 from fewstep.evaluation.prompt_sets import EMBEDDED, EMBEDDED_OPEN, load_prompt_set
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.scoring import score
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.scores.metric import Metric
 from fewstep.scores.registry import create_metrics
 

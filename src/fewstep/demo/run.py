@@ -29,11 +29,11 @@ from fewstep.demo.shipped_rows import read_rows
 from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import ModelSpec
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
 from fewstep.runs.checkpoint import checkpoints, completed_steps
 from fewstep.runs.folder import run_place
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.training.run import train
 
 _RECIPE = "digits"

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from fewstep.devices import fastest_device
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
-from fewstep.evaluation.models import ModelEntry, ModelSpec
+from fewstep.evaluation.models import ModelEntry
 from fewstep.evaluation.progress import Advance, progress_bar
 from fewstep.evaluation.protocol_id import versions
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.samplers import Sampler, open_sampler
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.pictures import require_writable, save_picture
 from fewstep.scores.metric import PromptItem
 from fewstep.scores.pictures import is_whole_png

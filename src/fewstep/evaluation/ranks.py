@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from fewstep.devices import require_device
 from fewstep.errors import ConfigError
 
 _T = TypeVar("_T")
@@ -50,27 +51,15 @@ class Ranks:
         return torch.device(kind, self.local) if several else torch.device(kind)
 
 
-def require_device(kind: str) -> None:
+def require_kind_of_device(kind: str) -> None:
     """Raise ConfigError unless ``kind`` is ``auto`` or a kind of device on which this torch can calculate."""
     if kind == "auto":
         return
-    try:
-        indexed = torch.device(kind).index is not None
-        torch.ones(1, device=kind).sum().item()
-    # a backend that is not compiled in fails an assertion; one that is not there raises one of the others
-    except (AssertionError, NotImplementedError, RuntimeError) as error:
-        raise ConfigError(
-            f"--device {kind} cannot be used here ({_first_sentence(error)}); leave it out to have the fastest one."
-        ) from error
-    if indexed:
+    if require_device(kind).index is not None:
         raise ConfigError(
             f"--device {kind} names one device; give its kind, {kind.partition(':')[0]}, since every process of "
             "torchrun takes one of its own."
         )
-
-
-def _first_sentence(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 @contextmanager

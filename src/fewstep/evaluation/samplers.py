@@ -14,8 +14,9 @@ from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.backbones.stock import guidance_of, load_stock
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
-from fewstep.evaluation.models import ModelEntry, ModelSpec, Sampling
+from fewstep.evaluation.models import ModelEntry, Sampling
 from fewstep.sampling.generate import TextToImage, load_model
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.pictures import Drawn, to_pil
 from fewstep.sampling.sampler import generator_for
 

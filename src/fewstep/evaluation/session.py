@@ -15,19 +15,18 @@ from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Tas
 from fewstep.evaluation.generate import generate
 from fewstep.evaluation.models import (
     ModelEntry,
-    ModelSpec,
     find_teacher,
-    parse_spec,
     require_distinct_names,
     resolve,
 )
 from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
 from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
-from fewstep.evaluation.ranks import Ranks, join_ranks, require_device
+from fewstep.evaluation.ranks import Ranks, join_ranks, require_kind_of_device
 from fewstep.evaluation.report import report_of
 from fewstep.evaluation.results import as_markdown, write_results
 from fewstep.evaluation.scoring import score
 from fewstep.evaluation.table import make_table, measured
+from fewstep.sampling.model_spec import ModelSpec, parse_spec
 from fewstep.scores.metric import Metric
 from fewstep.scores.registry import check_metrics, create_metrics
 
@@ -142,7 +141,7 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
         MetricError: A picture could not be scored.
     """
     _require_sense(order)
-    require_device(order.device)
+    require_kind_of_device(order.device)
     folder = EvaluationFolder(order.output)
     with join_ranks() as ranks:
         told = console if ranks.leads else Console(quiet=True)

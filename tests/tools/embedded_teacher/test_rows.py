@@ -13,7 +13,7 @@ from fewstep.demo.shipped_rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
 from fewstep.embedded.prompts import NUM_DIGITS
 from fewstep.errors import CheckpointError
-from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling.model_spec import ModelSpec
 from tests.demo.small import SMALL
 from tools.embedded_teacher import verify
 from tools.embedded_teacher.pictures import BaseDigits, draw_prompted

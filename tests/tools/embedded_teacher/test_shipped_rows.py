@@ -8,7 +8,7 @@ import torch
 from fewstep.demo.protocol import NOISE_SEEDS, Protocol
 from fewstep.demo.shipped_rows import load_teacher, read_rows, student_sigmas
 from fewstep.embedded import assets
-from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.sampler import teacher_sigmas
 from tools.embedded_teacher.pictures import load_held_out
 from tools.embedded_teacher.rows import GUIDANCES, best_guidance, measure_real, real_diversity
