@@ -66,7 +66,9 @@ GuidanceScale = Annotated[float, Interval(ge=0, le=_MAX_SCALE)]
 Levels = Annotated[tuple[Share, ...], MaxLen(_MAX_STEPS)]
 
 DtypeName = Literal["fp32", "bf16"]
-"""What networks compute in, or weights are written as."""
+"""What networks compute in."""
+WrittenDtype = Literal["fp32", "bf16", "fp16"]
+"""What exported weights are written in."""
 Name = Annotated[str, MaxLen(_MAX_NAME), Predicate(_has_no_control_characters)]
 """What something is called: a column, a metric, a revision."""
 Place = Annotated[str, MaxLen(_MAX_TEXT), Predicate(_has_no_control_characters)]

@@ -8,6 +8,7 @@ import torch
 from fewstep.errors import ConfigError, shown
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+"""What networks compute in."""
 
 
 def fastest_device() -> str:

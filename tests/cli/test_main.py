@@ -49,7 +49,7 @@ def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "digits", "--bogus"], "No such option: --bogus"),
         (["sample", "x", "--output", "y.png", "--steps", "0"], "Invalid value for '--steps'"),
         (["export", "x"], "Missing option '--output'."),
-        (["export", "x", "--output", "y", "--dtype", "fp16"], "Invalid value for '--dtype'"),
+        (["export", "x", "--output", "y", "--dtype", "fp8"], "Invalid value for '--dtype'"),
     ],
 )
 def test_a_command_line_that_cannot_be_read_ends_with_2(

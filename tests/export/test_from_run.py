@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.backbones import create_model_adapter
 from fewstep.config.recipe import load_recipe
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.export.export import export
+from fewstep.export.weights import Kept
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.saving import save_checkpoint
 from tests.backbones import tiny
@@ -79,6 +81,79 @@ def test_one_checkpoint_can_be_chosen(run: RunFolder, teacher: Path, tmp_path: P
     earlier = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
     checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
     assert exported_value(export(earlier, tmp_path / "student").folder) == 0.125
+
+
+@pytest.mark.parametrize(("step", "value"), [(4, 0.125), ("4", 0.125), ("best", 0.125), ("last", 0.25)])
+def test_a_step_names_a_checkpoint_of_the_run(
+    step: int | str, value: float, run: RunFolder, teacher: Path, tmp_path: Path
+) -> None:
+    checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    (run.checkpoints / "best").write_text("step-00000004\n")
+    assert exported_value(export(run.path, tmp_path / "student", step=step).folder) == value
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (5, "has no checkpoint 5; it has 4, 6, and last is 6"),
+        ("final", "has no checkpoint final; it has 4, 6, and last is 6"),
+        (
+            "best",
+            r"has no checkpoint best \(evaluation.keep_best names the metric that decides\); it has 4, 6, and last",
+        ),
+    ],
+)
+def test_a_step_that_is_not_there_lists_those_that_are(
+    step: int | str, said: str, run: RunFolder, teacher: Path, tmp_path: Path
+) -> None:
+    for number in (4, NUM_STEPS):
+        checkpoint(run, teacher, number, ema=0.25, student=0.75)
+    with pytest.raises(ConfigError, match=said):
+        export(run.path, tmp_path / "student", step=step)
+    assert not (tmp_path / "student").exists()
+
+
+def test_a_step_beside_a_checkpoint_has_nothing_to_choose(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    kept = checkpoint(run, teacher, 4, ema=0.125, student=0.5)
+    with pytest.raises(ConfigError, match=r"is one checkpoint already, so step \(best\) has nothing to choose"):
+        export(kept, tmp_path / "student", step="best")
+
+
+@pytest.mark.parametrize(("weights", "value"), [("ema", 0.25), ("raw", 0.75)])
+def test_the_average_or_the_weights_themselves_are_exported(
+    weights: Kept, value: float, run: RunFolder, teacher: Path, tmp_path: Path
+) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
+    done = export(run.path, tmp_path / "student", weights=weights)
+    assert exported_value(done.folder) == value
+    told = {"ema": "| averaged | decay 0.", "raw": "| averaged | no |"}[weights]
+    assert told in (done.folder / "README.md").read_text()
+
+
+def test_an_average_that_no_run_kept_is_refused(teacher: Path, tmp_path: Path) -> None:
+    run = made(teacher, tmp_path, "student.ema=null")
+    checkpoint(run, teacher, NUM_STEPS, ema=None, student=0.75)
+    with pytest.raises(ConfigError, match=r"kept no average of its student .* with --weights raw"):
+        export(run.path, tmp_path / "student", weights="ema")
+
+
+def test_a_weight_beyond_half_precision_is_refused(run: RunFolder, teacher: Path, tmp_path: Path) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=70000.0, student=0.5)
+    with pytest.raises(ConfigError, match=r"holds 70000, and fp16 ends at 65504; export the student with --dtype bf16"):
+        export(run.path, tmp_path / "student", dtype="fp16")
+    assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_weights_are_written_in_the_precision_that_is_asked(
+    dtype: str, stored: torch.dtype, run: RunFolder, teacher: Path, tmp_path: Path
+) -> None:
+    checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.5)
+    done = export(run.path, tmp_path / "student", dtype=dtype)
+    file = next((done.folder / "transformer").glob("*.safetensors"))
+    assert {value.dtype for value in load_file(file).values()} == {stored}
+    assert f"dtype={stored}" in done.stock_call
 
 
 def test_a_checkpoint_under_another_number_is_refused(run: RunFolder, teacher: Path, tmp_path: Path) -> None:

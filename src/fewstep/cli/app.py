@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 import fewstep
-from fewstep.bounds import DtypeName, GuidanceScale, Seed, Steps, Threads, most
+from fewstep.bounds import GuidanceScale, Seed, Steps, Threads, most
 from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
+from fewstep.cli.export import export
 from fewstep.cli.options import Commands, finite
 from fewstep.cli.plan import plan
 from fewstep.cli.told import told_once_a_machine
@@ -34,6 +35,7 @@ app.add_typer(evaluate_app, name="evaluate")
 app.command()(backbones)
 app.command()(check)
 app.command()(embed)
+app.command()(export)
 app.command()(plan)
 
 _RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
@@ -92,21 +94,6 @@ def _train_command(recipe: str, overrides: list[str], *, root: Path, output: Pat
     if output is not None:
         place = ["--output", str(output)]
     return shlex.join(["fewstep", "train", recipe, *overrides, *place, "--resume"])
-
-
-@app.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    output: Annotated[Path, typer.Option(help="Folder to write; it must not hold anything.")],
-    dtype: Annotated[DtypeName, typer.Option(help="Of the written weights: exact, or half the size.")] = "fp32",
-    factors: Annotated[
-        bool, typer.Option("--factors", help="Only the low-rank factors, which diffusers puts on the teacher.")
-    ] = False,
-) -> None:
-    """Write a run's student as a diffusers folder."""
-    from fewstep.export.export import export as export_run
-
-    print(export_run(run, output, dtype=dtype, factors_only=factors))
 
 
 @app.command()

@@ -14,8 +14,8 @@ from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.core.points import Step
-from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
+from fewstep.export.formats import WRITTEN, require_dtype, require_range
 from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
@@ -56,20 +56,21 @@ def export_student(
         folder: Where the pipeline goes; it may exist if it is empty.
         levels: The student's grid before the backbone's time shift.
         step: The student's step from one level to the next.
-        dtype: ``fp32`` or ``bf16``, of the written weights.
+        dtype: ``fp32``, ``bf16`` or ``fp16``, of the written weights.
         provenance: Plain data for the model card and ``fewstep.json``.
 
     Raises:
-        ConfigError: The folder is not empty or cannot be written, ``dtype`` is unknown, or no stock scheduler has this
-            grid and step.
+        ConfigError: The folder is not empty or cannot be written, ``dtype`` is unknown or too narrow for a weight, or
+            no stock scheduler has this grid and step.
     """
     target = Path(folder)
     require_free(target)
     require_dtype(dtype)
+    require_range(network.named_parameters(), dtype)
     facts = student_facts(adapter, levels, provenance or {}, step=step)
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
-        adapter.save_pipeline(nn.Module.to(network, DTYPES[dtype]), unfinished, facts.sigmas or (), step=step)
+        adapter.save_pipeline(nn.Module.to(network, WRITTEN[dtype]), unfinished, facts.sigmas or (), step=step)
         _forget_places(unfinished)
         write_facts(facts, unfinished)
         card = _card(adapter, target.resolve().name, facts, dtype=dtype)
@@ -82,12 +83,6 @@ def require_free(folder: Path) -> None:
     with explain_write_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"The output {folder} exists and is not an empty folder; choose another --output.")
-
-
-def require_dtype(dtype: str) -> None:
-    """Raise ConfigError for a precision that students are not exported in."""
-    if dtype not in DTYPES:
-        raise ConfigError(f"dtype is {dtype!r}; a student is exported as one of {', '.join(DTYPES)}.")
 
 
 def _forget_places(folder: Path) -> None:
@@ -161,10 +156,10 @@ def _stock_call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, prompt
     Args:
         folder: Where the code looks for the exported student.
         facts: What ``fewstep.json`` says of it.
-        dtype: ``fp32`` or ``bf16``.
+        dtype: ``fp32``, ``bf16`` or ``fp16``.
     """
     # stated also for fp32: the text encoders may be stored in another precision, in which they would be loaded
-    load = {"dtype": DTYPES[dtype], **adapter.load_kwargs()}
+    load = {"dtype": WRITTEN[dtype], **adapter.load_kwargs()}
     arguments = "".join(f", {name}={value!r}" for name, value in load.items())
     call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(facts.sigmas or ()).items())
     return (

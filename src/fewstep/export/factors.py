@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
-from fewstep.export.diffusers_folder import Exported, drawn_and_saved, imports, require_dtype, require_free
+from fewstep.export.diffusers_folder import Exported, drawn_and_saved, imports, require_free
+from fewstep.export.formats import WRITTEN, require_dtype, require_range
 from fewstep.files import explain_write_errors, whole_folder
 
 _WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -36,15 +36,17 @@ def export_factors(
         folder: Where they go; it may exist if it is empty.
         scaling: The factor on B A.
         facts: What ``fewstep.json`` says of the student.
-        dtype: ``fp32`` or ``bf16``, of the written factors.
+        dtype: ``fp32``, ``bf16`` or ``fp16``, of the written factors.
 
     Raises:
-        ConfigError: The folder is not empty or cannot be written, or ``dtype`` is unknown.
+        ConfigError: The folder is not empty or cannot be written, or ``dtype`` is unknown or too narrow.
     """
     target = Path(folder)
     require_free(target)
     require_dtype(dtype)
-    stored = {name: _stored(name, value, scaling, dtype) for name, value in factors.items()}
+    folded = {name: value * scaling if ".lora_B." in name else value for name, value in factors.items()}
+    require_range(folded.items(), dtype)
+    stored = {name: value.to(WRITTEN[dtype]).contiguous() for name, value in folded.items()}
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         save_file(stored, unfinished / _WEIGHTS, metadata={"format": "pt"})
         adapter.sampling_scheduler(facts.sigmas or (), step=facts.step).save_pretrained(unfinished / "scheduler")
@@ -63,14 +65,9 @@ def require_loader(network: Any, model: str) -> None:
         )
 
 
-def _stored(name: str, value: Tensor, scaling: float, dtype: str) -> Tensor:
-    scaled = value * scaling if ".lora_B." in name else value
-    return scaled.to(DTYPES[dtype]).contiguous()
-
-
 def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
     """Python code that draws one picture with plain diffusers, the teacher and these factors."""
-    load = "".join(f", {key}={value!r}" for key, value in {"dtype": DTYPES[dtype], **adapter.load_kwargs()}.items())
+    load = "".join(f", {key}={value!r}" for key, value in {"dtype": WRITTEN[dtype], **adapter.load_kwargs()}.items())
     call = "".join(f"    {key}={value!r},\n" for key, value in adapter.call_kwargs(facts.sigmas or ()).items())
     scheduler = type(adapter.sampling_scheduler(facts.sigmas or (), step=facts.step)).__name__
     return (

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fewstep.backbones.lora_merge import teacher_files
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.run_config import RunConfig
-from fewstep.errors import CheckpointError, ConfigError
+from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.roles.lora import product
 from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.checkpoint import (
@@ -19,6 +19,7 @@ from fewstep.runs.checkpoint import (
     LATEST,
     StoredTensors,
     checkpoints,
+    completed_steps,
     is_published,
     pointed_to,
     stored_steps,
@@ -33,7 +34,7 @@ class _TrainedStudent:
 
     Attributes:
         config: The run's settings.
-        weights: The student's average where the run kept one, else its weights, float32, on disk.
+        weights: The student's average, or its weights, float32, on disk.
         provenance: Plain data that says which run and which code made them.
     """
 
@@ -42,11 +43,20 @@ class _TrainedStudent:
     provenance: dict[str, Any]
 
 
-def read_student(run: str | Path) -> _TrainedStudent:
-    """Read the student of a run folder's newest checkpoint, or of one checkpoint folder.
+Kept = Literal["ema", "raw"]
+"""The average of the student's weights, or the weights themselves."""
+
+
+def read_student(run: str | Path, *, step: int | str | None = None, weights: Kept | None = None) -> _TrainedStudent:
+    """Read the student of one checkpoint of a run.
+
+    Args:
+        run: A run's folder, or one of its checkpoint folders.
+        step: Which checkpoint of a run's folder: its number of steps, ``best`` or ``last``; None is the last.
+        weights: The average or the weights themselves; None is the average where the run kept one.
 
     Raises:
-        ConfigError: There is no run there, or it has no checkpoint yet.
+        ConfigError: There is no run there, it has no such checkpoint, or it kept no average.
         CheckpointError: The checkpoint is damaged; the message names the file.
     """
     path = Path(run)
@@ -54,14 +64,42 @@ def read_student(run: str | Path) -> _TrainedStudent:
         path = pointed_to(path) or path
     is_checkpoint = is_published(path.name) and path.parent.name == "checkpoints"
     folder = RunFolder.open(path.parent.parent if is_checkpoint else path)
-    published = [path] if is_checkpoint else checkpoints(folder.checkpoints)
-    if not published:
-        raise ConfigError(f"The run {path} has no checkpoint to export yet; go on with it with --resume.")
+    if is_checkpoint and step is not None:
+        raise ConfigError(f"{path} is one checkpoint already, so step ({step}) has nothing to choose; leave it out.")
+    checkpoint = path if is_checkpoint else _chosen(folder, step)
     folder.require_same_files(teacher_files(folder.config.backbone))
-    newest = published[-1]
-    section = "student" if folder.config.student.ema is None else "ema"
-    weights = stored_tensors(newest, section)
-    return _TrainedStudent(folder.config, weights, _provenance(folder, stored_steps(newest, weights.seals)))
+    averaged = folder.config.student.ema is not None
+    if weights == "ema" and not averaged:
+        raise ConfigError(
+            f"The run {folder.path} kept no average of its student (student.ema is null); export the weights "
+            "themselves, with --weights raw."
+        )
+    stored = stored_tensors(checkpoint, "ema" if averaged and weights != "raw" else "student")
+    steps = stored_steps(checkpoint, stored.seals)
+    return _TrainedStudent(folder.config, stored, _provenance(folder, steps, averaged=stored.section == "ema"))
+
+
+def _chosen(folder: RunFolder, step: int | str | None) -> Path:
+    """The checkpoint of a run that a step names.
+
+    Raises:
+        ConfigError: There is none, with those that there are.
+    """
+    published = checkpoints(folder.checkpoints)
+    if not published:
+        raise ConfigError(f"The run {folder.path} has no checkpoint to export yet; go on with it with --resume.")
+    named = {str(completed_steps(path)): path for path in published}
+    best = pointed_to(folder.checkpoints / BEST)
+    if best in published:
+        named["best"] = best
+    wanted = named | {"last": published[-1], "None": published[-1]}
+    if str(step) in wanted:
+        return wanted[str(step)]
+    why = " (evaluation.keep_best names the metric that decides)" if step == "best" else ""
+    raise ConfigError(
+        f"The run {folder.path} has no checkpoint {shown(step, quoted=False)}{why}; it has {', '.join(named)}, and "
+        f"last is {completed_steps(published[-1])}."
+    )
 
 
 @torch.no_grad()
@@ -138,7 +176,7 @@ def _start(start: StartFromLora | StartFromModel | None) -> dict[str, str]:
             return {"started_from": _public_name(start.model)}
 
 
-def _provenance(folder: RunFolder, steps: int) -> dict[str, Any]:
+def _provenance(folder: RunFolder, steps: int, *, averaged: bool) -> dict[str, Any]:
     facts = folder.facts
     code = facts["sessions"][-1]
     return {
@@ -146,6 +184,7 @@ def _provenance(folder: RunFolder, steps: int) -> dict[str, Any]:
         "config_hash": facts["config_hash"],
         "steps": steps,
         "student_updates": steps // folder.config.student.every,
+        "averaged": f"decay {folder.config.student.ema:g}" if averaged else "no",
         "teacher": _public_name(folder.config.backbone.model),
         "teacher_revision": folder.config.backbone.revision,
         **_merged_loras(folder.config.backbone),
