@@ -192,7 +192,7 @@ def require_plain(config: RunConfig) -> None:
     asked = not config.terms.noisy_queries() and not config.terms.needs_whole_simulation()
     asked = (
         asked
-        and all((term.probe_of, term.warmup) == ("answer", 0) for term in terms)
+        and all((term.probe_of, term.warmup, term.normalise_over) == ("answer", 0, 1) for term in terms)
         and config.simulation == SimulationConfig()
     )
     asked = asked and (config.terms.ca is None or config.terms.ca.renormalise is None)

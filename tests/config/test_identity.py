@@ -75,7 +75,7 @@ def test_another_draw_is_another_run(override: str) -> None:
     [
         *("simulation.step=renoise", "simulation.anchors=own", "fake_score.target=entering"),
         *("terms.dm.probe_of=entering", "terms.cdm.query={at: off_trajectory, of: last_anchor}"),
-        *("terms.cdm.warmup=10", "terms.ca.renormalise=token"),
+        *("terms.cdm.warmup=10", "terms.ca.renormalise=token", "terms.dm.normalise_over=4"),
         *("terms.cdm.query={at: fresh_noise, of: leaving}", "terms.cdm.query={at: fresh_noise}"),
     ],
 )
@@ -92,7 +92,7 @@ def test_switches_as_they_were_leave_the_names_of_earlier_runs(query: str) -> No
     settings = identity(load_recipe("digits", [f"terms.cdm.query={query}", "terms.isg={}"]).config)
     assert "simulation" not in settings and "dp" not in settings["terms"]
     for term in (settings["terms"][name] for name in ("ca", "dm", "cdm")):
-        assert not {"probe_of", "warmup", "renormalise"} & term.keys() and "of" not in term["query"]
+        assert not {"probe_of", "warmup", "renormalise", "normalise_over"} & term.keys() and "of" not in term["query"]
 
 
 def test_a_difference_in_a_later_setting_is_one_line() -> None:

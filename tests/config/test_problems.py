@@ -161,6 +161,21 @@ def test_a_first_step_of_its_own_needs_euler_steps_and_a_second_one(overrides: t
     assert problem("terms.dp={}", *overrides).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("batch=6",), "terms.NAME.normalise_over needs whole groups of 4, but batch is 6; set a multiple of it"),
+        (
+            ("memory.microbatch=3",),
+            "terms.NAME.normalise_over needs groups of 4 together, but memory.microbatch is 3; set memory.microbatch=4",
+        ),
+        (("terms.cdm.normalise_over=3",), "terms.NAME.normalise_over needs whole groups of 12, but batch is 32"),
+    ],
+)
+def test_groups_are_not_cut(overrides: tuple[str, ...], sentence: str) -> None:
+    assert problem("terms.dm.normalise_over=4", *overrides).startswith(sentence)
+
+
 def test_all_problems_are_told_at_once() -> None:
     said = problem("student.lr=fast", "batch=0", "schedule.maxsteps=3", "backbone.height=tall")
     assert said.splitlines()[0] == "The settings have 4 problems:"

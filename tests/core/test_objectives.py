@@ -109,6 +109,26 @@ def test_a_warm_up_does_not_start_at_zero_and_ends_whole() -> None:
     assert objectives.warmed_up(0, 0) == objectives.warmed_up(0, 1) == 1.0
 
 
+def test_a_group_shares_the_normaliser_that_the_mean_of_its_errors_gives() -> None:
+    reference = torch.tensor([[1.0, -3.0], [5.0, -1.0], [0.01, 0.01], [0.03, 0.03]])
+    of_groups = [objectives.normaliser(reference, torch.zeros(4, 2), group=group).tolist() for group in (2, 4)]
+    assert of_groups[0] == pytest.approx([2.5, 2.5, 0.1, 0.1])
+    assert of_groups[1] == pytest.approx([(2 + 3 + 0.01 + 0.03) / 4] * 4)
+
+
+def test_directions_keep_their_proportions_within_a_group_only() -> None:
+    """Of a pull to the reference itself, the exact direction: as long as the error is large."""
+    x0, reference = torch.zeros(2, 3), torch.tensor([[1.0] * 3, [4.0] * 3])
+    moved = {}
+    for group in (1, 2):
+        asked = x0.clone().requires_grad_()
+        size = objectives.normaliser(reference, x0, group=group)
+        objectives.pull(asked, reference - x0, size).sum().backward()
+        assert asked.grad is not None
+        moved[group] = (asked.grad[1] / asked.grad[0]).mean().item()
+    assert moved == pytest.approx({1: 1.0, 2: 4.0})
+
+
 def test_the_normaliser_is_per_sample_and_floored() -> None:
     reference = torch.tensor([[1.0, -3.0], [0.01, 0.01]])
     scale = objectives.normaliser(reference, torch.zeros(2, 2))

@@ -32,7 +32,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "lora": BOTH_LORA,
     "lora-checkpointed": (*BOTH_LORA, *CHECKPOINTED),
     "lora-student": MIXED,
-    "isg": ("terms.isg={margin: 0.02}", "terms.dp={steps: 2}", "schedule={kind: fixed}"),
+    "isg": ("terms.isg={margin: 0.02}", "terms.dp={steps: 2}", "terms.dm.normalise_over=2", "schedule={kind: fixed}"),
     "watched": ("report.sheet_every=1", "report.sheet_prompts=2"),
     "other-draws": ("draw={reuse_trajectory: true, anchors: stratified}", "schedule.length={ratio: 0.7}"),
     "other-draws-lora": (*BOTH_LORA, *CHECKPOINTED, "draw.reuse_trajectory=true", "student.every=3"),

@@ -87,6 +87,12 @@ def test_the_batch_is_dealt_out_as_training_deals_it() -> None:
     assert (dealt.shards, dealt.rows, dealt.micro, dealt.rounds) == (8, 16, 3, 6)
 
 
+def test_groups_of_samples_are_dealt_out_whole() -> None:
+    config = load_recipe("sd3-medium", ["memory.microbatch=7", "terms.dm.normalise_over=4"]).config
+    dealt = split(config, 8)
+    assert (dealt.rows, dealt.micro, dealt.rounds) == (16, 4, 4)
+
+
 def test_copies_of_the_weights_leave_each_process_more_of_them() -> None:
     assert split(load_recipe("sd3-medium", ["parallel.replicate=4"]).config, 8).shards == 2
 

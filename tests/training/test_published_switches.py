@@ -11,6 +11,7 @@ from tests.training.tiny_run import recipe, run, run_stopped_after, saved_state
 
 OWN, RENOISE = "simulation.anchors=own", "simulation.step=renoise"
 REUSE = "draw.reuse_trajectory=true"
+GROUP = "terms.dm.normalise_over=2"
 DP = ("terms.dp={steps: 2}", "schedule.min_steps=2")
 
 
@@ -27,6 +28,7 @@ DP = ("terms.dp={steps: 2}", "schedule.min_steps=2")
         (RENOISE,),
         ("terms.cdm.warmup=3", "terms.ca.renormalise=token"),
         DP,
+        (GROUP,),
     ],
     ids=lambda switches: switches[0],
 )
@@ -36,7 +38,9 @@ def test_a_recipe_with_a_switch_of_the_published_code_trains(switches: tuple[str
     assert len(steps) == 4 and {"loss/ca", "loss/dm", "loss/cdm", "loss/fake_score"} <= steps[-1].keys()
 
 
-@pytest.mark.parametrize("switches", [(OWN,), (OWN, REUSE), (RENOISE,), (OWN, RENOISE), (*DP, REUSE)], ids=" ".join)
+@pytest.mark.parametrize(
+    "switches", [(OWN,), (OWN, REUSE), (RENOISE,), (OWN, RENOISE), (*DP, REUSE), (GROUP,)], ids=" ".join
+)
 def test_splitting_the_batch_gives_the_losses_of_the_whole(switches: tuple[str, ...], tmp_path: Path) -> None:
     two = (*switches, "budget.student_updates=2")
     run(recipe(tmp_path, *two), tmp_path / "whole")

@@ -33,6 +33,7 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("terms", "dp"), None),
     (("terms", _ANY, "probe_of"), "answer"),
     (("terms", _ANY, "warmup"), 0),
+    (("terms", _ANY, "normalise_over"), 1),
     (("terms", _ANY, "renormalise"), None),
     (("terms", _ANY, "query", "of"), "anchor"),  # of off-trajectory points
     (("terms", _ANY, "query", "of"), "final"),  # of re-noised samples

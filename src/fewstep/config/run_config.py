@@ -305,8 +305,9 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _terms_fit_the_simulation(self) -> "RunConfig":
+    def _terms_fit_the_simulation_and_the_batch(self) -> "RunConfig":
         problem = self.terms.simulation_problem(self.simulation, self.schedule)
+        problem = problem or self.terms.batch_problem(self.batch, self.memory.microbatch)
         if problem is not None:
             raise ValueError(problem)
         return self

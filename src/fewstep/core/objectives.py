@@ -66,13 +66,29 @@ def distribution_matching(
 
 
 def normaliser(
-    x0_reference: Float[Tensor, "b *latent"], x0_student: Float[Tensor, "b *latent"], *, floor: float = NORMALISER_FLOOR
+    x0_reference: Float[Tensor, "b *latent"],
+    x0_student: Float[Tensor, "b *latent"],
+    *,
+    floor: float = NORMALISER_FLOOR,
+    group: int = 1,
 ) -> Float[Tensor, "b"]:
     """The size of the student's error, by which a direction is divided.
 
-    normaliser = max(mean |x0_reference - x0_student|, floor)   per sample, over all latent axes   [eq:normaliser]
+        normaliser = max(mean |x0_reference - x0_student|, floor)   over all latent axes   [eq:normaliser]
+
+    Of each sample's own, every direction comes out about equally long, however small the error was. Of a group's, one
+    that is right already is hardly moved, and one that is far off moves the more.
+
+    Args:
+        x0_reference: The prediction that the error is measured from.
+        x0_student: The student's answer.
+        floor: Least value.
+        group: Samples, one after another, over which the mean is taken; they share it. It divides their number.
     """
-    return (x0_reference.float() - x0_student.float()).abs().flatten(1).mean(1).clamp_min(floor)
+    error = (x0_reference.float() - x0_student.float()).abs().flatten(1).mean(1)
+    if group > 1:
+        error = error.reshape(-1, group).mean(1).repeat_interleave(group)
+    return error.clamp_min(floor)
 
 
 def pull(

@@ -18,15 +18,19 @@ class Round:
     weight: float
 
 
-def rounds(batch: int, *, rank: int, size: int, microbatch: int | None) -> list[Round]:
+def rounds(batch: int, *, rank: int, size: int, microbatch: int | None, group: int = 1) -> list[Round]:
     """Split the global batch over processes and, within each, over rounds.
 
     Args:
         batch: Samples per step over all processes.
         rank: Number of this process.
         size: Number of processes.
-        microbatch: Most samples of a process per round; None is all it has.
+        microbatch: Most samples of a process per round, at least ``group``; None is all it has.
+        group: Rows that stay together, one after another; it divides ``batch``.
     """
+    if group > 1:
+        whole = rounds(batch // group, rank=rank, size=size, microbatch=microbatch and microbatch // group)
+        return [Round(_scaled(each.concurrent, group), _scaled(each.own, group), each.weight) for each in whole]
     per_round = batch if microbatch is None else min(batch, size * microbatch)
     made = []
     for start in range(0, batch, per_round):
@@ -40,3 +44,7 @@ def rounds(batch: int, *, rank: int, size: int, microbatch: int | None) -> list[
         else:
             made.append(Round(concurrent, range(start, start + 1), 0.0))
     return made
+
+
+def _scaled(groups: range, group: int) -> range:
+    return range(groups.start * group, groups.stop * group)

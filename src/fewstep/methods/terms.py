@@ -1,5 +1,6 @@
 """The student's loss terms: where the student is asked, where it is looked at, what is asked of it."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, get_args
@@ -8,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fewstep.bounds import CountOrNone, GuidanceScale, Rate, Scale, Weight
+from fewstep.bounds import Batch, CountOrNone, GuidanceScale, Rate, Scale, Weight
 from fewstep.core import objectives
 from fewstep.core.points import NoisyLatent
 from fewstep.core.schedules import Schedule
@@ -116,6 +117,9 @@ class Term(Section):
         "sample; query: the probe is the query itself, and its law is not used",
     )
     floor: Rate = objectives.NORMALISER_FLOOR
+    normalise_over: Batch = Field(
+        default=1, description="samples of the batch, one after another, that share a normaliser; 1 is each its own"
+    )
 
     @property
     def behind_anchor(self) -> bool:
@@ -147,7 +151,9 @@ class Term(Section):
 
     def normaliser(self, views: Views) -> Float[Tensor, "b"]:
         """The size of the student's error, by which the direction is divided."""
-        return objectives.normaliser(self.reference(views), views.x0_student, floor=self.floor)
+        return objectives.normaliser(
+            self.reference(views), views.x0_student, floor=self.floor, group=self.normalise_over
+        )
 
 
 class CfgAugmentation(Term):
@@ -252,6 +258,11 @@ class Terms(Section):
         return weights | {name: companion.weight for name, companion in self.companions().items()}
 
     @property
+    def group(self) -> int:
+        """Samples of the batch that stay together, whichever way it is split: whole groups of every term."""
+        return math.lcm(*(term.normalise_over for term in self.active().values()))
+
+    @property
     def first_anchor(self) -> int:
         """The smallest index that an anchor may have: 1 where the first step belongs to `dp`."""
         return 0 if self.dp is None else 1
@@ -286,5 +297,19 @@ class Terms(Section):
             return (
                 f"terms.dp has the first anchor for itself, but a schedule may have no more than {schedule.bounds[0]}; "
                 "set schedule.min_steps=2, or fixed levels with a second one"
+            )
+        return None
+
+    def batch_problem(self, batch: int, microbatch: int | None) -> str | None:
+        """Why groups that share a normaliser would be cut, or None."""
+        group = self.group
+        if batch % group:
+            return (
+                f"terms.NAME.normalise_over needs whole groups of {group}, but batch is {batch}; set a multiple of it"
+            )
+        if microbatch is not None and microbatch < group:
+            return (
+                f"terms.NAME.normalise_over needs groups of {group} together, but memory.microbatch is {microbatch}; "
+                f"set memory.microbatch={group} or more"
             )
         return None

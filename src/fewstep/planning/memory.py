@@ -129,8 +129,8 @@ class _Split:
 
 def split(config: RunConfig, processes: int) -> _Split:
     """Deal the batch out as training does."""
-    parallel = config.parallel
-    made = rounds(config.batch, rank=0, size=processes, microbatch=config.memory.microbatch)
+    parallel, microbatch = config.parallel, config.memory.microbatch
+    made = rounds(config.batch, rank=0, size=processes, microbatch=microbatch, group=config.terms.group)
     shards = parallel.shard or max(1, processes // (parallel.replicate or 1))
     own = [len(each.own) for each in made]
     return _Split(shards=shards, rows=sum(own), micro=max(own), rounds=len(made))

@@ -114,7 +114,7 @@ def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:
             while rows > 1:
                 rows = -(-rows // 2)
                 halves.append(rows)
-            return halves
+            return [half for half in halves if half is None or half >= config.terms.group]
         case "memory.gradient_checkpointing":
             return _KINDS
         case "memory.keep_anchor_graph" | "memory.batch_frozen_calls":

@@ -241,8 +241,8 @@ class Trainer:
         (self.world.size * share).backward()  # type: ignore[no-untyped-call]
 
     def _rounds(self) -> list[Round]:
-        world, microbatch = self.world, self.config.memory.microbatch
-        return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch)
+        world, microbatch, group = self.world, self.config.memory.microbatch, self.config.terms.group
+        return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch, group=group)
 
     def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
         looked_at = with_terms or self.config.draw.reuse_trajectory  # by terms, at this step or at a later one
