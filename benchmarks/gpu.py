@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,12 +26,13 @@ from benchmarks.gpu_cases import Bench, Case, cases
 from fewstep.files import write_json
 from fewstep.planning.measurements import Card, Measurements, Row, stated_peak
 
+_MOST_MINUTES = 600
 PAIRS = {
     "fp32_to_bf16": (
         "sd3-medium, lora, checkpointing, microbatch 1, fp32",
         "sd3-medium, lora, checkpointing, microbatch 1, bf16",
     ),
-    "full_to_selective": (
+    "checkpointing_to_selective": (
         "sd3-medium, lora, checkpointing, microbatch 1, bf16",
         "sd3-medium, lora, selective, microbatch 1, bf16",
     ),
@@ -39,7 +40,11 @@ PAIRS = {
         "sd3-medium, lora, checkpointing, microbatch 1, bf16",
         "sd3-medium, lora, checkpointing, microbatch 1, bf16, not spread",
     ),
-    "eager_to_compiled": (
+    "eager_to_compiled_sd3-medium": (
+        "sd3-medium, full, checkpointing, microbatch 1, bf16",
+        "sd3-medium, full, checkpointing, microbatch 1, bf16, compiled",
+    ),
+    "eager_to_compiled_sana-600m": (
         "sana-600m, full, checkpointing, microbatch 4, bf16",
         "sana-600m, full, checkpointing, microbatch 4, bf16, compiled",
     ),
@@ -70,7 +75,10 @@ def _driver() -> str | None:
     if program is None:
         return None
     asked = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=30)
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
     return done.stdout.split("\n")[0].strip() or None
 
 
@@ -135,7 +143,8 @@ def _row(case: Case, bench: Bench, end: float) -> tuple[Row, dict[str, float]]:
         except Exception as error:
             # whatever a machine does not have is a row
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"[:300]
-    bench.free()
+    with suppress(RuntimeError):  # after an error of the device even this may fail, as every case behind it will
+        bench.free()
     ratios = measured.pop("ratios", {})
     row = Row(case=case.name, took_seconds=round(time.monotonic() - started, 3), not_run=why, **measured)
     print(f"{row.case}: {_told(row)}", file=sys.stderr, flush=True)
@@ -178,8 +187,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("PyTorch finds no CUDA device here; --device cpu --tiny shows that the program works")
     if given.device == "cpu" and not given.tiny:
         parser.error("--device cpu needs --tiny: the real networks take days and 64 GiB there")
-    if not given.minutes > 0:
-        parser.error(f"--minutes is {given.minutes:g}; it must be above 0")
+    if not 0 < given.minutes <= _MOST_MINUTES:
+        parser.error(f"--minutes is {given.minutes:g}; it must be above 0 and at most {_MOST_MINUTES}")
     device = torch.device("cuda", 0) if given.device == "cuda" else torch.device("cpu")
     bench = Bench(device, card_of(device), given.tiny)
     chosen = [case for case in cases() if not given.only or any(text in case.name for text in given.only)]

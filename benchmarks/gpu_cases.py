@@ -287,7 +287,7 @@ def plain_beside_ours(bench: Bench, *, recipe: str, microbatch: int) -> dict[str
             "units": units[name],
             "working_bytes": "not measured" if told is None else told,
         }
-    figures["text encoders"] = "asked by neither side"
+    figures |= {"checkpointing": config.memory.gradient_checkpointing, "text encoders": "asked by neither side"}
     return {"figures": figures, "ratios": {"plain_to_ours": sum(timed["plain"]) / sum(timed["ours"])}}
 
 

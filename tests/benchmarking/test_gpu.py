@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.counting import Counter
-from benchmarks.gpu import card_of, main, measure
+from benchmarks.gpu import PAIRS, card_of, main, measure
 from benchmarks.gpu_cases import Bench, Case, Training, cases, random_weights_trainer, units_of
 
 from fewstep.files import read_json
@@ -113,11 +113,23 @@ def test_every_case_runs_on_a_cpu_but_those_for_a_gpu(tmp_path: Path) -> None:
     assert found.ratios.keys() >= {"plain_to_ours", "fp32_to_bf16", "spread_to_whole", "teacher_to_student_sd3-medium"}
 
 
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_every_case_runs_on_a_gpu(tmp_path: Path) -> None:
+    path = tmp_path / "gpu.json"
+    main(["--tiny", "--minutes", "60", "--output", str(path)])
+    found = read_json(path, Measurements)
+    assert [(row.case, row.not_run) for row in found.rows if row.not_run is not None] == []
+    assert all(row.update.reserved_bytes for row in found.rows if row.update is not None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--device", "cpu"], "--device cpu needs --tiny"),
-        ([*CPU, "--minutes", "0"], "--minutes is 0; it must be above 0"),
+        ([*CPU, "--minutes", "0"], "--minutes is 0; it must be above 0 and at most 600"),
+        ([*CPU, "--minutes", "nan"], "--minutes is nan; it must be above 0 and at most 600"),
         ([*CPU, "--only", "nonsense"], "no case has nonsense in its name"),
     ],
 )
@@ -129,9 +141,10 @@ def test_a_wrong_argument_is_one_sentence(
     assert complaint in capsys.readouterr().err
 
 
-def test_no_two_cases_have_one_name() -> None:
+def test_no_two_cases_have_one_name_and_every_pair_is_of_two() -> None:
     names = [case.name for case in cases()]
     assert len(set(names)) == len(names)
+    assert {name for pair in PAIRS.values() for name in pair} <= set(names)
 
 
 @pytest.mark.parametrize(
