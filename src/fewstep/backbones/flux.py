@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.backbones import packed
+from fewstep.backbones.comfyui import ComfyUI
 from fewstep.backbones.embedded_guidance import EmbeddedGuidanceAdapter, EmbeddedGuidanceConfig
 from fewstep.backbones.packed_flow import FluxBlocksAdapter
 from fewstep.backbones.protocol import BackboneConfig
@@ -34,6 +35,7 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
         "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
+    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_encoders=2, text_type="flux")
     config: _FluxConfig
 
     # The maths' side.

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.backbones.comfyui import ComfyUI
 from fewstep.backbones.guidance import Guidance
 from fewstep.bounds import Name, Pixels, Place, Scale
 from fewstep.core import flow
@@ -122,6 +123,8 @@ class ModelAdapter(ABC):
     """Frames per second of the videos that it makes, whose latents are (c, t, h, w); None where it makes pictures."""
     merges_lora: ClassVar[bool] = False
     """Whether everything it loads has ``config.lora`` merged into it."""
+    comfyui: ClassVar[ComfyUI | None] = None
+    """How ComfyUI names its layers and draws it; None where that is not known here."""
     never_trained: tuple[str, ...] = ()
     """Patterns of parameter names that never receive a gradient, though trainable."""
 

@@ -43,6 +43,11 @@ def backbone_kinds() -> tuple[str, ...]:
     return tuple(sorted({*BUILT_IN, *(entry.name for entry in installed(BACKBONES))}))
 
 
+def comfyui_kinds() -> list[str]:
+    """The built-in kinds whose factors ComfyUI reads."""
+    return [kind for kind in BUILT_IN if adapter_class(kind).comfyui is not None]
+
+
 def adapter_class(kind: str) -> type[ModelAdapter]:
     """The adapter of one kind.
 

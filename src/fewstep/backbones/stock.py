@@ -7,6 +7,7 @@ import torch
 from fewstep.backbones.component_weights import fetch_pipeline
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.guidance import Guidance
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, loading
 from fewstep.errors import ConfigError
@@ -27,6 +28,13 @@ def pipeline_class(checkpoint: Checkpoint) -> type[Any]:
             f"{diffusers.__version__} does not have; install a newer one: pip install --upgrade diffusers."
         )
     return found
+
+
+def loads_lora(adapter: ModelAdapter) -> bool:
+    """Whether a family's pipeline reads low-rank factors by itself."""
+    import diffusers
+
+    return hasattr(getattr(diffusers, adapter.pipeline_class), "load_lora_weights")
 
 
 def guidance_of(checkpoint: Checkpoint) -> Guidance:

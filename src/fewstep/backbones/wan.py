@@ -13,6 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.backbones.comfyui import ComfyUI
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
@@ -45,6 +46,19 @@ class WanAdapter(DiffusersAdapter):
     vae_class: ClassVar[str] = "AutoencoderKLWan"
     latents_have_statistics: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("WanTransformerBlock",)
+    comfyui: ClassVar[ComfyUI | None] = ComfyUI(
+        "diffusion_model.",
+        renamed=(
+            (r"\battn1\.", "self_attn."),
+            (r"\battn2\.", "cross_attn."),
+            (r"\bto_([qkv])$", r"\1"),
+            (r"\bto_out\.0$", "o"),
+            (r"\bffn\.net\.0\.proj$", "ffn.0"),
+            (r"\bffn\.net\.2$", "ffn.2"),
+        ),
+        text_type="wan",
+        latent="EmptyHunyuanLatentVideo",
+    )
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
     config: _WanConfig
 
