@@ -16,6 +16,12 @@ def fastest_device() -> str:
     return next(name for name, found in _here().items() if found)
 
 
+def device_with_room(num_bytes: float) -> str:
+    """The fastest device, or the CPU where its free memory is known to be less than that."""
+    name = fastest_device()
+    return "cpu" if name == "cuda" and torch.cuda.mem_get_info()[0] < num_bytes else name
+
+
 def choose_device(asked: str) -> torch.device:
     """The device that ``parallel.device`` asks for.
 

@@ -199,7 +199,7 @@ def test_a_file_that_may_not_grow_is_the_users_disk_whoever_writes_it(
     out = tmp_path / "out"
     arguments = {
         "export": ["export", str(trained / "run"), "--output", str(out)],
-        "factors": ["export", str(lora_run(tmp_path)), "--factors", "--output", str(out)]
+        "factors": ["export", str(lora_run(tmp_path)), "--format", "lora", "--output", str(out)]
         if command == "factors"
         else [],
         "embed": ["embed", str(trained / "tiny.yaml"), "--root", str(out)],

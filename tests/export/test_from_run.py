@@ -189,6 +189,7 @@ def test_result_prints_where_it_is_and_how_to_draw(run: RunFolder, teacher: Path
     checkpoint(run, teacher, NUM_STEPS, ema=0.25, student=0.75)
     done = export(run.path, tmp_path / "student")
     assert str(done) == (
+        f"Read again from the written files and drawn: {done.difference}.\n"
         f"The student is in {tmp_path / 'student'}. Draw with it in plain diffusers:\n\n{done.stock_call}"
     )
     assert "num_inference_steps=4,\n    sigmas=[1.0, 0.9, 0.75, 0.5],\n    guidance_scale=1.0,\n" in done.stock_call

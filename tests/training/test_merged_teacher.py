@@ -10,6 +10,7 @@ from fewstep.config.recipe import Recipe
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import find_teacher
 from fewstep.export.export import export
+from fewstep.export.formats import Lora
 from fewstep.runs.folder import RunFolder
 from fewstep.sampling.model_spec import parse_spec
 from tests.backbones import lora_files
@@ -64,8 +65,10 @@ def test_a_run_goes_on_with_the_file_that_it_began_with(trained: Path, tmp_path:
 
 
 def test_its_factors_alone_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has LoRAs merged into it .* export the merged student, without --factors"):
-        export(trained / "run", tmp_path / "factors", factors_only=True)
+    with pytest.raises(
+        ConfigError, match=r"has LoRAs merged into it .* export the whole student, with --format pipeline"
+    ):
+        export(trained / "run", tmp_path / "factors", format=Lora())
 
 
 def test_an_evaluation_does_not_take_the_plain_checkpoint_for_the_teacher(trained: Path, tmp_path: Path) -> None:

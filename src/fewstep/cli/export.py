@@ -4,8 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
-from fewstep.bounds import WrittenDtype
+from fewstep.bounds import Rank, WrittenDtype, most
+from fewstep.cli.options import finite
+
+FormatName = Literal["pipeline", "lora", "comfyui"]
 
 
 def export(
@@ -19,11 +23,30 @@ def export(
         typer.Option(help="The student's average, or its weights themselves.", show_default="ema where one was kept"),
     ] = None,
     dtype: Annotated[WrittenDtype, typer.Option(help="Of the written weights: exact, or half the size.")] = "fp32",
-    factors: Annotated[
-        bool, typer.Option("--factors", help="Only the low-rank factors, which diffusers puts on the teacher.")
-    ] = False,
+    format: Annotated[
+        FormatName,
+        typer.Option(help="A whole diffusers folder, or factors for the teacher: for diffusers, or for ComfyUI."),
+    ] = "pipeline",
+    rank: Annotated[
+        int | None, typer.Option(min=1, max=most(Rank), help="Of every layer's factors.", show_default="64")
+    ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, callback=finite, help="Share of a layer's change that may be lost, at most."),
+    ] = None,
+    size: Annotated[
+        float | None, typer.Option(min=0.001, max=1e6, callback=finite, help="MiB of the factors' file, at most.")
+    ] = None,
 ) -> None:
-    """Write a run's student as a diffusers folder."""
-    from fewstep.export.export import export as export_run
+    """Write a run's student, read it again, and compare what both draw.
 
-    print(export_run(run, output, step=step, weights=weights, dtype=dtype, factors_only=factors))
+    Factors of a run that trained all weights are cut from its change by --rank, --error or --size.
+    """
+    from fewstep.export.export import export as export_run
+    from fewstep.export.formats import chosen_format
+
+    chosen = chosen_format(format, rank=rank, error=error, size=size)
+    done = export_run(run, output, step=step, weights=weights, dtype=dtype, format=chosen)
+    if done.extraction is not None:
+        Console().print(done.extraction.table())
+    print(done)

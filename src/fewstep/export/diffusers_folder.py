@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from fewstep.backbones.configurations import CURE, without_infinities
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.backbones.source import EMBEDDED_TEACHER
 from fewstep.core.points import Step
 from fewstep.errors import ConfigError
+from fewstep.export.card import card
+from fewstep.export.comparison import Difference
 from fewstep.export.formats import WRITTEN, require_dtype, require_range
-from fewstep.files import explain_write_errors, load_json, whole_folder, write_json
+from fewstep.export.low_rank import Extraction
+from fewstep.export.stock_code import pipeline_code
+from fewstep.files import explain_write_errors, load_json, whole_folder, write_json, write_text
 
 # where the checkpoint was is no property of the student, and permission to train on it is no default for others
 _NOT_KEPT = {"model", "revision", "allow_distilled", "lora", "components", "sizes"}
@@ -27,15 +30,21 @@ class Exported:
     """A written student.
 
     Attributes:
-        folder: The diffusers folder.
+        folder: What was written.
         stock_call: Python code that draws with it, for the working directory in which it was exported.
+        difference: Between what the run's student draws and what the written files draw, where they were compared.
+        extraction: What low-rank factors leave out of a run of all weights.
     """
 
     folder: Path
     stock_call: str
+    difference: Difference | None = None
+    extraction: Extraction | None = None
 
     def __str__(self) -> str:
-        return f"The student is in {self.folder}. Draw with it in plain diffusers:\n\n{self.stock_call}"
+        lost = "" if self.extraction is None else f"{self.extraction}\n"
+        same = "" if self.difference is None else f"Read again from the written files and drawn: {self.difference}.\n"
+        return f"{lost}{same}The student is in {self.folder}. Draw with it in plain diffusers:\n\n{self.stock_call}"
 
 
 def export_student(
@@ -69,13 +78,19 @@ def export_student(
     require_range(network.named_parameters(), dtype)
     facts = student_facts(adapter, levels, provenance or {}, step=step)
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
-        # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
-        adapter.save_pipeline(nn.Module.to(network, WRITTEN[dtype]), unfinished, facts.sigmas or (), step=step)
-        _forget_places(unfinished)
-        write_facts(facts, unfinished)
-        card = _card(adapter, target.resolve().name, facts, dtype=dtype)
-        (unfinished / "README.md").write_text(card, encoding="utf-8")
-    return Exported(target, _call(adapter, target.as_posix(), facts, dtype=dtype))
+        write_pipeline(adapter, network, unfinished, facts, dtype=dtype)
+        name = target.resolve().name
+        text = card(adapter, name, facts, code=pipeline_code(adapter, name, facts, dtype=dtype), dtype=dtype)
+        write_text(unfinished / "README.md", text)
+    return Exported(target, pipeline_code(adapter, target.as_posix(), facts, dtype=dtype))
+
+
+def write_pipeline(adapter: ModelAdapter, network: nn.Module, folder: Path, facts: ModelFacts, *, dtype: str) -> None:
+    """Fill an empty folder with a student's pipeline and its facts; ``network`` is cast in place."""
+    # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
+    adapter.save_pipeline(nn.Module.to(network, WRITTEN[dtype]), folder, facts.sigmas or (), step=facts.step)
+    _forget_places(folder)
+    write_facts(facts, folder)
 
 
 def require_free(folder: Path) -> None:
@@ -112,82 +127,6 @@ def student_facts(
     )
 
 
-def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
-    digits = adapter.config.model == EMBEDDED_TEACHER
-    prompt = "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
-    return _stock_call(adapter, folder, facts, prompt=prompt, dtype=dtype)
-
-
-def _card(adapter: ModelAdapter, name: str, facts: ModelFacts, *, dtype: str) -> str:
-    """The text of README.md."""
-    call = _call(adapter, name, facts, dtype=dtype)
-    provenance, steps = facts.provenance, len(facts.sigmas or ())
-    grid = (
-        "scheduler takes the sigmas as they are, and a call without them draws poorer pictures."
-        if adapter.call_kwargs(facts.sigmas or ()).keys() & {"sigmas", "timesteps"}
-        else f"scheduler holds that grid, and a call with another number of steps than {steps} draws something poorer."
-    )
-    file = "picture.png" if adapter.frame_rate is None else "video.gif"
-    teacher = provenance.get("teacher")
-    rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in provenance.items())
-    return (
-        f"# {name}\n\n"
-        f"A {steps}-step student, distilled with [fewstep](https://pypi.org/project/fewstep) from "
-        f"{f'`{teacher}`' if teacher else 'its teacher'}. "
-        "The teacher's licence applies to these weights.\n\n"
-        "## Draw with plain diffusers\n\n"
-        "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
-        f"{grid}\n\n"
-        f"```python\n{call}```\n\n"
-        f'Or with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output {file}`\n\n'
-        "## Where it comes from\n\n"
-        f"| | |\n|---|---|\n{rows}| weights | {dtype} |\n"
-    )
-
-
 def plain_floats(sigmas: Tensor | Sequence[float]) -> list[float]:
     """The shortest decimal numbers that are these float32 values."""
     return [float(str(np.float32(sigma))) for sigma in torch.as_tensor(sigmas).tolist()]
-
-
-def _stock_call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, prompt: str, dtype: str) -> str:
-    """Python code that draws once with plain diffusers, exactly as our sampler does but for noise drawn on the way.
-
-    Args:
-        folder: Where the code looks for the exported student.
-        facts: What ``fewstep.json`` says of it.
-        dtype: ``fp32``, ``bf16`` or ``fp16``.
-    """
-    # stated also for fp32: the text encoders may be stored in another precision, in which they would be loaded
-    load = {"dtype": WRITTEN[dtype], **adapter.load_kwargs()}
-    arguments = "".join(f", {name}={value!r}" for name, value in load.items())
-    call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(facts.sigmas or ()).items())
-    return (
-        "import torch\n"
-        f"from diffusers import DiffusionPipeline\n{imports(adapter)}\n"
-        f'pipeline = DiffusionPipeline.from_pretrained("{folder}"{arguments})\n'
-        f"call = dict(\n{call})\n"
-        f"{drawn_and_saved(adapter, prompt, facts.step)}"
-    )
-
-
-def imports(adapter: ModelAdapter) -> str:
-    """What the code of :func:`drawn_and_saved` needs besides torch and the pipeline."""
-    return "" if adapter.frame_rate is None else "from diffusers.utils import export_to_gif\n"
-
-
-def drawn_and_saved(adapter: ModelAdapter, prompt: str, step: Step) -> str:
-    """Python code that calls ``pipeline`` with ``call`` and writes what it draws: one picture, or one video."""
-    # not every pipeline hands its generator to a scheduler that draws noise
-    seeded = "torch.manual_seed(0)\n" if step == "renoise" else ""
-    asked = f'pipeline(prompt="{prompt}", generator=torch.Generator().manual_seed(0), **call'
-    if adapter.frame_rate is None:
-        return f'{seeded}image = {asked}).images[0]\nimage.save("picture.png")\n'
-    saved = f'export_to_gif(frames, "video.gif", fps={adapter.frame_rate})'
-    return f'{seeded}frames = {asked}, output_type="pil").frames[0]\n{saved}\n'
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items())
-    return "-" if value is None else str(value)

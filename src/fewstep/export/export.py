@@ -1,14 +1,36 @@
-"""Export the student of a run."""
+"""Export the student of a run: from its checkpoint to files that are read again, compared, and only then kept."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from torch import Tensor, nn
+
+from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.protocol import LoraSource, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
+from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
-from fewstep.export.diffusers_folder import Exported, export_student, require_free, student_facts
-from fewstep.export.factors import export_factors, require_loader
-from fewstep.export.formats import require_dtype
-from fewstep.export.weights import Kept, merge_factors, put_weights, read_student
-from fewstep.roles.weights import LoraWeights
+from fewstep.export.card import card
+from fewstep.export.comparison import Drawing
+from fewstep.export.diffusers_folder import Exported, require_free, student_facts, write_pipeline
+from fewstep.export.factors import (
+    DIFFUSERS_FILE,
+    factor_layers,
+    folded,
+    require_comfyui,
+    require_loader,
+    require_plain_teacher,
+    write_for_comfyui,
+    write_for_diffusers,
+)
+from fewstep.export.formats import PIPELINE, ComfyUI, FixedRank, Format, Lora, Pipeline, require_dtype, require_range
+from fewstep.export.low_rank import Extraction, extract
+from fewstep.export.stock_code import example_prompt, factors_code, pipeline_code
+from fewstep.export.weights import Kept, TrainedStudent, merge_factors, put_weights, read_student, require_fit
+from fewstep.files import explain_write_errors, whole_folder, write_text
+from fewstep.roles.weights import FullWeights, LoraWeights
+
+_USUAL_CUT = FixedRank(64)
 
 
 def export(
@@ -18,57 +40,153 @@ def export(
     step: int | str | None = None,
     weights: Kept | None = None,
     dtype: str = "fp32",
-    factors_only: bool = False,
+    format: Format = PIPELINE,
 ) -> Exported:
-    """Write a run's student as a diffusers folder that stock diffusers loads.
+    """Write a run's student, whole or not at all.
 
     Args:
         run: A run's folder, or one of its checkpoint folders.
-        output: Where the pipeline goes; refused when something is there.
+        output: The folder to write; refused when something is there.
         step: Which checkpoint of a run's folder: its number of steps, ``best`` or ``last``; None is the last.
         weights: The student's average (``ema``) or its weights themselves (``raw``); None is the average where the run
             kept one.
         dtype: ``fp32`` (the exact weights), ``bf16`` or ``fp16`` (half the size).
-        factors_only: Write the low-rank factors of a run that trained some, to be put on the teacher by diffusers,
-            instead of the student merged with it.
+        format: A diffusers folder, or low-rank factors for the teacher.
 
     Returns:
-        The folder, and the exact stock call that draws with it.
+        The folder, the stock call that draws with it, and how that differs from the student of the run.
 
     Raises:
-        ConfigError: There is no run or no such checkpoint, or ``output`` cannot be used.
-        CheckpointError: The checkpoint is damaged or does not fit the run's backbone.
+        ConfigError: There is no run or no such checkpoint, ``output`` cannot be used, or the student cannot be
+            written in this format.
+        CheckpointError: The checkpoint is damaged or does not fit the run's backbone, or what was written draws
+            something else.
     """
-    require_free(Path(output))
+    target = Path(output)
+    require_free(target)
     require_dtype(dtype)
     student = read_student(run, step=step, weights=weights)
-    config = student.config
-    adapter = create_model_adapter(config.backbone.model, config.backbone)
-    network = adapter.load_network()
-    trained = config.student.weights
-    if factors_only:
-        if not isinstance(trained, LoraWeights):
-            raise ConfigError(f"The run {run} trained all weights, so it has no factors; export it without --factors.")
-        if config.backbone.lora or config.backbone.components:
-            reason = "has LoRAs merged into it (backbone.lora)" if config.backbone.lora else "is one file of weights"
-            raise ConfigError(
-                f"The teacher of {run} {reason}, which is not what diffusers would put the factors on; "
-                "export the merged student, without --factors."
-            )
-        require_loader(network, config.backbone.model)
-        facts = student_facts(adapter, config.sampling.levels, student.provenance, step=config.simulation.step)
-        factors = student.weights.all()
-        return export_factors(adapter, factors, output, scaling=trained.scaling, facts=facts, dtype=dtype)
-    if isinstance(trained, LoraWeights):
-        merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=str(run))
-    else:
-        put_weights(network, student.weights.empty, student.weights.parts(), origin=str(run))
-    return export_student(
-        adapter,
-        network,
-        output,
-        levels=config.sampling.levels,
-        step=config.simulation.step,
-        dtype=dtype,
-        provenance=student.provenance,
+    adapter = create_model_adapter(student.config.backbone.model, student.config.backbone)
+    trained, origin = student.config.student.weights, str(run)
+    _require_possible(format, trained, adapter, origin=origin)
+    levels, between = student.config.sampling.levels, student.config.simulation.step
+    writing = _Writing(
+        adapter, student_facts(adapter, levels, student.provenance, step=between), format, dtype, target.resolve().name
     )
+    drawing = Drawing(adapter, writing.facts, example_prompt(adapter))
+    network = adapter.load_network()
+    contents = _contents(student, adapter, network, format, dtype, origin=origin)
+    drawn = drawing.by(network)
+    with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
+        writing.write(unfinished, network, contents)
+        del network  # before it is read again, so that one is in memory
+        exact = dtype == "fp32" and contents.extraction is None
+        difference = drawing.require_same(drawn, writing.read_again(unfinished), exact=exact, where=target)
+        text = card(
+            adapter,
+            writing.name,
+            writing.facts,
+            code=writing.code(writing.name),
+            dtype=dtype,
+            format=format,
+            difference=str(difference),
+            extraction=contents.extraction,
+        )
+        write_text(unfinished / "README.md", text)
+    return Exported(target, writing.code(target.as_posix()), difference, contents.extraction)
+
+
+def _require_possible(
+    format: Format, trained: FullWeights | LoraWeights, adapter: ModelAdapter, *, origin: str
+) -> None:
+    """Raise ConfigError for a format that this run or this family has not, before anything is loaded."""
+    if isinstance(format, Pipeline):
+        return
+    require_plain_teacher(adapter.config, run=origin)
+    if format.cut is not None and isinstance(trained, LoraWeights):
+        raise ConfigError(
+            f"The run {origin} trained factors of rank {trained.rank}, which are exported as they are; leave --rank, "
+            "--error and --size out."
+        )
+    if isinstance(format, ComfyUI):
+        require_comfyui(adapter)
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What is written besides the student's own network: factors, and what they leave out."""
+
+    factors: dict[str, Tensor] = field(default_factory=dict)
+    extraction: Extraction | None = None
+
+
+def _contents(
+    student: TrainedStudent, adapter: ModelAdapter, network: nn.Module, format: Format, dtype: str, *, origin: str
+) -> _Contents:
+    """Turn ``network``, the teacher, into the student, and find the factors that a format writes."""
+    trained = student.config.student.weights
+    if isinstance(format, Pipeline):
+        if isinstance(trained, LoraWeights):
+            merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=origin)
+        else:
+            put_weights(network, student.weights.empty, student.weights.parts(), origin=origin)
+        require_range(network.named_parameters(), dtype)
+        return _Contents()
+    require_loader(network, adapter)
+    if isinstance(trained, LoraWeights):
+        factors = folded(student.weights.all(), trained.scaling)
+        merge_factors(network, factors, scaling=1.0, origin=origin)
+        return _Contents(factors)
+    require_fit(network, student.weights.empty, origin=origin)
+    targets = adapter.lora_targets if isinstance(format, ComfyUI) else None
+    found = extract(
+        network,
+        student.weights,
+        factor_layers(network, targets),
+        format.cut or _USUAL_CUT,
+        dtype=dtype,
+        device=fastest_device(),
+    )
+    return _Contents(found.factors, found)
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """How a format is written, read again and drawn with."""
+
+    adapter: ModelAdapter
+    facts: ModelFacts
+    format: Format
+    dtype: str
+    name: str
+
+    def write(self, folder: Path, network: nn.Module, contents: _Contents) -> None:
+        match self.format:
+            case Pipeline():
+                write_pipeline(self.adapter, network, folder, self.facts, dtype=self.dtype)
+            case Lora():
+                write_for_diffusers(self.adapter, contents.factors, self.facts, folder / self._file, dtype=self.dtype)
+            case ComfyUI():
+                prompt = example_prompt(self.adapter)
+                write_for_comfyui(
+                    self.adapter, contents.factors, self.facts, folder / self._file, prompt=prompt, dtype=self.dtype
+                )
+
+    def read_again(self, folder: Path) -> nn.Module:
+        """The student's network, from the files alone and, of factors, the teacher."""
+        if isinstance(self.format, Pipeline):
+            return create_model_adapter(folder, as_teacher=False).load_network()
+        config = self.adapter.config
+        lora = LoraSource(path=str(folder / self._file))
+        return create_model_adapter(config.model, config.model_copy(update={"lora": (lora,)})).load_network()
+
+    def code(self, folder: str) -> str:
+        """Python code that draws with what was written, where it stands in ``folder``."""
+        if isinstance(self.format, Pipeline):
+            return pipeline_code(self.adapter, folder, self.facts, dtype=self.dtype)
+        return factors_code(self.adapter, folder, self.facts, dtype=self.dtype, file=self._file)
+
+    @property
+    def _file(self) -> str:
+        """Of the factors. ComfyUI lists files by name, so there it is the student's."""
+        return f"{self.name}.safetensors" if isinstance(self.format, ComfyUI) else DIFFUSERS_FILE

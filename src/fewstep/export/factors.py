@@ -1,94 +1,130 @@
-"""Write a student's low-rank factors as a file that diffusers puts on the teacher."""
+"""A student as low-rank factors in one file, for diffusers or for ComfyUI, to be put on its teacher at strength 1."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from fewstep.backbones.comfyui import ComfyUI
 from fewstep.backbones.facts import ModelFacts, write_facts
-from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
+from fewstep.backbones.registry import comfyui_kinds
 from fewstep.errors import ConfigError
-from fewstep.export.diffusers_folder import Exported, drawn_and_saved, imports, require_free
-from fewstep.export.formats import WRITTEN, require_dtype, require_range
-from fewstep.files import explain_write_errors, whole_folder
+from fewstep.export.formats import WRITTEN, require_range
+from fewstep.export.workflow import sampler_name, workflow
+from fewstep.files import write_json
 
-_WEIGHTS = "pytorch_lora_weights.safetensors"
-
-
-def export_factors(
-    adapter: ModelAdapter,
-    factors: Mapping[str, Tensor],
-    folder: str | Path,
-    *,
-    scaling: float,
-    facts: ModelFacts,
-    dtype: str = "fp32",
-) -> Exported:
-    """Write factors, the student's scheduler and the stock call, whole or not at all.
-
-    The scaling goes into B, so that the file needs no alpha beside it.
-
-    Args:
-        adapter: The teacher's adapter.
-        factors: ``LAYER.lora_A.weight`` and ``LAYER.lora_B.weight``.
-        folder: Where they go; it may exist if it is empty.
-        scaling: The factor on B A.
-        facts: What ``fewstep.json`` says of the student.
-        dtype: ``fp32``, ``bf16`` or ``fp16``, of the written factors.
-
-    Raises:
-        ConfigError: The folder is not empty or cannot be written, or ``dtype`` is unknown or too narrow.
-    """
-    target = Path(folder)
-    require_free(target)
-    require_dtype(dtype)
-    folded = {name: value * scaling if ".lora_B." in name else value for name, value in factors.items()}
-    require_range(folded.items(), dtype)
-    stored = {name: value.to(WRITTEN[dtype]).contiguous() for name, value in folded.items()}
-    with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
-        save_file(stored, unfinished / _WEIGHTS, metadata={"format": "pt"})
-        adapter.sampling_scheduler(facts.sigmas or (), step=facts.step).save_pretrained(unfinished / "scheduler")
-        write_facts(facts, unfinished)
-        call = _call(adapter, target.resolve().name, facts, dtype=dtype)
-        (unfinished / "README.md").write_text(_card(target.resolve().name, facts, call), encoding="utf-8")
-    return Exported(target, _call(adapter, target.as_posix(), facts, dtype=dtype))
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+"""What diffusers looks for in a folder."""
+_WORKFLOW_FILE = "workflow.json"
 
 
-def require_loader(network: Any, model: str) -> None:
-    """Raise ConfigError for a network on which diffusers puts no factors."""
-    if getattr(network, "load_lora_adapter", None) is None:
+def require_plain_teacher(config: BackboneConfig, *, run: str) -> None:
+    """Raise ConfigError for a teacher that is not what others would put the factors on."""
+    if config.lora or config.components:
+        reason = "has LoRAs merged into it (backbone.lora)" if config.lora else "is one file of weights"
         raise ConfigError(
-            f"diffusers has no loader of low-rank factors for the {type(network).__name__} of {model}; "
-            "export the merged student, without --factors."
+            f"The teacher of {run} {reason}, which is not what others would put the factors on; "
+            "export the whole student, with --format pipeline."
         )
 
 
-def _call(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
-    """Python code that draws one picture with plain diffusers, the teacher and these factors."""
-    load = "".join(f", {key}={value!r}" for key, value in {"dtype": WRITTEN[dtype], **adapter.load_kwargs()}.items())
-    call = "".join(f"    {key}={value!r},\n" for key, value in adapter.call_kwargs(facts.sigmas or ()).items())
-    scheduler = type(adapter.sampling_scheduler(facts.sigmas or (), step=facts.step)).__name__
-    return (
-        "import torch\n"
-        f"from diffusers import DiffusionPipeline, {scheduler}\n{imports(adapter)}\n"
-        f'pipeline = DiffusionPipeline.from_pretrained("{adapter.config.model}"{load})\n'
-        f'pipeline.{adapter.network_component}.load_lora_adapter("{folder}", prefix=None, weight_name="{_WEIGHTS}")\n'
-        f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
-        f"call = dict(\n{call})\n"
-        f"{drawn_and_saved(adapter, 'a lighthouse on a cliff at dusk', facts.step)}"
-    )
+def require_loader(network: nn.Module, adapter: ModelAdapter) -> None:
+    """Raise ConfigError for a family on whose networks diffusers puts no factors."""
+    if getattr(network, "load_lora_adapter", None) is None or not adapter.merges_lora:
+        raise ConfigError(
+            f"diffusers has no loader of low-rank factors for the {type(network).__name__} of {adapter.config.model}; "
+            "export the whole student, with --format pipeline."
+        )
 
 
-def _card(name: str, facts: ModelFacts, call: str) -> str:
-    rows = "".join(f"| {key.replace('_', ' ')} | {value} |\n" for key, value in facts.provenance.items())
-    return (
-        f"# {name}\n\n"
-        f"Low-rank factors that turn their teacher into a {len(facts.sigmas or ())}-step student, distilled with "
-        "[fewstep](https://pypi.org/project/fewstep). The teacher's licence applies.\n\n"
-        "## Draw with plain diffusers\n\n"
-        "Run this beside the folder. Noise levels, guidance scale and scheduler belong to the student.\n\n"
-        f"```python\n{call}```\n\n"
-        f"## Where they come from\n\n| | |\n|---|---|\n{rows}"
-    )
+def factor_layers(network: nn.Module, targets: tuple[str, ...] | None = None) -> dict[str, Tensor]:
+    """The weights that may take factors, by layer: of linear layers and of convolutions over pictures.
+
+    Args:
+        targets: Ends of names; None is every layer.
+    """
+    return {
+        name: module.weight
+        for name, module in network.named_modules()
+        if (isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1))
+        and (targets is None or is_target(name, targets))
+    }
+
+
+def is_target(layer: str, targets: tuple[str, ...]) -> bool:
+    """Whether a layer's name ends with one of these."""
+    return any(layer == target or layer.endswith(f".{target}") for target in targets)
+
+
+def folded(factors: Mapping[str, Tensor], scaling: float) -> dict[str, Tensor]:
+    """Factors that need no scaling beside them: it is in B, so that strength 1 is what was trained."""
+    return {name: value * scaling if ".lora_B." in name else value for name, value in factors.items()}
+
+
+def require_comfyui(adapter: ModelAdapter, factors: Mapping[str, Tensor] | None = None) -> ComfyUI:
+    """How ComfyUI knows the family.
+
+    Raises:
+        ConfigError: Naming the families that it serves, or a layer that has no name there.
+    """
+    if adapter.comfyui is None:
+        raise ConfigError(
+            f"The backbone {adapter.kind} has no LoRA layout of ComfyUI here; {', '.join(comfyui_kinds())} have. "
+            "Export it with --format lora or --format pipeline."
+        )
+    for name in factors or ():
+        layer = name.partition(".lora_")[0]
+        if not is_target(layer, adapter.lora_targets):
+            raise ConfigError(
+                f"The run trained {layer}, for which the ComfyUI layout of {adapter.kind} has no name; export it with "
+                "--format lora."
+            )
+    return adapter.comfyui
+
+
+def write_for_diffusers(
+    adapter: ModelAdapter, factors: Mapping[str, Tensor], facts: ModelFacts, file: Path, *, dtype: str
+) -> None:
+    """Write factors under the names that the family's pipeline reads, the student's scheduler and its facts."""
+    named = {f"{adapter.network_component}.{name}": value for name, value in factors.items()}
+    _save(file, named, facts, [*(facts.sigmas or ()), 0.0], dtype=dtype)
+    _write_beside(adapter, facts, file.parent)
+
+
+def write_for_comfyui(
+    adapter: ModelAdapter, factors: Mapping[str, Tensor], facts: ModelFacts, file: Path, *, prompt: str, dtype: str
+) -> None:
+    """Write factors under the names that ComfyUI reads, and the graph that draws with them.
+
+    Raises:
+        ConfigError: A layer has no name there.
+    """
+    known = require_comfyui(adapter, factors)
+    _save(file, known.named(factors), facts, known.sigmas(facts.sigmas or ()), dtype=dtype)
+    write_json(file.parent / _WORKFLOW_FILE, workflow(adapter, known, facts, lora=file.name, prompt=prompt))
+    _write_beside(adapter, facts, file.parent)
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], facts: ModelFacts, sigmas: list[float], *, dtype: str) -> None:
+    """Write factors with the settings that draw with them: the grid as the reader of the file counts it."""
+    require_range(tensors.items(), dtype)
+    written = {name: value.to(WRITTEN[dtype]).contiguous() for name, value in tensors.items()}
+    settings = {
+        "format": "pt",
+        "sampler": sampler_name(facts),
+        "steps": str(len(facts.sigmas or ())),
+        "sigmas": json.dumps(sigmas),
+        "guidance_scale": f"{facts.guidance_scale:g}",
+        "strength": "1",
+        "teacher": str(facts.provenance.get("teacher", "")),
+        "distilled_with": f"fewstep {facts.provenance.get('fewstep', '')}".strip(),
+    }
+    save_file(written, path, metadata=settings)
+
+
+def _write_beside(adapter: ModelAdapter, facts: ModelFacts, folder: Path) -> None:
+    adapter.sampling_scheduler(facts.sigmas or (), step=facts.step).save_pretrained(folder / "scheduler")
+    write_facts(facts, folder)

@@ -29,7 +29,7 @@ from fewstep.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
-class _TrainedStudent:
+class TrainedStudent:
     """What a run has to export.
 
     Attributes:
@@ -47,7 +47,7 @@ Kept = Literal["ema", "raw"]
 """The average of the student's weights, or the weights themselves."""
 
 
-def read_student(run: str | Path, *, step: int | str | None = None, weights: Kept | None = None) -> _TrainedStudent:
+def read_student(run: str | Path, *, step: int | str | None = None, weights: Kept | None = None) -> TrainedStudent:
     """Read the student of one checkpoint of a run.
 
     Args:
@@ -76,7 +76,7 @@ def read_student(run: str | Path, *, step: int | str | None = None, weights: Kep
         )
     stored = stored_tensors(checkpoint, "ema" if averaged and weights != "raw" else "student")
     steps = stored_steps(checkpoint, stored.seals)
-    return _TrainedStudent(folder.config, stored, _provenance(folder, steps, averaged=stored.section == "ema"))
+    return TrainedStudent(folder.config, stored, _provenance(folder, steps, averaged=stored.section == "ema"))
 
 
 def _chosen(folder: RunFolder, step: int | str | None) -> Path:
@@ -140,6 +140,16 @@ def put_weights(
     Raises:
         CheckpointError: A parameter is missing, a name is unknown, or a shape differs.
     """
+    require_fit(network, shapes, origin=origin)
+    places = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    with torch.no_grad():
+        for part in parts:
+            for name, value in part.items():
+                places[name].copy_(value)
+
+
+def require_fit(network: nn.Module, shapes: Mapping[str, Tensor], *, origin: str) -> None:
+    """Raise CheckpointError when a parameter is missing, a name is unknown, or a shape differs."""
     parameters = dict(network.named_parameters())
     places = {**parameters, **dict(network.named_buffers())}
     missing, unknown = sorted(parameters.keys() - shapes.keys()), sorted(shapes.keys() - places.keys())
@@ -150,10 +160,6 @@ def put_weights(
             f"unknown and {len(reshaped)} of another shape, first {(missing + unknown + reshaped)[0]}. "
             "Export with the recipe and the version of fewstep that trained it."
         )
-    with torch.no_grad():
-        for part in parts:
-            for name, value in part.items():
-                places[name].copy_(value)
 
 
 def _public_name(model: str) -> str:

@@ -1,6 +1,7 @@
 """Low-rank factors: attached through peft, equal to the base until they move, exact when merged."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.anatomy import anatomy
+from fewstep.backbones.stock import loads_lora
 from fewstep.export import export_student
+from fewstep.export.diffusers_folder import student_facts
+from fewstep.export.factors import DIFFUSERS_FILE, factor_layers, write_for_comfyui, write_for_diffusers
+from fewstep.export.weights import merge_factors
 from fewstep.testing.case import Case
 from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
 
@@ -57,24 +62,33 @@ class LowRank:
         loaded = PeftModel.from_pretrained(case.adapter.load_network(), tmp_path)
         _assert_same_network(case, loaded, wrapped)
 
-    def test_factors_load_through_diffusers_own_loader(self, case: Case, tmp_path: Path) -> None:
-        """As the pages say for pipelines without a loader of their own, such as LongCat-Image's."""
-        from peft import LoraConfig
-
-        network: Any = case.adapter.load_network()
-        if getattr(network, "load_lora_adapter", None) is None:
-            pytest.skip(f"{type(network).__name__} has no loader in diffusers; its student ships merged")
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            targets = case.adapter.get_lora_target_modules()
-            network.requires_grad_(False)
-            network.add_adapter(LoraConfig(r=4, lora_alpha=4, target_modules=targets))
-        before = case.velocity(_moved(network))
-        network.save_lora_adapter(tmp_path)
-        fresh: Any = case.adapter.load_network()
-        fresh.load_lora_adapter(tmp_path, prefix=None, weight_name="pytorch_lora_weights.safetensors")
-        assert (before - case.velocity(case.network)).abs().max() > 1e-3
-        _assert_same_network(case, fresh, network)
+    @pytest.mark.parametrize("layout", ["diffusers", "comfyui"])
+    def test_written_factors_are_read_by_diffusers_as_they_were(self, layout: str, case: Case, tmp_path: Path) -> None:
+        """Those of every layer, or those that ComfyUI has names for, by the pipeline's own loader, at strength 1."""
+        adapter, merged = case.adapter, case.adapter.load_network()
+        if getattr(merged, "load_lora_adapter", None) is None or (layout == "comfyui" and adapter.comfyui is None):
+            pytest.skip(
+                f"no loader reads factors of {adapter.kind} in the layout of {layout}; its student ships merged"
+            )
+        factors = _factors_of(factor_layers(merged, adapter.lora_targets if layout == "comfyui" else None))
+        merge_factors(merged, factors, scaling=1.0, origin="a test")
+        facts = student_facts(adapter, (1.0, 0.5), {}, step="euler")
+        file = tmp_path / DIFFUSERS_FILE
+        if layout == "comfyui":
+            write_for_comfyui(adapter, factors, facts, file, prompt="a red cat", dtype="fp32")
+        else:
+            write_for_diffusers(adapter, factors, facts, file, dtype="fp32")
+        pipeline = adapter.load_pipeline()
+        loaded = getattr(pipeline, adapter.network_component)
+        if loads_lora(adapter):
+            pipeline.load_lora_weights(tmp_path, weight_name=file.name)
+        else:
+            loaded.load_lora_adapter(tmp_path, prefix=adapter.network_component, weight_name=file.name)
+        read = {name: value for name, value in _weights(loaded).items() if ".lora_" in name}
+        assert_same_bits(read, factors)
+        assert (case.velocity(merged) - case.velocity(case.network)).abs().max() > 1e-3
+        # (W + B A) x against W x + B (A x)
+        assert_rounded_alike(case.velocity(loaded), case.velocity(merged), terms=additions(loaded))
 
     def test_merged_student_survives_its_export_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
         merged = _moved(wrapped).merge_and_unload()
@@ -91,6 +105,17 @@ def _modules_matching(network: nn.Module, suffix: str) -> list[str]:
 def _factors(network: nn.Module) -> dict[str, nn.Parameter]:
     """What trains."""
     return {name: value for name, value in network.named_parameters() if value.requires_grad}
+
+
+def _factors_of(layers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Small factors whose ranks differ from layer to layer, as those of an extraction do."""
+    generator = torch.Generator().manual_seed(7)
+    made = {}
+    for number, (layer, weight) in enumerate(layers.items()):
+        rank, kernel = 1 + number % 3, weight.shape[2:]
+        for letter, shape in (("A", (rank, *weight.shape[1:])), ("B", (len(weight), rank, *[1] * len(kernel)))):
+            made[f"{layer}.lora_{letter}.weight"] = 0.1 * torch.randn(shape, generator=generator)
+    return made
 
 
 def _moved(network: Any) -> Any:

@@ -1,0 +1,87 @@
+"""Python code that draws with what was written, in plain diffusers and exactly as our own sampler does."""
+
+from typing import Any
+
+from fewstep.backbones.facts import ModelFacts
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.backbones.stock import loads_lora
+from fewstep.core.points import Step
+from fewstep.export.formats import WRITTEN
+
+
+def example_prompt(adapter: ModelAdapter) -> str:
+    """What the examples draw."""
+    digits = adapter.config.model == EMBEDDED_TEACHER
+    return "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
+
+
+def pipeline_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
+    """Code that draws once with an exported pipeline; noise that is drawn on the way is not ours.
+
+    Args:
+        folder: Where the code looks for the student.
+        facts: What ``fewstep.json`` says of it.
+        dtype: ``fp32``, ``bf16`` or ``fp16``.
+    """
+    # stated also for fp32: the text encoders may be stored in another precision, in which they would be loaded
+    return (
+        "import torch\n"
+        f"from diffusers import DiffusionPipeline\n{_imports(adapter)}\n"
+        f'pipeline = DiffusionPipeline.from_pretrained("{folder}"{_load(adapter, dtype)})\n'
+        f"{_call(adapter, facts)}"
+        f"{_drawn_and_saved(adapter, facts.step)}"
+    )
+
+
+def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str, file: str) -> str:
+    """Code that draws once with the teacher and low-rank factors on it.
+
+    Args:
+        folder: Where the code looks for the factors and their scheduler.
+        facts: What ``fewstep.json`` says of the student.
+        dtype: ``fp32``, ``bf16`` or ``fp16``.
+        file: The factors' file in the folder.
+    """
+    scheduler = type(adapter.sampling_scheduler(facts.sigmas or (), step=facts.step)).__name__
+    component = adapter.network_component
+    loader = (
+        f'pipeline.load_lora_weights("{folder}", weight_name="{file}")'
+        if loads_lora(adapter)
+        else f'pipeline.{component}.load_lora_adapter("{folder}", prefix="{component}", weight_name="{file}")'
+    )
+    return (
+        "import torch\n"
+        f"from diffusers import DiffusionPipeline, {scheduler}\n{_imports(adapter)}\n"
+        f'pipeline = DiffusionPipeline.from_pretrained("{adapter.config.model}"{_load(adapter, dtype)})\n'
+        f"{loader}\n"
+        f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
+        f"{_call(adapter, facts)}"
+        f"{_drawn_and_saved(adapter, facts.step)}"
+    )
+
+
+def _load(adapter: ModelAdapter, dtype: str) -> str:
+    load: dict[str, Any] = {"dtype": WRITTEN[dtype], **adapter.load_kwargs()}
+    return "".join(f", {name}={value!r}" for name, value in load.items())
+
+
+def _call(adapter: ModelAdapter, facts: ModelFacts) -> str:
+    call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(facts.sigmas or ()).items())
+    return f"call = dict(\n{call})\n"
+
+
+def _imports(adapter: ModelAdapter) -> str:
+    return "" if adapter.frame_rate is None else "from diffusers.utils import export_to_gif\n"
+
+
+def _drawn_and_saved(adapter: ModelAdapter, step: Step) -> str:
+    """Calls ``pipeline`` with ``call`` and writes what it draws: one picture, or one video."""
+    # not every pipeline hands its generator to a scheduler that draws noise
+    seeded = "torch.manual_seed(0)\n" if step == "renoise" else ""
+    prompt = example_prompt(adapter)
+    asked = f'pipeline(prompt="{prompt}", generator=torch.Generator().manual_seed(0), **call'
+    if adapter.frame_rate is None:
+        return f'{seeded}image = {asked}).images[0]\nimage.save("picture.png")\n'
+    saved = f'export_to_gif(frames, "video.gif", fps={adapter.frame_rate})'
+    return f'{seeded}frames = {asked}, output_type="pil").frames[0]\n{saved}\n'
