@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 import fewstep
-from benchmarks.gpu_cases import Bench, Case, cases
+from benchmarks.gpu_cases import Case, cases
+from benchmarks.gpu_updates import Bench
 from fewstep.files import write_json
 from fewstep.planning.measurements import Card, Measurements, Row, stated_peak
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from benchmarks.counting import Counter
 from benchmarks.gpu import PAIRS, card_of, main, measure
-from benchmarks.gpu_cases import Bench, Case, Training, cases, random_weights_trainer, units_of
+from benchmarks.gpu_cases import Case, cases
+from benchmarks.gpu_updates import Bench, Training, random_weights_trainer, units_of
 
 from fewstep.files import read_json
 from fewstep.planning.measurements import Measurements, stated_peak
