@@ -101,7 +101,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "sample_width": 8,
     },
     "AutoencoderKLCogVideoX": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
-    "AutoencoderKLWan": {"base_dim": 4, "num_res_blocks": 1},
+    "AutoencoderKLWan": {"base_dim": 4, "decoder_base_dim": 4, "num_res_blocks": 1},
     "UMT5EncoderModel": {
         "vocab_size": 128,
         "d_model": WIDTH,

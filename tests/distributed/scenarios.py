@@ -66,7 +66,7 @@ SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
 }
 """Per number of processes: a scenario's mode and where it computes."""
 
-QUICK = {"full", "lora", "lora-student", "isg", "watched", "full-accumulated", "full-prefetched"}
+QUICK = {"full", "lora", "watched", "full-prefetched"}
 """What two processes do in the fast tier; the others repeat it with other weights or another arrangement."""
 
 

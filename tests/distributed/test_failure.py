@@ -54,12 +54,13 @@ def test_a_defect_of_one_process_is_quoted_and_nobody_is_called_gone(tmp_path: P
     assert not any("gone without a word" in line for line in sentences(done))
 
 
-def test_an_error_of_all_processes_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "setting", [pytest.param("student.lr=fast", marks=pytest.mark.slow), "prompts.path=nowhere.txt"]
+)
+def test_an_error_of_all_processes_is_told_once(setting: str, tmp_path: Path) -> None:
     write_inputs(tmp_path)
-    done = start(2, "-m", "fewstep", *train(tmp_path), "student.lr=fast")
-    assert len(sentences(done)) == 1
-    done = start(2, "-m", "fewstep", *train(tmp_path), "prompts.path=nowhere.txt")
-    assert len(sentences(done)) == 1 and "nowhere.txt" in sentences(done)[0]
+    done = start(2, "-m", "fewstep", *train(tmp_path), setting)
+    assert len(sentences(done)) == 1 and setting.partition("=")[2] in sentences(done)[0]
     assert "fewstep/cli/main.py" not in done.stderr  # the tracebacks are the launcher's own
     assert not (tmp_path / "run").exists()
 
