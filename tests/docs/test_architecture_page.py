@@ -62,7 +62,7 @@ def names_that_cross() -> set[tuple[str, str]]:
 def test_the_doors_are_the_files_that_other_folders_import() -> None:
     doors = PAGE.read_text(encoding="utf-8").partition("## Doors")[2]
     named = {
-        f"{row[1]}/{door}"
+        f"{row[1]}/{door.removeprefix(f'{row[1]}/')}"
         for row in re.finditer(r"^\| `(\w+)/` \| (.+?) \|", doors, re.MULTILINE)
         for door in re.findall(r"`([\w/]+\.py)`", row[2])
     }
