@@ -8,6 +8,7 @@ from rich.console import Console
 
 from fewstep.bounds import Rank, WrittenDtype, most
 from fewstep.cli.options import finite
+from fewstep.errors import ConfigError
 
 FormatName = Literal["pipeline", "lora", "comfyui"]
 
@@ -37,6 +38,11 @@ def export(
     size: Annotated[
         float | None, typer.Option(min=0.001, max=1e6, callback=finite, help="MiB of the factors' file, at most.")
     ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Folder of an evaluation, whose table the model card shows.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(metavar="USER/NAME", help="Upload it to this repository.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what --push would upload, and do not.")] = False,
 ) -> None:
     """Write a run's student, read it again, and compare what both draw.
 
@@ -44,9 +50,16 @@ def export(
     """
     from fewstep.export.export import export as export_run
     from fewstep.export.formats import chosen_format
+    from fewstep.export.publish import Upload, require_repository, upload
 
+    if push is not None:
+        require_repository(push)
+    elif dry_run:
+        raise ConfigError("--dry-run prints what --push would upload; give --push USER/NAME too.")
     chosen = chosen_format(format, rank=rank, error=error, size=size)
-    done = export_run(run, output, step=step, weights=weights, dtype=dtype, format=chosen)
+    done = export_run(run, output, step=step, weights=weights, dtype=dtype, format=chosen, scores=scores)
     if done.extraction is not None:
         Console().print(done.extraction.table())
     print(done)
+    if push is not None:
+        print(f"Would go to the hub:\n{Upload.of(done.folder, push)}" if dry_run else upload(done.folder, push))

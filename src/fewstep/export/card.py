@@ -5,8 +5,21 @@ from typing import Any
 
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.export.formats import PIPELINE, Format, Pipeline
+from fewstep.export.formats import PIPELINE, ComfyUI, Format, Pipeline
 from fewstep.export.low_rank import Extraction
+from fewstep.export.story import Story
+from fewstep.export.workflow import sampler_name
+
+SHEET = "sheet.png"
+"""What the sample sheet is called beside the README."""
+_CITATION = """```bibtex
+@misc{cdm2026,
+  title = {Continuous-Time Distribution Matching},
+  year = {2026},
+  eprint = {2605.06376},
+  archivePrefix = {arXiv}
+}
+```"""
 
 
 def card(
@@ -19,6 +32,7 @@ def card(
     format: Format = PIPELINE,
     difference: str | None = None,
     extraction: Extraction | None = None,
+    story: Story | None = None,
 ) -> str:
     """The text of README.md.
 
@@ -28,15 +42,40 @@ def card(
         code: That draws with it in plain diffusers, run beside the folder.
         difference: Between what the run's student draws and what was written draws.
         extraction: What low-rank factors leave out.
+        story: What the run tells.
     """
     sections = [
+        ("", "" if story is None or story.sheet is None else f"![teacher over student]({SHEET})\n\n{story.sheet[1]}"),
         ("Draw with plain diffusers", _with_diffusers(adapter, name, facts, code, format)),
+        ("Draw with ComfyUI", _with_comfyui(adapter, name, facts, format)),
+        ("Measured", "" if story is None else story.measured),
         ("What was compared", "" if difference is None else _compared(difference, dtype)),
         ("What the factors lack", "" if extraction is None else _lacking(extraction)),
-        ("Where it comes from", _origin(facts.provenance, dtype)),
+        ("How it was trained", "" if story is None else f"{story.data}\n\n{_rows(story.settings)}"),
+        ("Where it comes from", _rows({**facts.provenance, "weights": dtype})),
+        ("Licence", "" if story is None else _licence(story, facts)),
+        ("Citation", "" if story is None else _CITATION),
     ]
-    body = "".join(f"## {title}\n\n{text}\n\n" for title, text in sections if text)
-    return f"# {name}\n\n{_opening(facts, format)}\n\n{body}".rstrip("\n") + "\n"
+    parts = [f"## {title}\n\n{text}" if title else text for title, text in sections if text]
+    head = [] if story is None else [_head(adapter, story, facts, format)]
+    return "\n\n".join([*head, f"# {name}", _opening(facts, format), *parts]) + "\n"
+
+
+def _head(adapter: ModelAdapter, story: Story, facts: ModelFacts, format: Format) -> str:
+    """What the hub reads of a card."""
+    teacher = str(facts.provenance.get("teacher", ""))
+    fields = {
+        "license": "other" if story.licence is None else story.licence.identifier,
+        "license_name": None if story.licence is None else story.licence.name,
+        "license_link": None if story.licence is None else story.licence.link,
+        # a folder of this machine is no repository
+        "base_model": teacher if "/" in teacher else None,
+        "base_model_relation": "finetune" if isinstance(format, Pipeline) else "adapter",
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-image" if adapter.frame_rate is None else "text-to-video",
+        "tags": f"[fewstep, few-step, distillation{'' if isinstance(format, Pipeline) else ', lora'}]",
+    }
+    return "\n".join(["---", *(f"{name}: {value}" for name, value in fields.items() if value), "---"])
 
 
 def _opening(facts: ModelFacts, format: Format) -> str:
@@ -84,9 +123,29 @@ def _lacking(extraction: Extraction) -> str:
     )
 
 
-def _origin(provenance: Mapping[str, Any], dtype: str) -> str:
-    rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in provenance.items())
-    return f"| | |\n|---|---|\n{rows}| weights | {dtype} |"
+def _with_comfyui(adapter: ModelAdapter, name: str, facts: ModelFacts, format: Format) -> str:
+    if adapter.comfyui is None:
+        return ""
+    if not isinstance(format, ComfyUI):
+        return "ComfyUI reads factors: `fewstep export RUN --format comfyui` writes them with a graph that draws."
+    sigmas = ", ".join(f"{sigma:.6g}" for sigma in adapter.comfyui.sigmas(facts.sigmas or ()))
+    return (
+        f"Copy `{name}.safetensors` into `models/loras`, open `workflow.json`, and choose your files of the teacher in "
+        f"its loaders. In a graph of your own: strength 1, cfg 1, sampler {sampler_name(facts)}, sigmas {sigmas} "
+        "(ManualSigmas); no node that shifts the schedule."
+    )
+
+
+def _licence(story: Story, facts: ModelFacts) -> str:
+    teacher = facts.provenance.get("teacher")
+    if story.licence is None:
+        return f"That of the teacher, `{teacher}`, whose page was not at hand when this was written; look there."
+    return f"That of the teacher, `{teacher}`: {story.licence}."
+
+
+def _rows(facts: Mapping[str, Any]) -> str:
+    rows = "".join(f"| {key.replace('_', ' ')} | {_cell(value)} |\n" for key, value in facts.items())
+    return f"| | |\n|---|---|\n{rows}".rstrip("\n")
 
 
 def _cell(value: Any) -> str:

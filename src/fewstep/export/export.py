@@ -1,5 +1,6 @@
 """Export the student of a run: from its checkpoint to files that are read again, compared, and only then kept."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from fewstep.backbones.protocol import LoraSource, ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
-from fewstep.export.card import card
+from fewstep.export.card import SHEET, card
 from fewstep.export.comparison import Drawing
 from fewstep.export.diffusers_folder import Exported, require_free, student_facts, write_pipeline
 from fewstep.export.factors import (
@@ -26,7 +27,16 @@ from fewstep.export.factors import (
 from fewstep.export.formats import PIPELINE, ComfyUI, FixedRank, Format, Lora, Pipeline, require_dtype, require_range
 from fewstep.export.low_rank import Extraction, extract
 from fewstep.export.stock_code import example_prompt, factors_code, pipeline_code
-from fewstep.export.weights import Kept, TrainedStudent, merge_factors, put_weights, read_student, require_fit
+from fewstep.export.story import require_scores, tell
+from fewstep.export.weights import (
+    Kept,
+    TrainedStudent,
+    merge_factors,
+    public_name,
+    put_weights,
+    read_student,
+    require_fit,
+)
 from fewstep.files import explain_write_errors, whole_folder, write_text
 from fewstep.roles.weights import FullWeights, LoraWeights
 
@@ -41,6 +51,7 @@ def export(
     weights: Kept | None = None,
     dtype: str = "fp32",
     format: Format = PIPELINE,
+    scores: str | Path | None = None,
 ) -> Exported:
     """Write a run's student, whole or not at all.
 
@@ -52,6 +63,7 @@ def export(
             kept one.
         dtype: ``fp32`` (the exact weights), ``bf16`` or ``fp16`` (half the size).
         format: A diffusers folder, or low-rank factors for the teacher.
+        scores: The folder of an evaluation of this student, whose table the model card shows.
 
     Returns:
         The folder, the stock call that draws with it, and how that differs from the student of the run.
@@ -65,6 +77,8 @@ def export(
     target = Path(output)
     require_free(target)
     require_dtype(dtype)
+    if scores is not None:
+        require_scores(Path(scores))
     student = read_student(run, step=step, weights=weights)
     adapter = create_model_adapter(student.config.backbone.model, student.config.backbone)
     trained, origin = student.config.student.weights, str(run)
@@ -82,18 +96,22 @@ def export(
         del network  # before it is read again, so that one is in memory
         exact = dtype == "fp32" and contents.extraction is None
         difference = drawing.require_same(drawn, writing.read_again(unfinished), exact=exact, where=target)
+        story = tell(student.folder, student.steps, scores=None if scores is None else Path(scores))
+        if story.sheet is not None:
+            shutil.copyfile(story.sheet[0], unfinished / SHEET)
         text = card(
             adapter,
             writing.name,
             writing.facts,
-            code=writing.code(writing.name),
+            code=writing.code(writing.name, public_name(adapter.config.model)),
             dtype=dtype,
             format=format,
             difference=str(difference),
             extraction=contents.extraction,
+            story=story,
         )
         write_text(unfinished / "README.md", text)
-    return Exported(target, writing.code(target.as_posix()), difference, contents.extraction)
+    return Exported(target, writing.code(target.as_posix(), adapter.config.model), difference, contents.extraction)
 
 
 def _require_possible(
@@ -180,11 +198,12 @@ class _Writing:
         lora = LoraSource(path=str(folder / self._file))
         return create_model_adapter(config.model, config.model_copy(update={"lora": (lora,)})).load_network()
 
-    def code(self, folder: str) -> str:
-        """Python code that draws with what was written, where it stands in ``folder``."""
+    def code(self, folder: str, teacher: str) -> str:
+        """Python code that draws with what was written, which stands in ``folder``, the teacher in ``teacher``."""
         if isinstance(self.format, Pipeline):
             return pipeline_code(self.adapter, folder, self.facts, dtype=self.dtype)
-        return factors_code(self.adapter, folder, self.facts, dtype=self.dtype, file=self._file)
+        file = self._file
+        return factors_code(self.adapter, folder, self.facts, teacher=teacher, dtype=self.dtype, file=file)
 
     @property
     def _file(self) -> str:

@@ -34,12 +34,13 @@ def pipeline_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtyp
     )
 
 
-def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str, file: str) -> str:
+def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, teacher: str, dtype: str, file: str) -> str:
     """Code that draws once with the teacher and low-rank factors on it.
 
     Args:
         folder: Where the code looks for the factors and their scheduler.
         facts: What ``fewstep.json`` says of the student.
+        teacher: Where it looks for the teacher.
         dtype: ``fp32``, ``bf16`` or ``fp16``.
         file: The factors' file in the folder.
     """
@@ -53,7 +54,7 @@ def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype
     return (
         "import torch\n"
         f"from diffusers import DiffusionPipeline, {scheduler}\n{_imports(adapter)}\n"
-        f'pipeline = DiffusionPipeline.from_pretrained("{adapter.config.model}"{_load(adapter, dtype)})\n'
+        f'pipeline = DiffusionPipeline.from_pretrained("{teacher}"{_load(adapter, dtype)})\n'
         f"{loader}\n"
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
         f"{_call(adapter, facts)}"

@@ -33,14 +33,20 @@ class TrainedStudent:
     """What a run has to export.
 
     Attributes:
-        config: The run's settings.
+        folder: The run.
+        steps: Of the checkpoint.
         weights: The student's average, or its weights, float32, on disk.
         provenance: Plain data that says which run and which code made them.
     """
 
-    config: RunConfig
+    folder: RunFolder
+    steps: int
     weights: StoredTensors
     provenance: dict[str, Any]
+
+    @property
+    def config(self) -> RunConfig:
+        return self.folder.config
 
 
 Kept = Literal["ema", "raw"]
@@ -76,7 +82,7 @@ def read_student(run: str | Path, *, step: int | str | None = None, weights: Kep
         )
     stored = stored_tensors(checkpoint, "ema" if averaged and weights != "raw" else "student")
     steps = stored_steps(checkpoint, stored.seals)
-    return TrainedStudent(folder.config, stored, _provenance(folder, steps, averaged=stored.section == "ema"))
+    return TrainedStudent(folder, steps, stored, _provenance(folder, steps, averaged=stored.section == "ema"))
 
 
 def _chosen(folder: RunFolder, step: int | str | None) -> Path:
@@ -162,13 +168,13 @@ def require_fit(network: nn.Module, shapes: Mapping[str, Tensor], *, origin: str
         )
 
 
-def _public_name(model: str) -> str:
+def public_name(model: str) -> str:
     """A repository id as it is; of a local folder only its own name, because the rest is somebody's machine."""
     return Path(model).name if Path(model).is_absolute() else model
 
 
 def _merged_loras(backbone: BackboneConfig) -> dict[str, str]:
-    told = [f"{_public_name(lora.path)} at scale {lora.scale:g}" for lora in backbone.lora]
+    told = [f"{public_name(lora.path)} at scale {lora.scale:g}" for lora in backbone.lora]
     return {"teacher_lora": ", ".join(told)} if told else {}
 
 
@@ -177,9 +183,9 @@ def _start(start: StartFromLora | StartFromModel | None) -> dict[str, str]:
         case None:
             return {}
         case StartFromLora():
-            return {"started_from": f"the teacher with {_public_name(start.lora)} at scale {start.scale:g}"}
+            return {"started_from": f"the teacher with {public_name(start.lora)} at scale {start.scale:g}"}
         case StartFromModel():
-            return {"started_from": _public_name(start.model)}
+            return {"started_from": public_name(start.model)}
 
 
 def _provenance(folder: RunFolder, steps: int, *, averaged: bool) -> dict[str, Any]:
@@ -191,7 +197,7 @@ def _provenance(folder: RunFolder, steps: int, *, averaged: bool) -> dict[str, A
         "steps": steps,
         "student_updates": steps // folder.config.student.every,
         "averaged": f"decay {folder.config.student.ema:g}" if averaged else "no",
-        "teacher": _public_name(folder.config.backbone.model),
+        "teacher": public_name(folder.config.backbone.model),
         "teacher_revision": folder.config.backbone.revision,
         **_merged_loras(folder.config.backbone),
         **_start(folder.config.student.init),
