@@ -1,10 +1,9 @@
 """Write the tables of speed of docs/scaling.md from the benchmarks' files: python -m benchmarks.speed_tables"""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.tables import RESULTS, ROOT, filled
+from benchmarks.pages import RESULTS, ROOT, filled, table
 
 PAGE = ROOT / "docs" / "scaling.md"
 TRAINING = ("training.json", "training-without-checkpointing.json", "training-embedded.json")
@@ -41,7 +40,7 @@ def training_table() -> str:
                 f"{max(found['weights_relative_difference'].values()):.0e}",
             )
         )
-    return _table(rows)
+    return table(rows)
 
 
 def scaling_table() -> str:
@@ -52,7 +51,7 @@ def scaling_table() -> str:
         exponents = [found["exponents"].get(quantity) for quantity in QUANTITIES]
         told = ["" if value is None else f"{value + 0.0:.2f}" for value in exponents]
         rows.append((axis, ", ".join(found["measured"]), *told))
-    return _table(rows)
+    return table(rows)
 
 
 def embedding_table() -> str:
@@ -64,7 +63,7 @@ def embedding_table() -> str:
         seconds, growth = (found[stage][figure] for figure in ("cpu_seconds", "peak_rss_growth_mib"))
         rows.append((f"{name} ({found['prompts']} prompts)", f"{seconds:.1f}", f"{growth:.0f}"))
     rows.append(("all, imports and encoders included", "", f"{found['peak_rss_mib']:.0f} in all"))
-    return _table(rows)
+    return table(rows)
 
 
 TABLES = {"training": training_table, "scaling": scaling_table, "embedding": embedding_table}
@@ -72,11 +71,6 @@ TABLES = {"training": training_table, "scaling": scaling_table, "embedding": emb
 
 def _both(found: dict[str, Any], name: str, form: str, unit: float = 1.0) -> str:
     return " to ".join(form.format(found[side][name] / unit) for side in ("plain", "ours"))
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"| {' | '.join(['---'] * len(rows[0]))} |", *lines[1:]])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 from benchmarks import speed_tables
-from benchmarks.tables import filled
+from benchmarks.pages import filled
 
 
 def test_the_tables_of_speed_are_those_of_the_result_files() -> None:
