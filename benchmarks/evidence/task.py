@@ -10,7 +10,7 @@ from fewstep.demo.protocol import METRICS, Protocol, Row
 from fewstep.demo.result import TITLES
 from fewstep.demo.shipped_rows import read_rows
 from fewstep.embedded import assets
-from fewstep.evaluation.models import ModelSpec
+from fewstep.sampling.model_spec import ModelSpec
 
 Figures = Mapping[str, float]
 
