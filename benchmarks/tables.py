@@ -1,21 +1,20 @@
-"""Write the tables of docs/demo.md from the files that the demo and the sweep wrote: python -m benchmarks.tables
+"""Write the tables of docs/demo.md from the files that the demo and the study wrote: python -m benchmarks.tables
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test compares it with its files.
 """
 
 import json
-import re
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.evidence.page import findings_of, points_table
+from benchmarks.pages import RESULTS, ROOT, filled, table
+
 PAGE = ROOT / "docs" / "demo.md"
-RESULTS = ROOT / "docs" / "results"
 FIGURES = ("fd", "accuracy", "precision", "recall", "density", "coverage", "diversity", "tv")
 DIGITS = {"fd": 2, "accuracy": 3, "kd": 0}
+CHOICES = ("CDM", "random schedule without cdm", "one simulation per update", "stratified anchors", "with dp")
 NAMES = {"real": "real data", "teacher_50": "teacher, 50 steps", "teacher_4": "teacher, 4 steps"}
 
 
@@ -23,36 +22,29 @@ def rows_table() -> str:
     """Real data and the teacher as shipped, the student as the demo measured it."""
     shipped = json.loads((files("fewstep.embedded") / "assets" / "rows.json").read_text())["rows"]
     demo = json.loads((RESULTS / "demo.json").read_text())
-    lines = [_head(("", "guidance", *FIGURES))]
+    lines = [("", "guidance", *FIGURES)]
     for name, title in NAMES.items():
         row = shipped[name]["row"]
-        lines.append(_line((title, "-" if row["guidance"] is None else f"{row['guidance']:g}", *_figures(row))))
+        lines.append((title, "-" if row["guidance"] is None else f"{row['guidance']:g}", *_figures(row)))
     for row in demo["student_4_per_seed"]:
-        lines.append(_line((f"student, 4 steps, seed {row['seed']}", "off", *_figures(row))))
-    lines.append(_line(("**student, mean**", "off", *_figures(demo["student_4"]))))
-    return "\n".join(lines)
+        lines.append((f"student, 4 steps, seed {row['seed']}", "off", *_figures(row)))
+    lines.append(("**student, mean**", "off", *_figures(demo["student_4"])))
+    return table(lines)
 
 
-def sweep_table() -> str:
-    """Every variant of the sweep with the mean over its seeds."""
-    variants = json.loads((ROOT / "benchmarks" / "sweep.json").read_text())
-    results = defaultdict(list)
-    for path in sorted((RESULTS / "sweep").glob("*.json")):
-        row = json.loads(path.read_text())
-        results[row["variant"]].append(row)
-    lines = [_head(("variant", "settings", "seeds", *FIGURES))]
-    for name, settings in variants.items():
-        if results[name]:
-            differs = ", ".join(f"{key}={value}" for key, value in settings.items()) or "-"
-            lines.append(_line((name, differs, str(len(results[name])), *_figures(_mean(results[name])))))
-    return "\n".join(lines)
+def choice_table() -> str:
+    """What the recipe's settings were chosen from."""
+    found = findings_of()
+    settings = next(group for group in found.study.groups if group.name == "settings")
+    names = (*CHOICES, *(method.name for method in settings.methods))
+    return points_table(found, [found.line(name) for name in names])
 
 
 def grids_table() -> str:
     """Teacher and student at four steps on grids of several time shifts."""
     figures = ("fd", "accuracy", "recall", "tv")
     titles = [f"{model} {figure}" for model in ("teacher", "student") for figure in figures]
-    lines = [_head(("shift", "grid", "guidance of the teacher", *titles))]
+    lines = [("shift", "grid", "guidance of the teacher", *titles)]
     for found in json.loads((RESULTS / "grids.json").read_text()):
         values = [
             f"{found[model][figure]:.{DIGITS.get(figure, 2)}f}"
@@ -60,36 +52,16 @@ def grids_table() -> str:
             for figure in figures
         ]
         grid = ", ".join(f"{sigma:.2g}" for sigma in found["sigmas"])
-        lines.append(_line((f"{found['shift']:g}", grid, f"{found['teacher']['guidance']:g}", *values)))
-    return "\n".join(lines)
+        lines.append((f"{found['shift']:g}", grid, f"{found['teacher']['guidance']:g}", *values))
+    return table(lines)
 
 
-TABLES = {"rows": rows_table, "sweep": sweep_table, "grids": grids_table}
-
-
-def filled(page: str, tables: Mapping[str, Callable[[], str]] = TABLES) -> str:
-    """The page with every table as its files say."""
-    for name, table in tables.items():
-        pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        page = pattern.sub(lambda match, table=table: f"{match[1]}{table()}\n{match[2]}", page)
-    return page
-
-
-def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    return {figure: sum(row[figure] for row in rows) / len(rows) for figure in FIGURES}
+TABLES = {"rows": rows_table, "choice": choice_table, "grids": grids_table}
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:
     return [f"{row[figure]:.{DIGITS.get(figure, 2)}f}" for figure in FIGURES]
 
 
-def _head(cells: Sequence[str]) -> str:
-    return _line(cells) + "\n" + _line(["---"] * len(cells))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text()))
+    PAGE.write_text(filled(PAGE.read_text(), TABLES))

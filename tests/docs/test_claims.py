@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from benchmarks.tables import RESULTS
+from benchmarks.pages import RESULTS
 
 from fewstep.demo.shipped_rows import read_rows
 
