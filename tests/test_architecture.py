@@ -144,7 +144,7 @@ def test_the_protocol_knows_no_model_library() -> None:
 
 
 def test_importing_what_lies_below_the_backbones_and_what_draws_loads_no_diffusers() -> None:
-    below = "fewstep.methods.cdm, fewstep.config.recipe, fewstep.backbones.registry, fewstep.sampling.generate"
+    below = "fewstep.methods.cdm, fewstep.config.recipe, fewstep.backbones.registry, fewstep.sampling.loaded"
     libraries = ("diffusers", "transformers", "peft", "scipy", "torch._dynamo", "torch.distributed.fsdp")
     program = f"import sys, {below}; print([name for name in {libraries} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

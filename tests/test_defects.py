@@ -26,7 +26,7 @@ from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
 from fewstep.runs.checkpoint import checkpoints
-from fewstep.sampling.generate import load_model
+from fewstep.sampling.loaded import load_model
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 from tests.backbones import tiny

@@ -14,7 +14,7 @@ from fewstep.backbones.source import open_checkpoint
 from fewstep.cli.main import execute
 from fewstep.config.recipe import load_recipe
 from fewstep.export.export import export
-from fewstep.sampling.generate import TextToImage
+from fewstep.sampling.loaded import TextToImage
 from fewstep.training.run import train
 from tests.published_twins import PUBLISHED, TWINS, build, raw
 

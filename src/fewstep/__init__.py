@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fewstep.config.recipe import load_recipe
     from fewstep.evaluation.session import evaluate
     from fewstep.export.export import export
-    from fewstep.sampling.generate import sample
+    from fewstep.sampling.drawing import sample
     from fewstep.training.run import train
 
 __version__ = "0.1.0"
@@ -31,7 +31,7 @@ _WHERE = {
     "evaluate": "fewstep.evaluation.session",
     "export": "fewstep.export.export",
     "load_recipe": "fewstep.config.recipe",
-    "sample": "fewstep.sampling.generate",
+    "sample": "fewstep.sampling.drawing",
     "train": "fewstep.training.run",
 }
 

@@ -11,7 +11,7 @@ from PIL import Image
 from fewstep.backbones.refused import few_steps
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.sampling import load_model, sample
-from fewstep.sampling.generate import TextToImage
+from fewstep.sampling.loaded import TextToImage
 from fewstep.sampling.pictures import picture_paths, require_writable, save_picture, to_pil
 from tests.backbones import tiny
 
@@ -80,7 +80,7 @@ def test_negative_prompt_reaches_the_picture(folder: Path) -> None:
 def test_negative_prompt_without_guidance_is_refused_before_weights_are_read(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.sampling.generate.load_model", None)
+    monkeypatch.setattr("fewstep.sampling.drawing.load_model", None)
     with pytest.raises(ConfigError) as refused:
         sample(folder, "a red cat", guidance_scale=1.0, negative_prompt="blurred", device="cpu")
     assert str(refused.value) == (

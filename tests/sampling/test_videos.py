@@ -32,6 +32,19 @@ def test_a_student_of_videos_writes_a_gif(student: Path, tmp_path: Path) -> None
         assert (written.size, getattr(written, "n_frames", 1)) == ((32, 16), 5)
 
 
+def test_the_words_behind_a_model_say_how_many_frames(student: Path) -> None:
+    (frames,) = sample(f"{student},frames=9", "a cat", steps=1, size="32x16", device="cpu")
+    assert [frame.size for frame in frames] == [(16, 32)] * 9
+
+
+def test_a_grid_of_videos_shows_three_frames_of_each(student: Path, tmp_path: Path) -> None:
+    (frames,) = sample(student, "a cat", steps=1, device="cpu", grid=True, output=tmp_path / "cat.png")
+    sheet = Image.open(tmp_path / "cat.png")
+    assert sheet.size == (96, 16)
+    shown = [sheet.crop((left, 0, left + 32, 16)).tobytes() for left in (0, 32, 64)]
+    assert shown == [frames[number].tobytes() for number in (0, 2, 4)]
+
+
 @pytest.mark.skipif(not (find_spec("imageio_ffmpeg") or find_spec("cv2")), reason="no package writes MP4")
 def test_an_mp4_is_written_where_a_package_can(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (32, 16), (40 * index, 0, 0)) for index in range(5)]

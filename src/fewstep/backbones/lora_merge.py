@@ -36,7 +36,7 @@ class PipelineLoras:
         component: str,
         known: Collection[str],
         network: nn.Module,
-        setting: str = "backbone.lora",
+        setting: str,
     ) -> None:
         with quiet_imports():
             import diffusers

@@ -145,10 +145,10 @@ class PipelineFiles(ModelAdapter):
             told["one_file"] = self._one_file.content(tuple(self.encoder_prefixes or ()))
         return {name: value for name, value in told.items() if value}
 
-    def _loras(self, sources: Sequence[LoraSource] | None = None, *, setting: str = "backbone.lora") -> PipelineLoras:
+    def _loras(self, sources: Sequence[LoraSource] | None = None, *, setting: str | None = None) -> PipelineLoras:
         return PipelineLoras(
             self.config.lora if sources is None else sources,
-            setting=setting,
+            setting=setting or self.lora_setting,
             model=self.config.model,
             pipeline_class=self.pipeline_class,
             component=self.network_component,

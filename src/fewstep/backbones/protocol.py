@@ -125,6 +125,8 @@ class ModelAdapter(ABC):
     """Whether everything it loads has ``config.lora`` merged into it."""
     comfyui: ClassVar[ComfyUI | None] = None
     """How ComfyUI names its layers and draws it; None where that is not known here."""
+    lora_setting: str = "backbone.lora"
+    """What the user calls ``config.lora``, for messages."""
     never_trained: tuple[str, ...] = ()
     """Patterns of parameter names that never receive a gradient, though trainable."""
 

@@ -117,7 +117,7 @@ def sample(
     ] = None,
 ) -> None:
     """Draw pictures."""
-    from fewstep.sampling.generate import sample as draw
+    from fewstep.sampling.drawing import sample as draw
     from fewstep.sampling.pictures import picture_paths
 
     prompts = _prompts(prompt, prompts_file)

@@ -19,7 +19,7 @@ from fewstep.evaluation.report_charts import Losses
 from fewstep.evaluation.report_pictures import CaptionedSheet, Sheet, sheets_side_by_side
 from fewstep.evaluation.table import Cell, Subject, Table
 from fewstep.files import UnreadableError, parse_json
-from fewstep.sampling.generate import load_model
+from fewstep.sampling.loaded import load_model
 from fewstep.sampling.pictures import save_picture
 from fewstep.sampling.sampler import teacher_sigmas
 

@@ -13,7 +13,7 @@ from fewstep.demo.protocol import Row
 from fewstep.embedded import assets
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
-from fewstep.sampling.generate import TextToImage, load_model
+from fewstep.sampling.loaded import TextToImage, load_model
 
 TEACHER_STEPS = 50
 NAMES = ("real", "teacher_50", "teacher_4")

@@ -14,7 +14,7 @@ from fewstep.demo.protocol import BATCH, Row
 from fewstep.demo.result import TITLES
 from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
 from fewstep.evaluation.report_pictures import Sheet
-from fewstep.sampling.generate import TextToImage
+from fewstep.sampling.loaded import TextToImage
 
 _Draw = Callable[[Sequence[str], Sequence[int]], UInt8[Tensor, "n 3 h w"]]
 """Draws one picture per prompt and seed, as bytes; a picture depends on its own prompt and seed only."""

@@ -15,7 +15,7 @@ from fewstep.backbones.stock import guidance_of, load_stock
 from fewstep.devices import DTYPES
 from fewstep.errors import ConfigError
 from fewstep.evaluation.models import ModelEntry, Sampling
-from fewstep.sampling.generate import TextToImage, load_model
+from fewstep.sampling.loaded import TextToImage, load_model
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.pictures import Drawn, to_pil
 from fewstep.sampling.sampler import generator_for
@@ -127,9 +127,14 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
     """
     sampling = entry.sampling
     if sampling.sampler == "own":
-        model = load_model(spec.model, device, dtype=DTYPES[sampling.dtype])
-        sized = model.adapter.at_size(sampling.height, sampling.width, frames=sampling.frames)
-        model.adapter.config = sized.config  # of the adapter itself, which others hold too
+        model = load_model(
+            spec.model,
+            device,
+            dtype=DTYPES[sampling.dtype],
+            height=sampling.height,
+            width=sampling.width,
+            frames=sampling.frames,
+        )
         model.embedder.expect(prompts)
         return _OwnSampler(sampling, model)
     checkpoint = open_checkpoint(spec.model)

@@ -1,8 +1,8 @@
-"""From prompts to pictures: a pipeline folder, opened once and sampled with our own loop."""
+"""From prompts and seeds to pictures, with our own loop; loaded.py says where the parts of the model come from."""
 
 import inspect
-from collections.abc import Sequence
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,23 +12,14 @@ from torch import Tensor, nn
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.finite import require_finite
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.backbones.refused import few_steps
-from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import open_checkpoint
 from fewstep.backbones.using import using
-from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
-from fewstep.devices import fastest_device
-from fewstep.errors import ConfigError, shown
-from fewstep.prompts.text import require_prompt, require_prompts
+from fewstep.bounds import GuidanceScale, Seed, require_within
+from fewstep.core.conditioning import Conditioning
+from fewstep.core.points import NoisyLatent
+from fewstep.errors import ConfigError
+from fewstep.prompts.text import require_prompts
 from fewstep.sampling.embedding import PromptEmbedder
-from fewstep.sampling.pictures import (
-    picture_paths,
-    require_medium,
-    require_writable,
-    save_picture,
-    save_video,
-    to_pil,
-)
+from fewstep.sampling.pictures import to_pil
 from fewstep.sampling.sampler import (
     noise_batch,
     require_levels,
@@ -39,40 +30,48 @@ from fewstep.sampling.sampler import (
     velocity_field,
 )
 
+Advance = Callable[[int], None]
+"""Told after every network call how many pictures made a step."""
 
-class TextToImage:
-    """A backbone with its weights, ready to draw.
+
+def _ignore(pictures: int) -> None:
+    """Tell nobody."""
+
+
+class DrawingModel(ABC):
+    """A backbone that draws. Which of its parts are in memory, and when, is for its subclasses to say.
 
     Args:
         adapter: The backbone.
-        network: Its denoising network, student or teacher, in eval mode.
-        pipeline: A diffusers pipeline that holds the text encoders and the VAE; its network is not used.
+        pipeline_class: Of diffusers; its call states defaults.
         facts: What the folder says about its sampling, when it says something.
         few_steps: Steps of a model that is known to be distilled, though its folder does not say so.
+        device: Where the parts compute.
     """
 
     def __init__(
         self,
         adapter: ModelAdapter,
-        network: nn.Module,
-        pipeline: Any,
+        pipeline_class: type[Any],
         *,
         facts: ModelFacts | None = None,
         few_steps: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.adapter = adapter
-        self.network = network.to(device)
-        self.pipeline = pipeline.to(device)
+        self.pipeline_class = pipeline_class
         self.facts = facts
         self.few_steps = few_steps
         self.device = torch.device(device)
-        self.embedder = PromptEmbedder(adapter, self.pipeline, self.device)
 
-    @property
-    def vae(self) -> nn.Module:
-        vae: nn.Module = self.pipeline.vae
-        return vae
+    @abstractmethod
+    def _text_encoders(self) -> PromptEmbedder: ...
+
+    @abstractmethod
+    def _denoiser(self) -> nn.Module: ...
+
+    @abstractmethod
+    def _decoder(self) -> nn.Module: ...
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -91,7 +90,7 @@ class TextToImage:
         if self.facts is not None and self.facts.sigmas is not None:
             return len(self.facts.sigmas)
         stated = self.few_steps if self.facts is None else self.facts.steps
-        return int(stated or inspect.signature(type(self.pipeline).__call__).parameters["num_inference_steps"].default)
+        return int(stated or inspect.signature(self.pipeline_class.__call__).parameters["num_inference_steps"].default)
 
     def default_guidance_scale(self) -> float:
         """What the folder states; a plain diffusers folder is drawn with its own pipeline's default."""
@@ -99,13 +98,27 @@ class TextToImage:
             return self.facts.guidance_scale
         if self.few_steps is not None:
             return self.adapter.guidance.off
-        scale = self.adapter.guidance.default_scale(type(self.pipeline))
+        scale = self.adapter.guidance.default_scale(self.pipeline_class)
         if scale is None:
             raise ConfigError(
-                f"{self.adapter.config.model}, a {type(self.pipeline).__name__}, has no guidance scale of its own; "
+                f"{self.adapter.config.model}, a {self.pipeline_class.__name__}, has no guidance scale of its own; "
                 "state one (--guidance-scale)."
             )
         return scale
+
+    def chosen_sigmas(
+        self, steps: int | None = None, sigmas: Sequence[float] | Tensor | None = None
+    ) -> Float[Tensor, "k"]:
+        """The grid that is drawn on: ``sigmas`` as they are, or the model's own of ``steps``, None being its number.
+
+        Raises:
+            ConfigError: The sigmas do not descend in (0, 1].
+        """
+        if sigmas is None:
+            return self.sigmas(self.default_steps() if steps is None else steps)
+        grid = torch.as_tensor(sigmas, dtype=torch.float32)
+        require_levels(grid.tolist())
+        return grid
 
     @torch.no_grad()
     def latents(
@@ -119,6 +132,7 @@ class TextToImage:
         negative_prompt: str | None = None,
         noise: Float[Tensor, "n *latent"] | None = None,
         batch: int = 16,
+        advance: Advance = _ignore,
     ) -> Float[Tensor, "n *latent"]:
         """Draw clean latents, on the CPU.
 
@@ -131,7 +145,9 @@ class TextToImage:
             guidance_scale: As the pipeline counts it; None is the model's own.
             negative_prompt: What every picture is guided away from; None is the model's unconditional branch.
             noise: Initial noise instead of the seeds' own.
-            batch: Pictures per network call; changes nothing but memory and speed.
+            batch: Pictures per network call, which changes memory and speed, and of a picture no more than how its
+                sums are rounded. With 1 a picture is bit for bit the one that is drawn alone.
+            advance: Told of every network call.
 
         Raises:
             ConfigError: There is a negative prompt, and nothing that it could change; or a value cannot be used.
@@ -140,32 +156,38 @@ class TextToImage:
         require_prompts(prompts)  # before their noise is named by them
         for seed in seeds:
             require_within(seed, "seed", Seed)
-        number = self.default_steps() if steps is None else steps
-        grid = self.sigmas(number) if sigmas is None else torch.as_tensor(sigmas, dtype=torch.float32)
+        grid = self.chosen_sigmas(steps, sigmas)
         guidance = self.default_guidance_scale() if guidance_scale is None else guidance_scale
-        if sigmas is not None:
-            require_levels(grid.tolist())
         require_within(guidance, "guidance_scale", GuidanceScale)
         if negative_prompt is not None:
-            _require_use_of_negative_prompt(self.adapter, guidance)
+            require_use_of_negative_prompt(self.adapter, guidance)
         noise = noise_batch(prompts, seeds, self.latent_shape) if noise is None else noise
-        cond = self.embedder.conditioning(prompts)
-        null = self.embedder.unconditional(negative_prompt, guidance_scale=guidance)
+        cond, null = self._embedded(prompts, negative_prompt, guidance, alone=batch == 1)
+        network = self._denoiser()
         drawn = []
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
-            field = velocity_field(self.adapter, self.network, cond.rows(rows), null, guidance_scale=guidance)
+            field = velocity_field(self.adapter, network, cond.rows(rows), null, guidance_scale=guidance)
             start_noise = noise[rows].to(self.device)
             x0 = sample_latents(
-                field,
+                _told(field, advance),
                 start_noise,
                 grid,
                 initial_scale=self.adapter.initial_scale,
                 step_noise=self._step_noise(prompts[rows], seeds[rows], len(grid)),
             )
-            require_finite([x0], model=self.adapter.config.model, parts={"network": self.network})
+            require_finite([x0], model=self.adapter.config.model, parts={"network": network})
             drawn.append(x0.cpu())
         return torch.cat(drawn)
+
+    def _embedded(
+        self, prompts: Sequence[str], negative_prompt: str | None, guidance: float, *, alone: bool
+    ) -> tuple[Conditioning, Conditioning | None]:
+        """The prompts' rows and the other branch; text encoders that nobody else holds are gone when this returns."""
+        embedder = self._text_encoders()
+        # encoders round differently for other neighbours
+        cond = embedder.conditioning(prompts, batch=1) if alone else embedder.conditioning(prompts)
+        return cond, embedder.unconditional(negative_prompt, guidance_scale=guidance)
 
     def _step_noise(self, prompts: Sequence[str], seeds: Sequence[int], steps: int) -> Tensor | None:
         if self.facts is None or self.facts.step == "euler":
@@ -174,9 +196,10 @@ class TextToImage:
 
     def pixels(self, latents: Float[Tensor, "n *latent"], *, batch: int = 16) -> UInt8[Tensor, "n 3 *size"]:
         """Decode clean latents to 8-bit pictures (n, 3, h, w), or videos (n, 3, f, h, w), on the CPU."""
+        vae = self._decoder()
         parts = []
         for start in range(0, len(latents), batch):
-            decoded = self.adapter.decode(self.vae, latents[start : start + batch].to(self.device))
+            decoded = self.adapter.decode(vae, latents[start : start + batch].to(self.device))
             parts.append((decoded * 255).round().to(torch.uint8).cpu())
         return torch.cat(parts)
 
@@ -190,6 +213,7 @@ class TextToImage:
         guidance_scale: float | None = None,
         negative_prompt: str | None = None,
         batch: int = 16,
+        advance: Advance = _ignore,
     ) -> list[Any]:
         """Draw PIL images, or of a model of videos the frames of each; the arguments are those of :meth:`latents`."""
         with using(self.adapter.config.model, "draw"):
@@ -201,37 +225,21 @@ class TextToImage:
                 guidance_scale=guidance_scale,
                 negative_prompt=negative_prompt,
                 batch=batch,
+                advance=advance,
             )
             return to_pil(self.pixels(latents, batch=batch))
 
 
-def load_model(
-    model: str | Path, device: torch.device | str = "auto", *, dtype: torch.dtype = torch.float32
-) -> TextToImage:
-    """Open a pipeline folder, a repository id or ``fewstep:digits`` for drawing.
+def _told(field: Callable[[NoisyLatent], Tensor], advance: Advance) -> Callable[[NoisyLatent], Tensor]:
+    def answer(point: NoisyLatent) -> Tensor:
+        velocity = field(point)
+        advance(len(velocity))
+        return velocity
 
-    A folder without ``fewstep.json`` works as well: the adapter follows from its pipeline class.
-
-    Args:
-        device: A torch device, or ``auto`` for the fastest one there is.
-        dtype: Of the network and the text encoders; the VAE stays in float32.
-    """
-    adapter = create_model_adapter(model, as_teacher=False)
-    adapter.compute_dtype = dtype
-    network = adapter.load_network(dtype=dtype)
-    vae = adapter.load_vae()
-    pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": vae})
-    return TextToImage(
-        adapter,
-        network,
-        pipeline,
-        facts=open_checkpoint(str(model)).facts,
-        few_steps=few_steps(str(model)),
-        device=fastest_device() if device == "auto" else device,
-    )
+    return answer
 
 
-def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
+def require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float | None) -> None:
     """Raise ConfigError when a negative prompt would change nothing: no other branch, or guidance that is off.
 
     Args:
@@ -248,69 +256,3 @@ def _require_use_of_negative_prompt(adapter: ModelAdapter, guidance_scale: float
             f"{model} is drawn at guidance scale {guidance_scale:g}, which is off, so a negative prompt would change "
             f"nothing; set a guidance scale above {adapter.guidance.off:g} or leave the negative prompt out."
         )
-
-
-def _texts(prompts: str | Sequence[str]) -> list[str]:
-    if not isinstance(prompts, str | Sequence):
-        raise ConfigError(f"The prompts are {shown(prompts)}; give a text or a list of texts.")
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts:
-        raise ConfigError("There is no prompt to draw; give at least one.")
-    return require_prompts(texts)
-
-
-def sample(
-    model: str | Path,
-    prompts: str | Sequence[str],
-    *,
-    steps: int | None = None,
-    seed: int = 0,
-    guidance_scale: float | None = None,
-    negative_prompt: str | None = None,
-    output: str | Path | None = None,
-    device: torch.device | str = "auto",
-) -> list[Any]:
-    """Draw one picture or video per prompt with an exported student, a teacher or any supported diffusers folder.
-
-    Args:
-        model: A folder, a Hugging Face repository id, or ``fewstep:digits``.
-        steps: Network calls per picture; None is the model's own number, and a student's uses exactly the grid it was
-            trained for.
-        seed: Names the noise together with the prompt: the same prompt and seed give the same picture in any batch.
-        guidance_scale: 1 is off; None is the model's own.
-        negative_prompt: What every picture is guided away from.
-        output: A ``.png`` file to write, or of videos a ``.gif`` or ``.mp4``; with several prompts, ``name-0000.png``
-            and so on beside it.
-
-    Returns:
-        The pictures in the order of the prompts, PIL images; of a model of videos, the frames of each.
-
-    Raises:
-        ConfigError: The model cannot be opened, there is no prompt, a value cannot be used, a negative prompt would
-            change nothing, or ``output`` cannot be written.
-        CheckpointError: A part of the model gives numbers that are not finite; no picture is written.
-    """
-    texts = _texts(prompts)
-    if negative_prompt is not None:
-        require_prompt(negative_prompt, place="The negative prompt")
-    if steps is not None:
-        require_within(steps, "steps", Steps)
-    require_within(seed, "seed", Seed)
-    if guidance_scale is not None:
-        require_within(guidance_scale, "guidance_scale", GuidanceScale)
-    paths = picture_paths(output, len(texts)) if output is not None else []
-    require_writable(paths)
-    adapter = create_model_adapter(model, as_teacher=False)
-    if negative_prompt is not None:  # before weights are loaded; what the model's own scale is shows afterwards
-        _require_use_of_negative_prompt(adapter, guidance_scale)
-    require_medium(paths, model=str(model), frame_rate=adapter.frame_rate)
-    loaded = load_model(model, device)
-    images = loaded.images(
-        texts, [seed] * len(texts), steps=steps, guidance_scale=guidance_scale, negative_prompt=negative_prompt
-    )
-    for path, image in zip(paths, images, strict=bool(paths)):
-        if adapter.frame_rate is None:
-            save_picture(image, path)
-        else:
-            save_video(image, path, frame_rate=adapter.frame_rate)
-    return images

@@ -1,7 +1,7 @@
 """Pictures and videos on disk: names, atomic writing, and errors before the work instead of after it."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from fewstep.errors import ConfigError
@@ -42,7 +43,12 @@ def picture_paths(output: str | Path, count: int) -> list[Path]:
         raise ConfigError(f"The output {output} is a folder; give the name of a {path.suffix} file inside it.")
     if count == 1:
         return [path]
-    return [path.with_name(f"{path.stem}-{index:04d}{path.suffix}") for index in range(count)]
+    return [numbered_path(path, index) for index in range(count)]
+
+
+def numbered_path(path: Path, index: int) -> Path:
+    """``name-0003.png`` beside ``name.png``."""
+    return path.with_name(f"{path.stem}-{index:04d}{path.suffix}")
 
 
 def require_medium(paths: Sequence[Path], *, model: str, frame_rate: int | None) -> None:
@@ -119,14 +125,20 @@ def _save_mp4(frames: Sequence[Image.Image], path: Path, frame_rate: int) -> Non
         named.replace(path)
 
 
-def save_picture(image: Image.Image, path: Path) -> None:
+def save_picture(image: Image.Image, path: Path, *, texts: Mapping[str, str] | None = None) -> None:
     """Write a PNG so that the file is either the old one or the whole new one.
+
+    Args:
+        texts: Chunks of text to put into it, by key.
 
     Raises:
         ConfigError: The disk is full or the folder may not be written.
     """
+    chunks = PngInfo()
+    for key, text in (texts or {}).items():
+        chunks.add_text(key, text)  # Latin-1, or UTF-8 in a chunk of its own kind
     try:
         with whole_file(path, shared=True) as unfinished:
-            image.save(unfinished, format="PNG")
+            image.save(unfinished, format="PNG", pnginfo=chunks)
     except OSError as error:
         raise ConfigError(f"Cannot write {path}: {error.strerror or error}. Choose another output.") from error
