@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,13 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 import fewstep
-from fewstep.bounds import GuidanceScale, Seed, Steps, Threads, most
+from fewstep.bounds import Seed, Threads, most
 from fewstep.cli.backbones import backbones, check
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.export import export
-from fewstep.cli.options import Commands, finite
+from fewstep.cli.options import Commands
 from fewstep.cli.plan import plan
+from fewstep.cli.sample import sample
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
 
@@ -37,6 +37,7 @@ app.command()(check)
 app.command()(embed)
 app.command()(export)
 app.command()(plan)
+app.command()(sample)
 
 _RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
 _Overrides = Annotated[
@@ -94,44 +95,6 @@ def _train_command(recipe: str, overrides: list[str], *, root: Path, output: Pat
     if output is not None:
         place = ["--output", str(output)]
     return shlex.join(["fewstep", "train", recipe, *overrides, *place, "--resume"])
-
-
-@app.command()
-def sample(
-    model: Annotated[str, typer.Argument(help="An exported student, a diffusers folder, or a repository id.")],
-    output: Annotated[Path, typer.Option(help="A PNG file, or of a video a GIF or MP4; several are numbered.")],
-    prompt: Annotated[list[str] | None, typer.Option(help="Text of a picture; may be repeated.")] = None,
-    prompts_file: Annotated[Path | None, typer.Option(help="txt, jsonl, json, csv, tsv, parquet or tar.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, max=most(Steps), help="Per picture.", show_default="the model's own")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=most(Seed), help="Names the noise, together with the prompt.")] = 0,
-    guidance_scale: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, max=most(GuidanceScale), callback=finite, help="As its card does.", show_default="the model's own"
-        ),
-    ] = None,
-    negative_prompt: Annotated[
-        str | None, typer.Option(help="What every picture is guided away from; needs guidance.")
-    ] = None,
-) -> None:
-    """Draw pictures."""
-    from fewstep.sampling.drawing import sample as draw
-    from fewstep.sampling.pictures import picture_paths
-
-    prompts = _prompts(prompt, prompts_file)
-    draw(
-        model,
-        prompts,
-        steps=steps,
-        seed=seed,
-        guidance_scale=guidance_scale,
-        negative_prompt=negative_prompt,
-        output=output,
-    )
-    for path, text in zip(picture_paths(output, len(prompts)), prompts, strict=True):
-        print(f"{path}: {text}")
 
 
 @app.command()
@@ -205,14 +168,3 @@ def _resolved(name: str, overrides: list[str]) -> str:
 
     settings: dict[str, Any] = load_recipe(name, overrides).config.model_dump(mode="json")
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
-def _prompts(prompts: list[str] | None, file: Path | None) -> list[str]:
-    if file is None:
-        if not prompts:
-            raise ConfigError("There is nothing to draw: give --prompt 'a text', or --prompts-file FILE.")
-        return prompts
-    from fewstep.config.prompt_sources import PromptFile
-    from fewstep.data.prompts import load_prompts
-
-    return [*(prompts or []), *load_prompts(PromptFile(path=str(file)), tell=partial(print, file=sys.stderr))]
