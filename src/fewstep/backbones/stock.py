@@ -1,5 +1,7 @@
 """Any diffusers pipeline as its own folder describes it: the class it names, its scheduler, LoRA factors on top."""
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,6 +37,24 @@ def loads_lora(adapter: ModelAdapter) -> bool:
     import diffusers
 
     return hasattr(getattr(diffusers, adapter.pipeline_class), "load_lora_weights")
+
+
+def bare_call(adapter: ModelAdapter, sigmas: Sequence[float]) -> dict[str, Any]:
+    """What a pipeline takes of steps and guidance when it is told nothing, where a student needs something else.
+
+    Args:
+        sigmas: The student's grid.
+    """
+    import diffusers
+
+    parameters = inspect.signature(getattr(diffusers, adapter.pipeline_class).__call__).parameters
+    names = {"num_inference_steps", adapter.guidance.argument}
+    needed = {name: value for name, value in adapter.call_kwargs(sigmas).items() if name in names}
+    return {
+        name: parameters[name].default
+        for name, value in needed.items()
+        if name in parameters and parameters[name].default != value
+    }
 
 
 def guidance_of(checkpoint: Checkpoint) -> Guidance:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.stock import bare_call
 from fewstep.export.formats import PIPELINE, ComfyUI, Format, Pipeline
 from fewstep.export.low_rank import Extraction
 from fewstep.export.story import Story
@@ -99,8 +100,14 @@ def _with_diffusers(adapter: ModelAdapter, name: str, facts: ModelFacts, code: s
         else f"scheduler holds that grid, and a call with another number of steps than {steps} draws something poorer."
     )
     file = "picture.png" if adapter.frame_rate is None else "video.gif"
+    bare = ", ".join(f"{key}={value!r}" for key, value in bare_call(adapter, facts.sigmas or ()).items())
+    alone = (
+        "**Do not leave `call` out.** A diffusers folder has no place for it, and `pipeline(prompt)` alone takes "
+        f"{bare}, for which this student was not trained.\n\n"
+    )
     ours = f'\n\nOr with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output {file}`'
     return (
+        f"{alone if bare else ''}"
         "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
         f"{grid}\n\n```python\n{code}```{ours if isinstance(format, Pipeline) else ''}"
     )

@@ -1,5 +1,6 @@
 """An exported student is a stock diffusers pipeline that draws what our own sampler draws."""
 
+import inspect
 import json
 import os
 import re
@@ -64,6 +65,15 @@ class Exporting:
         }
         stock = case.family.unpack(pipeline, case.family.stock_call(pipeline, call), *case.size)
         case.require_same_latents(drawn, stock)
+
+    def test_the_readme_says_aloud_what_a_bare_call_would_do(self, student: _Student) -> None:
+        case = student.case
+        defaults = inspect.signature(type(case.pipeline).__call__).parameters
+        needed = case.adapter.call_kwargs(_sigmas_of(student))
+        text = (student.written.folder / "README.md").read_text()
+        for name in ("num_inference_steps", case.adapter.guidance.argument):
+            if name in needed and defaults[name].default != needed[name]:
+                assert f"{name}={defaults[name].default!r}" in text.partition("`pipeline(prompt)` alone takes")[2]
 
     def test_picture_of_the_readme_is_ours(self, student: _Student, ours: TextToImage) -> None:
         axes = student.case.family.noise_axes
