@@ -163,6 +163,15 @@ def test_two_models_are_drawn_the_same_prompts_and_seed(folder: Path, tmp_path: 
     assert [(one["model"], one["steps"]) for one in told["models"]] == [("teacher", 2), ("teacher", 1)]
 
 
+def test_a_grid_that_was_rounded_above_one_is_told_and_warmed_up_from_one(tmp_path: Path) -> None:
+    student = tiny.save(tiny.sd3_pipeline(), tmp_path / "student")
+    facts = {"role": "student", "backbone": "sd3", "height": 16, "width": 16, "sigmas": [1.0000001192092896, 0.5]}
+    (student / "fewstep.json").write_text(json.dumps(facts))
+    sample(student, "a red cat", device="cpu", compare=str(student), output=tmp_path / "p.png")
+    told, _ = read(tmp_path / "p.png")
+    assert [one["sigmas"] for one in told["models"]] == [[1.0, 0.5], [1.0, 0.5]]
+
+
 def test_of_two_models_one_is_in_memory_at_a_time(folder: Path, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"steps": 1, "device": "cpu", "compare": f"{folder},steps=2", "output": tmp_path / "p.png"}
     seen = census_of(lambda: sample(folder, "a red cat", **asked))

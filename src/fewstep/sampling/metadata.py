@@ -39,7 +39,8 @@ def settings_of(drawing: Drawing, model: DrawingModel) -> Settings:
         "model": public_name(spec.model),
         "negative_prompt": drawing.negative_prompt,
         "steps": len(grid),
-        "sigmas": [round(level, 7) for level in grid.tolist()],
+        # a time shift rounds level 1 to the neighbour of 1, which nobody could give back as a sigma
+        "sigmas": [min(round(level, 7), 1.0) for level in grid.tolist()],
         "step": "euler" if model.facts is None else model.facts.step,
         "guidance_scale": scale,
         "height": config.height,
