@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.evidence.making import Place
 from benchmarks.evidence.outcome import read_outcomes
-from benchmarks.evidence.page import RESULTS, STUDY
+from benchmarks.evidence.page import STUDY, results_of
 from benchmarks.evidence.study import Run, load_study
 from benchmarks.evidence.task import TASKS
 from benchmarks.evidence.working import Work, told, waiting, work
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--budget-minutes", type=float, help="stop in good order after so long")
     parser.add_argument("--list", action="store_true", help="say what is left and make nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="for what is being made")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, help="docs/results/evidence/STUDY unless given")
     parser.add_argument("--keep-students", type=Path, metavar="FOLDER", help="keep every exported student here")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -53,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs = chosen(study.runs(task), only=given.only, seeds=given.seeds)
     except ConfigError as error:
         parser.error(str(error))
+    results = given.results or results_of(given.study)
     if given.list:
-        outcomes = read_outcomes(given.results)
+        outcomes = read_outcomes(results)
         left = waiting(runs, outcomes)
         print("\n".join([*(run.title for run in left), told(left, outcomes)]))
         return
-    place = Place(given.runs, given.results, given.keep_students, given.threads)
+    place = Place(given.runs, results, given.keep_students, given.threads)
     ending = work(Work(runs, task, place, given.budget_minutes), lambda line: print(line, file=sys.stderr, flush=True))
     if ending == "failed":
         sys.exit("Some runs failed; the others are done.")

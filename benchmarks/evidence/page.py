@@ -13,19 +13,23 @@ from benchmarks.evidence.outcome import read_outcomes
 from benchmarks.evidence.plots import Dot, Panel, Series, svg
 from benchmarks.evidence.study import BUDGETS, Group, load_study
 from benchmarks.evidence.task import TASKS
-from benchmarks.pages import ROOT, filled, table
+from benchmarks.pages import RESULTS, ROOT, filled, table
 from fewstep.files import write_text
 
 STUDY = Path(__file__).with_name("digits.json")
-RESULTS = ROOT / "docs" / "results" / "evidence"
 PAGE = ROOT / "docs" / "evidence.md"
 NOT_RUN = "not run"
 
 
-def findings_of(study: Path = STUDY, results: Path = RESULTS) -> Findings:
+def results_of(study: Path) -> Path:
+    """Where the outcomes of a study are kept."""
+    return RESULTS / "evidence" / study.stem
+
+
+def findings_of(study: Path = STUDY) -> Findings:
     """A study with the outcomes that are there."""
     stated = load_study(study)
-    return Findings(stated, TASKS[stated.task](), read_outcomes(results))
+    return Findings(stated, TASKS[stated.task](), read_outcomes(results_of(study)))
 
 
 def state_table(found: Findings) -> str:
