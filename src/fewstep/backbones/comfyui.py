@@ -19,6 +19,7 @@ class ComfyUI:
 
     Attributes:
         prefix: Before every layer's name.
+        further: Ends of names of layers that it maps beside those that take LoRA factors in a run.
         renamed: Patterns in diffusers' names of layers, and what takes their place, in order.
         kohya: Names of layers have underscores for dots, and their factors are ``lora_down`` and ``lora_up``.
         text_encoders: How many files the text encoders are; 0 where one checkpoint holds everything.
@@ -28,6 +29,7 @@ class ComfyUI:
     """
 
     prefix: str
+    further: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     kohya: bool = False
     text_encoders: int = 1

@@ -35,7 +35,12 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
         "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_encoders=2, text_type="flux")
+    comfyui: ClassVar[ComfyUI | None] = ComfyUI(
+        "transformer.",
+        further=("norm1.linear", "norm1_context.linear", "norm.linear"),
+        text_encoders=2,
+        text_type="flux",
+    )
     config: _FluxConfig
 
     # The maths' side.

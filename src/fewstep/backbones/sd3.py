@@ -47,7 +47,7 @@ class SD3Adapter(FlowMatchAdapter):
         "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_encoders=3)
+    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", further=("norm1.linear",), text_encoders=3)
     config: _SD3Config
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from fewstep.export.comparison import Drawing
 from fewstep.export.diffusers_folder import Exported, require_free, student_facts, write_pipeline
 from fewstep.export.factors import (
     DIFFUSERS_FILE,
+    comfyui_targets,
     factor_layers,
     folded,
     require_comfyui,
@@ -156,7 +157,7 @@ def _contents(
         merge_factors(network, factors, scaling=1.0, origin=origin)
         return _Contents(factors)
     require_fit(network, student.weights.empty, origin=origin)
-    targets = adapter.lora_targets if isinstance(format, ComfyUI) else None
+    targets = comfyui_targets(adapter) if isinstance(format, ComfyUI) else None
     found = extract(
         network,
         student.weights,

@@ -64,6 +64,11 @@ def folded(factors: Mapping[str, Tensor], scaling: float) -> dict[str, Tensor]:
     return {name: value * scaling if ".lora_B." in name else value for name, value in factors.items()}
 
 
+def comfyui_targets(adapter: ModelAdapter) -> tuple[str, ...]:
+    """Ends of the names of the layers that a file for ComfyUI holds."""
+    return adapter.lora_targets if adapter.comfyui is None else (*adapter.lora_targets, *adapter.comfyui.further)
+
+
 def require_comfyui(adapter: ModelAdapter, factors: Mapping[str, Tensor] | None = None) -> ComfyUI:
     """How ComfyUI knows the family.
 
@@ -77,7 +82,7 @@ def require_comfyui(adapter: ModelAdapter, factors: Mapping[str, Tensor] | None 
         )
     for name in factors or ():
         layer = name.partition(".lora_")[0]
-        if not is_target(layer, adapter.lora_targets):
+        if not is_target(layer, comfyui_targets(adapter)):
             raise ConfigError(
                 f"The run trained {layer}, for which the ComfyUI layout of {adapter.kind} has no name; export it with "
                 "--format lora."

@@ -14,7 +14,13 @@ from fewstep.backbones.anatomy import anatomy
 from fewstep.backbones.stock import loads_lora
 from fewstep.export import export_student
 from fewstep.export.diffusers_folder import student_facts
-from fewstep.export.factors import DIFFUSERS_FILE, factor_layers, write_for_comfyui, write_for_diffusers
+from fewstep.export.factors import (
+    DIFFUSERS_FILE,
+    comfyui_targets,
+    factor_layers,
+    write_for_comfyui,
+    write_for_diffusers,
+)
 from fewstep.export.weights import merge_factors
 from fewstep.testing.case import Case
 from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
@@ -70,7 +76,7 @@ class LowRank:
             pytest.skip(
                 f"no loader reads factors of {adapter.kind} in the layout of {layout}; its student ships merged"
             )
-        factors = _factors_of(factor_layers(merged, adapter.lora_targets if layout == "comfyui" else None))
+        factors = _factors_of(factor_layers(merged, comfyui_targets(adapter) if layout == "comfyui" else None))
         merge_factors(merged, factors, scaling=1.0, origin="a test")
         facts = student_facts(adapter, (1.0, 0.5), {}, step="euler")
         file = tmp_path / DIFFUSERS_FILE
