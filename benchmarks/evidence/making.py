@@ -90,7 +90,8 @@ def _measure(run: Run, task: Task, place: Place) -> dict[int, dict[str, tuple[fl
         export(folder, student, dtype="fp32")
     measured = {}
     for steps in run.steps:
-        rows = task.measure(student, steps, folder / "measured")
+        # a folder for each: what a stopped measurement left is of one number of steps
+        rows = task.measure(student, steps, folder / f"measured-{steps}")
         measured[steps] = {name: tuple(_short(row[name]) for row in rows) for name in task.figures}
     if place.students is not None:
         place.students.mkdir(parents=True, exist_ok=True)
