@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewstep.backbones import adapter_class, create_model_adapter
-from fewstep.backbones.protocol import LoraSource, ModelAdapter
+from fewstep.backbones.lora_source import LoraSource
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config import load_recipe
 from fewstep.config.identity import config_hash, identity
 from fewstep.data.embeddings import cache_key

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_source import LoraSource
 from fewstep.errors import ConfigError
 from fewstep.sampling.loaded import TextToImage, load_in_turn, load_model, open_adapter
 from tests.backbones import lora_files, tiny

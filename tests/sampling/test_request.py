@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_source import LoraSource
 from fewstep.errors import ConfigError
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.request import Drawing, drawing_of, parse_lora, parse_sigmas, parse_size

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.backbones.protocol import LayerFactors, LoraSource
+from fewstep.backbones.lora_source import LayerFactors, LoraSource
 from fewstep.backbones.tensor_file import opened
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, load_json, parse_json

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.backbones.lora_file import Factors, content, find_lora, read_lora
-from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource
+from fewstep.backbones.lora_source import LayerFactors, LoraSource
+from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.using import quiet_imports
 from fewstep.errors import ConfigError, shown
 

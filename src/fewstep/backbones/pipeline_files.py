@@ -18,8 +18,9 @@ from fewstep.backbones.component_files import copy_part, fetch_parts, list_files
 from fewstep.backbones.component_weights import fetch_pipeline, load_component, load_start, part_class
 from fewstep.backbones.configurations import pipeline_parts, without_infinities
 from fewstep.backbones.lora_merge import PipelineLoras
+from fewstep.backbones.lora_source import LayerFactors, LoraSource
 from fewstep.backbones.one_file import OneFile, is_one_file, require_usable_file
-from fewstep.backbones.protocol import BackboneConfig, LayerFactors, LoraSource, ModelAdapter
+from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.source import MODEL_INDEX, loading, quiet_loading
 from fewstep.core.points import Step
 from fewstep.errors import ConfigError, shown

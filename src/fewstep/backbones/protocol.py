@@ -6,7 +6,6 @@ Imports no diffusers: methods, training and tests program against this file.
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,39 +16,13 @@ from torch import Tensor, nn
 
 from fewstep.backbones.comfyui import ComfyUI
 from fewstep.backbones.guidance import Guidance
-from fewstep.bounds import Name, Pixels, Place, Scale
+from fewstep.backbones.lora_source import LayerFactors, LoraSource
+from fewstep.bounds import Name, Pixels, Place
 from fewstep.core import flow
 from fewstep.core.conditioning import Conditioning, PromptBatch, PromptTensor
 from fewstep.core.points import NoisyLatent, Step
 from fewstep.errors import ConfigError
 from fewstep.section import Section
-
-
-class LoraSource(Section):
-    """A LoRA: where it is, and how much of it is used."""
-
-    path: Place = Field(min_length=1, description="a safetensors file, a folder that holds one, or a repository id")
-    file: Name | None = Field(default=None, description="which file of the folder or repository; None is the only one")
-    scale: Scale = 1.0
-
-
-@dataclass(frozen=True)
-class LayerFactors:
-    """What a LoRA adds to one layer: ``scaling up down`` to its weight, ``scaling bias`` to its bias.
-
-    Attributes:
-        up, down: Float32, with the layer's outputs and inputs as first and last axes; of a convolution with its kernel.
-        scaling: The file's own: alpha over the rank.
-    """
-
-    up: Tensor
-    down: Tensor
-    scaling: float = 1.0
-    bias: Tensor | None = None
-
-    @property
-    def rank(self) -> int:
-        return int(self.down.shape[0])
 
 
 class BackboneConfig(Section):

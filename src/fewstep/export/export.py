@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.protocol import LoraSource, ModelAdapter
+from fewstep.backbones.lora_source import LoraSource
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from fewstep.backbones.protocol import LayerFactors, ModelAdapter
+from fewstep.backbones.lora_source import LayerFactors
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.errors import ConfigError
 from fewstep.roles.lora import product
 from fewstep.roles.weights import StartFromLora, StartFromModel

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_source import LoraSource
 from fewstep.bounds import Name, Place, Rank, Scale, Weight
 from fewstep.section import Section
 

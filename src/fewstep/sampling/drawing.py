@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_source import LoraSource
 from fewstep.devices import DTYPES, require_device
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.lines import decoded

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from fewstep.backbones.facts import ModelFacts
-from fewstep.backbones.protocol import LoraSource, ModelAdapter
+from fewstep.backbones.lora_source import LoraSource
+from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import open_checkpoint

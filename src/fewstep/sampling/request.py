@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from fewstep.backbones.protocol import LoraSource
+from fewstep.backbones.lora_source import LoraSource
 from fewstep.bounds import Batch, Frames, GuidanceScale, Name, Pixels, Scale, Seed, Steps, most, require_within
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.text import require_prompt
