@@ -3,11 +3,14 @@
 import errno
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import save_file
 
 from fewstep.errors import CheckpointError, ConfigError, printable, shown, told_lines
 from fewstep.files import (
@@ -218,3 +221,23 @@ def test_a_folder_has_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "other", doing="exporting"):
         raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_of_a_library_may_be_read_by_whoever_may_read_ours(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("not ours")
+    outside.chmod(0o600)
+    before = os.umask(0o027)
+    try:
+        with whole_file(tmp_path / "a.safetensors") as unfinished:
+            save_file({"a": torch.zeros(2)}, unfinished)
+        with whole_folder(tmp_path / "folder", doing="exporting") as folder:
+            (folder / "inside").mkdir()
+            save_file({"a": torch.zeros(2)}, folder / "inside" / "a.safetensors")
+            (folder / "link").symlink_to(outside)
+    finally:
+        os.umask(before)
+    written = (tmp_path / "a.safetensors", tmp_path / "folder" / "inside" / "a.safetensors")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in written] == [0o640, 0o640]
+    assert stat.S_IMODE((tmp_path / "folder" / "inside").stat().st_mode) == 0o750
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o600

@@ -191,6 +191,8 @@ def unfinished_name(name: str) -> str:
 def whole_file(path: Path, *, durable: bool = False, shared: bool = False) -> Iterator[Path]:
     """A place beside ``path`` to write the file at; it is renamed when it is whole, and removed when it is not.
 
+    Whoever writes it, others may read it as any new file of this process: safetensors would keep it to its owner.
+
     Args:
         path: The file; what stands there stays until the new one is whole.
         durable: Bring the content to the disk before it gets the name: else a power failure can leave an empty file.
@@ -198,7 +200,10 @@ def whole_file(path: Path, *, durable: bool = False, shared: bool = False) -> It
     """
     unfinished = path.with_name(unfinished_name(path.name) + f"-{os.getpid()}" * shared)
     try:
+        unfinished.touch()
+        ordinary = unfinished.stat().st_mode
         yield unfinished
+        unfinished.chmod(ordinary)
         if durable:
             fsync(unfinished)
         unfinished.replace(path)
@@ -212,6 +217,8 @@ def whole_file(path: Path, *, durable: bool = False, shared: bool = False) -> It
 def whole_folder(path: Path, *, doing: str) -> Iterator[Path]:
     """A folder beside ``path`` to fill; it is renamed when it is whole, and removed when it is not.
 
+    Others may read its files as any new file of this process, as with :func:`whole_file`.
+
     Args:
         path: Where it goes: nothing, or an empty folder.
         doing: What is going on, for who finds the hidden folder meanwhile: ``exporting``.
@@ -221,7 +228,11 @@ def whole_folder(path: Path, *, doing: str) -> Iterator[Path]:
     unfinished = path.parent / f".{doing}-{path.name}-{uuid.uuid4().hex[:8]}"
     try:
         unfinished.mkdir(parents=True)
+        ordinary = unfinished.stat().st_mode & 0o666
         yield unfinished
+        for file in unfinished.rglob("*"):
+            if file.is_file() and not file.is_symlink():
+                file.chmod(ordinary)
         unfinished.replace(path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

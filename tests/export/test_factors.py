@@ -13,8 +13,10 @@ from fewstep.backbones import create_model_adapter
 from fewstep.cli.main import execute
 from fewstep.errors import ConfigError
 from fewstep.export import Exported
+from fewstep.export.diffusers_folder import student_facts
 from fewstep.export.export import export
 from fewstep.export.formats import FixedRank, Format, LargestError, Lora
+from fewstep.export.stock_code import factors_code
 from fewstep.sampling import load_model
 from fewstep.testing.suite.exporting import run_code
 from tests.training.tiny_run import recipe, run
@@ -107,3 +109,11 @@ def test_the_command_prints_the_error_of_every_layer(
     said = capsys.readouterr().out
     assert re.search(r"transformer_blocks\.0\.attn\.to_q +1 +\S+ +\d+\.\d+%", said)
     assert "layers lack " in said and "Read again from the written files and drawn: latents differ by " in said
+
+
+def test_the_printed_call_opens_the_teacher_that_ships(tmp_path: Path) -> None:
+    adapter = create_model_adapter("fewstep:digits")
+    facts = student_facts(adapter, (1.0, 0.5), {}, step="euler")
+    code = factors_code(adapter, "factors", facts, teacher="fewstep:digits", dtype="fp32", file="factors.safetensors")
+    opening = code.partition("pipeline.load_lora_weights")[0]
+    assert run_code(opening, tmp_path)["pipeline"].transformer.config.num_layers == 4

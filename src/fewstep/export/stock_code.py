@@ -51,10 +51,13 @@ def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, teach
         if loads_lora(adapter)
         else f'pipeline.{component}.load_lora_adapter("{folder}", prefix="{component}", weight_name="{file}")'
     )
+    imports, place = _imports(adapter), f'"{teacher}"'
+    if teacher == EMBEDDED_TEACHER:  # a name that diffusers does not know
+        imports, place = f"{imports}from fewstep.embedded.assets import load_teacher_folder\n", "load_teacher_folder()"
     return (
         "import torch\n"
-        f"from diffusers import DiffusionPipeline, {scheduler}\n{_imports(adapter)}\n"
-        f'pipeline = DiffusionPipeline.from_pretrained("{teacher}"{_load(adapter, dtype)})\n'
+        f"from diffusers import DiffusionPipeline, {scheduler}\n{imports}\n"
+        f"pipeline = DiffusionPipeline.from_pretrained({place}{_load(adapter, dtype)})\n"
         f"{loader}\n"
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
         f"{_call(adapter, facts)}"
