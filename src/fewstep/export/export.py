@@ -10,6 +10,7 @@ from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.lora_source import LoraSource
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
+from fewstep.backbones.stock import require_factors_read
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
 from fewstep.export.card import SHEET, card
@@ -128,6 +129,7 @@ def _require_possible(
             f"The run {origin} trained factors of rank {trained.rank}, which are exported as they are; leave --rank, "
             "--error and --size out."
         )
+    require_factors_read(adapter)
     if isinstance(format, ComfyUI):
         require_comfyui(adapter)
 

@@ -1,7 +1,7 @@
 """Low-rank factors: attached through peft, equal to the base until they move, exact when merged."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.anatomy import anatomy
-from fewstep.backbones.stock import loads_lora
+from fewstep.backbones.protocol import ModelAdapter
+from fewstep.backbones.stock import loads_lora, require_factors_read
+from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.export.diffusers_folder import student_facts
 from fewstep.export.factors import (
     DIFFUSERS_FILE,
     comfyui_targets,
     factor_layers,
+    require_comfyui,
     write_for_comfyui,
     write_for_diffusers,
 )
@@ -72,10 +75,11 @@ class LowRank:
     def test_written_factors_are_read_by_diffusers_as_they_were(self, layout: str, case: Case, tmp_path: Path) -> None:
         """Those of every layer, or those that ComfyUI has names for, by the pipeline's own loader, at strength 1."""
         adapter, merged = case.adapter, case.adapter.load_network()
-        if getattr(merged, "load_lora_adapter", None) is None or (layout == "comfyui" and adapter.comfyui is None):
-            pytest.skip(
-                f"no loader reads factors of {adapter.kind} in the layout of {layout}; its student ships merged"
-            )
+        refused = self._refusal(layout, case)
+        if refused is not None:
+            with pytest.raises(ConfigError, match="--format pipeline"):
+                refused(adapter)
+            return
         factors = _factors_of(factor_layers(merged, comfyui_targets(adapter) if layout == "comfyui" else None))
         merge_factors(merged, factors, scaling=1.0, origin="a test")
         facts = student_facts(adapter, (1.0, 0.5), {}, step="euler")
@@ -95,6 +99,12 @@ class LowRank:
         assert (case.velocity(merged) - case.velocity(case.network)).abs().max() > 1e-3
         # (W + B A) x against W x + B (A x)
         assert_rounded_alike(case.velocity(loaded), case.velocity(merged), terms=additions(loaded))
+
+    def _refusal(self, layout: str, case: Case) -> Callable[[ModelAdapter], object] | None:
+        """What refuses the export where nothing reads such a file."""
+        if getattr(case.network, "load_lora_adapter", None) is None:
+            return require_factors_read
+        return require_comfyui if layout == "comfyui" and case.adapter.comfyui is None else None
 
     def test_merged_student_survives_its_export_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
         merged = _moved(wrapped).merge_and_unload()
