@@ -25,7 +25,7 @@ import fewstep
 from benchmarks.gpu_cases import Case, cases
 from benchmarks.gpu_updates import Bench
 from fewstep.files import write_json
-from fewstep.planning.measurements import Card, Measurements, Row, stated_peak
+from fewstep.planning.measurements import Card, CaseRow, Measurements, stated_peak
 
 _MOST_MINUTES = 600
 PAIRS = {
@@ -123,7 +123,7 @@ def measure(
     return found
 
 
-def _row(case: Case, bench: Bench, end: float) -> tuple[Row, dict[str, float]]:
+def _row(case: Case, bench: Bench, end: float) -> tuple[CaseRow, dict[str, float]]:
     started = time.monotonic()
     budget = min(case.seconds, end - started)
     measured: dict[str, Any] = {}
@@ -147,12 +147,12 @@ def _row(case: Case, bench: Bench, end: float) -> tuple[Row, dict[str, float]]:
     with suppress(RuntimeError):  # after an error of the device even this may fail, as every case behind it will
         bench.free()
     ratios = measured.pop("ratios", {})
-    row = Row(case=case.name, took_seconds=round(time.monotonic() - started, 3), not_run=why, **measured)
+    row = CaseRow(case=case.name, took_seconds=round(time.monotonic() - started, 3), not_run=why, **measured)
     print(f"{row.case}: {_told(row)}", file=sys.stderr, flush=True)
     return row, ratios
 
 
-def _told(row: Row) -> str:
+def _told(row: CaseRow) -> str:
     if row.not_run is not None:
         return f"not run: {row.not_run}"
     if row.update is None:
@@ -167,7 +167,7 @@ def _told(row: Row) -> str:
     )
 
 
-def _ratios(rows: Sequence[Row]) -> dict[str, float]:
+def _ratios(rows: Sequence[CaseRow]) -> dict[str, float]:
     """Of pairs of cases that both ran."""
     updates = {row.case: row.update for row in rows if row.update is not None}
     each = {name: sum(one.seconds) / len(one.seconds) / one.batch / one.units for name, one in updates.items()}

@@ -8,7 +8,7 @@ import torch
 
 from fewstep.backbones import ModelAdapter
 from fewstep.errors import CheckpointError
-from fewstep.export.comparison import Difference, Drawing, Drawn
+from fewstep.export.comparison import Difference, Rendering, Specimen
 from fewstep.export.diffusers_folder import student_facts
 from fewstep.export.export import export
 from fewstep.sampling import load_model
@@ -24,11 +24,11 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> ModelAdapter:
 
 
 @pytest.fixture(scope="module")
-def drawing(adapter: ModelAdapter) -> Drawing:
-    return Drawing(adapter, student_facts(adapter, LEVELS, {}, step="euler"), "a red cat")
+def drawing(adapter: ModelAdapter) -> Specimen:
+    return Specimen(adapter, student_facts(adapter, LEVELS, {}, step="euler"), "a red cat")
 
 
-def test_a_drawing_is_the_picture_of_our_sampler(adapter: ModelAdapter, drawing: Drawing) -> None:
+def test_a_drawing_is_the_picture_of_our_sampler(adapter: ModelAdapter, drawing: Specimen) -> None:
     drawn = drawing.by(adapter.load_network())
     loaded = load_model(adapter.config.model, "cpu")
     sigmas = adapter.to_sigma(torch.tensor(LEVELS))
@@ -37,7 +37,7 @@ def test_a_drawing_is_the_picture_of_our_sampler(adapter: ModelAdapter, drawing:
     assert (drawn.pixels - loaded.pixels(expected)).abs().max() <= 0.5 + 1e-3  # those are rounded
 
 
-def test_files_that_draw_something_else_are_not_kept(adapter: ModelAdapter, drawing: Drawing, tmp_path: Path) -> None:
+def test_files_that_draw_something_else_are_not_kept(adapter: ModelAdapter, drawing: Specimen, tmp_path: Path) -> None:
     drawn = drawing.by(adapter.load_network())
     with pytest.raises(CheckpointError, match=r"does not draw what the student of the run draws: latents differ by"):
         drawing.require_same(drawn, shaken(adapter), exact=True, where=tmp_path)
@@ -45,14 +45,16 @@ def test_files_that_draw_something_else_are_not_kept(adapter: ModelAdapter, draw
 
 
 def test_a_difference_is_in_parts_of_the_latents_and_in_levels_of_the_pixels() -> None:
-    ours = Drawn(torch.full((1, 4, 2, 2), 2.0), torch.zeros(1, 3, 4, 4))
-    theirs = Drawn(torch.full((1, 4, 2, 2), 2.5), torch.cat([torch.ones(1, 3, 2, 4), torch.full((1, 3, 2, 4), 5.0)], 2))
+    ours = Rendering(torch.full((1, 4, 2, 2), 2.0), torch.zeros(1, 3, 4, 4))
+    theirs = Rendering(
+        torch.full((1, 4, 2, 2), 2.5), torch.cat([torch.ones(1, 3, 2, 4), torch.full((1, 3, 2, 4), 5.0)], 2)
+    )
     difference = Difference.between(ours, theirs)
     assert difference == Difference(0.25, 3.0, 5.0)
     assert str(difference) == "latents differ by 0.25 of their size, pixels by 3 of 255 on average and 5 at most"
 
 
-def test_a_student_that_draws_no_numbers_is_not_exported(adapter: ModelAdapter, drawing: Drawing) -> None:
+def test_a_student_that_draws_no_numbers_is_not_exported(adapter: ModelAdapter, drawing: Specimen) -> None:
     broken = adapter.load_network()
     with torch.no_grad():
         next(broken.parameters()).fill_(math.inf)

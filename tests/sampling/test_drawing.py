@@ -11,7 +11,7 @@ import fewstep
 from fewstep.errors import ConfigError
 from fewstep.sampling import Drawing, load_model, sample
 from fewstep.sampling.drawing import sample_lines
-from fewstep.sampling.metadata import public_name
+from fewstep.sampling.metadata import model_title
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.request import drawing_of
 from tests.backbones import lora_files, tiny, tiny_vp
@@ -86,7 +86,7 @@ def test_a_picture_says_how_it_was_drawn(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_no_path_is_written(place: str, name: str) -> None:
-    assert public_name(place) == name
+    assert model_title(place) == name
 
 
 def test_a_request_draws_what_its_arguments_draw(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fewstep.backbones import packed
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.packed_flow import FluxBlocksAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Tokens
@@ -37,7 +37,7 @@ class ChromaAdapter(FluxBlocksAdapter):
     pipeline_class: ClassVar[str] = "ChromaPipeline"
     network_class: ClassVar[str] = "ChromaTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ChromaTransformerBlock", "ChromaSingleTransformerBlock")
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_type="chroma")
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("transformer.", text_type="chroma")
     config: _ChromaConfig
 
     def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:

@@ -14,7 +14,7 @@ _KOHYA = {"A": "lora_down", "B": "lora_up"}
 
 
 @dataclass(frozen=True)
-class ComfyUI:
+class ComfyUIFamily:
     """One family in ComfyUI.
 
     Attributes:
@@ -56,5 +56,5 @@ class ComfyUI:
         return f"{self.prefix}{layer.replace('.', '_')}.{_KOHYA[match['letter']]}.weight"
 
 
-UNET = ComfyUI("lora_unet_", kohya=True, text_encoders=0, latent="EmptyLatentImage", noise_to_data=True)
+UNET = ComfyUIFamily("lora_unet_", kohya=True, text_encoders=0, latent="EmptyLatentImage", noise_to_data=True)
 """Stable Diffusion 1, 2 and XL."""

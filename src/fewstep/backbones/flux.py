@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.backbones import packed
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.embedded_guidance import EmbeddedGuidanceAdapter, EmbeddedGuidanceConfig
 from fewstep.backbones.packed_flow import FluxBlocksAdapter
 from fewstep.backbones.protocol import BackboneConfig
@@ -35,7 +35,7 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
         "text_encoder_2": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("FluxTransformerBlock", "FluxSingleTransformerBlock")
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI(
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily(
         "transformer.",
         further=("norm1.linear", "norm1_context.linear", "norm.linear"),
         text_encoders=2,

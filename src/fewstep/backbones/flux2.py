@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.embedded_guidance import (
     Direction,
     EmbeddedGuidanceAdapter,
@@ -46,7 +46,9 @@ class Flux2KleinAdapter(PackedFlowAdapter):
     vae_class: ClassVar[str] = "AutoencoderKLFlux2"
     default_latent_side: ClassVar[int] = 64
     block_classes: ClassVar[tuple[str, ...]] = ("Flux2TransformerBlock", "Flux2SingleTransformerBlock")
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_type="flux2", latent="EmptyFlux2LatentImage")
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily(
+        "transformer.", text_type="flux2", latent="EmptyFlux2LatentImage"
+    )
     patch: ClassVar[int] = 1
     config: _Flux2KleinConfig
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.backbones import packed
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.packed_flow import PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig
@@ -39,7 +39,7 @@ class Krea2Adapter(PackedFlowAdapter):
     latents_have_statistics: ClassVar[bool] = True
     vae_has_frames: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("Krea2TransformerBlock", "Krea2TextFusionBlock")
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_type="krea2")
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("transformer.", text_type="krea2")
     lora_targets = ("to_q", "to_k", "to_v", "to_gate", "to_out.0", "ff.gate", "ff.up", "ff.down")
     config: _Krea2Config
 

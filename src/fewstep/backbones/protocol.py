@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.lora_source import LayerFactors, LoraSource
 from fewstep.bounds import Name, Pixels, Place
@@ -96,7 +96,7 @@ class ModelAdapter(ABC):
     """Frames per second of the videos that it makes, whose latents are (c, t, h, w); None where it makes pictures."""
     merges_lora: ClassVar[bool] = False
     """Whether everything it loads has ``config.lora`` merged into it."""
-    comfyui: ClassVar[ComfyUI | None] = None
+    comfyui: ClassVar[ComfyUIFamily | None] = None
     """How ComfyUI names its layers and draws it; None where that is not known here."""
     lora_setting: str = "backbone.lora"
     """What the user calls ``config.lora``, for messages."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fewstep.backbones import packed
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.packed_flow import ATTENTION, PackedFlowAdapter
 from fewstep.backbones.protocol import BackboneConfig
@@ -38,7 +38,7 @@ class QwenImageAdapter(PackedFlowAdapter):
     latents_have_statistics: ClassVar[bool] = True
     vae_has_frames: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("QwenImageTransformerBlock",)
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", text_type="qwen_image")
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("transformer.", text_type="qwen_image")
     lora_targets = (
         *ATTENTION,
         *(f"{stream}_mlp.net.{layer}" for stream in ("img", "txt") for layer in ("0.proj", "2")),

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import UNET, ComfyUI
+from fewstep.backbones.comfyui import UNET, ComfyUIFamily
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.core.conditioning import Conditioning
@@ -34,7 +34,7 @@ class SD15Adapter(VariancePreservingAdapter):
         "text_encoder": ("cond_stage_model.transformer.", "cond_stage_model.model.")
     }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
-    comfyui: ClassVar[ComfyUI | None] = UNET
+    comfyui: ClassVar[ComfyUIFamily | None] = UNET
     config: _SD15Config
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.configurations import pipeline_parts
 from fewstep.backbones.flow_match import FlowMatchAdapter
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
@@ -47,7 +47,7 @@ class SD3Adapter(FlowMatchAdapter):
         "text_encoder_3": ("text_encoders.t5xxl.transformer.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("JointTransformerBlock",)
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("transformer.", further=("norm1.linear",), text_encoders=3)
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("transformer.", further=("norm1.linear",), text_encoders=3)
     config: _SD3Config
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import UNET, ComfyUI
+from fewstep.backbones.comfyui import UNET, ComfyUIFamily
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.core.conditioning import Conditioning, PromptTensor
@@ -36,7 +36,7 @@ class SDXLAdapter(VariancePreservingAdapter):
         "text_encoder_2": ("conditioner.embedders.1.model.",),
     }
     block_classes: ClassVar[tuple[str, ...]] = ("BasicTransformerBlock", "ResnetBlock2D")
-    comfyui: ClassVar[ComfyUI | None] = UNET
+    comfyui: ClassVar[ComfyUIFamily | None] = UNET
     config: _SDXLConfig
 
     def predict(self, network: nn.Module, x_t: Tensor, time: Float[Tensor, "b"], cond: Conditioning) -> Tensor:

@@ -39,18 +39,6 @@ def loads_lora(adapter: ModelAdapter) -> bool:
     return hasattr(getattr(diffusers, adapter.pipeline_class), "load_lora_weights")
 
 
-def require_factors_read(adapter: ModelAdapter) -> None:
-    """Raise ConfigError where diffusers' own network of the family reads no low-rank factors."""
-    import diffusers
-
-    name = getattr(adapter, "network_class", None)
-    if name is not None and not hasattr(getattr(diffusers, name), "load_lora_adapter"):
-        raise ConfigError(
-            f"The {name} of diffusers, the network of {adapter.kind}, reads no low-rank factors; export with --format "
-            "pipeline."
-        )
-
-
 def bare_call(adapter: ModelAdapter, sigmas: Sequence[float]) -> dict[str, Any]:
     """What a pipeline takes of steps and guidance when it is told nothing, where a student needs something else.
 

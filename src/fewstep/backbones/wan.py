@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.flow_match import scheduler_with_own_grid, static_shift
 from fewstep.backbones.protocol import BackboneConfig
@@ -46,7 +46,7 @@ class WanAdapter(DiffusersAdapter):
     vae_class: ClassVar[str] = "AutoencoderKLWan"
     latents_have_statistics: ClassVar[bool] = True
     block_classes: ClassVar[tuple[str, ...]] = ("WanTransformerBlock",)
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI(
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily(
         "diffusion_model.",
         renamed=(
             (r"\battn1\.", "self_attn."),

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.flow_match import FlowMatchAdapter
 from fewstep.backbones.guidance import Guidance
 from fewstep.backbones.protocol import BackboneConfig
@@ -36,7 +36,7 @@ class ZImageAdapter(FlowMatchAdapter):
     pipeline_class: ClassVar[str] = "ZImagePipeline"
     network_class: ClassVar[str] = "ZImageTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ZImageTransformerBlock",)
-    comfyui: ClassVar[ComfyUI | None] = ComfyUI("diffusion_model.", text_type="lumina2")
+    comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("diffusion_model.", text_type="lumina2")
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "w1", "w2", "w3")
     config: _ZImageConfig
 

@@ -21,7 +21,7 @@ _ROOM = 1.3
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Rendering:
     """Clean latents, and pixels from 0 to 255."""
 
     latents: Tensor
@@ -42,7 +42,7 @@ class Difference:
     largest_pixel: float
 
     @classmethod
-    def between(cls, ours: Drawn, theirs: Drawn) -> "Difference":
+    def between(cls, ours: Rendering, theirs: Rendering) -> "Difference":
         latents = (theirs.latents - ours.latents).square().mean().sqrt() / ours.latents.square().mean().sqrt()
         pixels = (theirs.pixels - ours.pixels).abs()
         return cls(float(latents), float(pixels.mean()), float(pixels.max()))
@@ -54,7 +54,7 @@ class Difference:
         )
 
 
-class Drawing:
+class Specimen:
     """A picture to compare networks by: its prompt, embedded once, its noise, and the VAE.
 
     Only one network is ever in memory, and none while the text encoders are.
@@ -72,7 +72,7 @@ class Drawing:
         self._cond = PromptEmbedder(adapter, pipeline, torch.device("cpu")).conditioning([prompt])
 
     @torch.no_grad()
-    def by(self, network: nn.Module) -> Drawn:
+    def by(self, network: nn.Module) -> Rendering:
         """What ``network`` draws; it is back on the CPU afterwards.
 
         Raises:
@@ -94,9 +94,9 @@ class Drawing:
                 "The student draws numbers that are not finite, so it is not exported; look at the run's last sheets, "
                 "and export an earlier step with --step."
             )
-        return Drawn(latents, adapter.decode(self._vae, latents).float() * 255)
+        return Rendering(latents, adapter.decode(self._vae, latents).float() * 255)
 
-    def require_same(self, drawn: Drawn, network: nn.Module, *, exact: bool, where: Path) -> Difference:
+    def require_same(self, drawn: Rendering, network: nn.Module, *, exact: bool, where: Path) -> Difference:
         """The difference that reading the written files makes.
 
         Args:

@@ -10,11 +10,10 @@ from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.lora_source import LoraSource
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.stock import require_factors_read
 from fewstep.devices import fastest_device
 from fewstep.errors import ConfigError
 from fewstep.export.card import SHEET, card
-from fewstep.export.comparison import Drawing
+from fewstep.export.comparison import Specimen
 from fewstep.export.diffusers_folder import Exported, require_free, student_facts, write_pipeline
 from fewstep.export.factors import (
     DIFFUSERS_FILE,
@@ -90,15 +89,15 @@ def export(
     writing = _Writing(
         adapter, student_facts(adapter, levels, student.provenance, step=between), format, dtype, target.resolve().name
     )
-    drawing = Drawing(adapter, writing.facts, example_prompt(adapter))
+    specimen = Specimen(adapter, writing.facts, example_prompt(adapter))
     network = adapter.load_network()
     contents = _contents(student, adapter, network, format, dtype, origin=origin)
-    drawn = drawing.by(network)
+    drawn = specimen.by(network)
     with explain_write_errors(target), whole_folder(target, doing="exporting") as unfinished:
         writing.write(unfinished, network, contents)
         del network  # before it is read again, so that one is in memory
         exact = dtype == "fp32" and contents.extraction is None
-        difference = drawing.require_same(drawn, writing.read_again(unfinished), exact=exact, where=target)
+        difference = specimen.require_same(drawn, writing.read_again(unfinished), exact=exact, where=target)
         story = tell(student.folder, student.steps, scores=None if scores is None else Path(scores))
         if story.sheet is not None:
             shutil.copyfile(story.sheet[0], unfinished / SHEET)
@@ -129,7 +128,6 @@ def _require_possible(
             f"The run {origin} trained factors of rank {trained.rank}, which are exported as they are; leave --rank, "
             "--error and --size out."
         )
-    require_factors_read(adapter)
     if isinstance(format, ComfyUI):
         require_comfyui(adapter)
 

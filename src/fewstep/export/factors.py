@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.facts import ModelFacts, write_facts
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.registry import comfyui_kinds
@@ -69,7 +69,7 @@ def comfyui_targets(adapter: ModelAdapter) -> tuple[str, ...]:
     return adapter.lora_targets if adapter.comfyui is None else (*adapter.lora_targets, *adapter.comfyui.further)
 
 
-def require_comfyui(adapter: ModelAdapter, factors: Mapping[str, Tensor] | None = None) -> ComfyUI:
+def require_comfyui(adapter: ModelAdapter, factors: Mapping[str, Tensor] | None = None) -> ComfyUIFamily:
     """How ComfyUI knows the family.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fewstep.backbones.comfyui import ComfyUI
+from fewstep.backbones.comfyui import ComfyUIFamily
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
 
@@ -11,7 +11,7 @@ _LOADERS = {1: "CLIPLoader", 2: "DualCLIPLoader", 3: "TripleCLIPLoader"}
 _Graph = dict[str, dict[str, Any]]
 
 
-def workflow(adapter: ModelAdapter, known: ComfyUI, facts: ModelFacts, *, lora: str, prompt: str) -> _Graph:
+def workflow(adapter: ModelAdapter, known: ComfyUIFamily, facts: ModelFacts, *, lora: str, prompt: str) -> _Graph:
     """The graph that draws one picture, as ComfyUI's API takes it and its page opens it.
 
     The names of the teacher's files are guesses: who opens the graph chooses those that are there.
@@ -51,7 +51,7 @@ def sampler_name(facts: ModelFacts) -> str:
     return "euler" if facts.step == "euler" else "lcm"
 
 
-def _loaders(known: ComfyUI, *, model: str) -> _Graph:
+def _loaders(known: ComfyUIFamily, *, model: str) -> _Graph:
     file = f"{model.removesuffix('.safetensors')}.safetensors"
     if not known.text_encoders:
         return {"1": _node("CheckpointLoaderSimple", ckpt_name=file)}

@@ -79,7 +79,7 @@ class Update(Section):
     outside_bytes: _Bytes | None
 
 
-class Row(Section):
+class CaseRow(Section):
     """One case, measured or not.
 
     Attributes:
@@ -111,7 +111,7 @@ class Measurements(Section):
     minutes: Minutes
     tiny: bool
     card: Card
-    rows: tuple[Row, ...] = ()
+    rows: tuple[CaseRow, ...] = ()
     ratios: dict[str, _Positive] = Field(default_factory=dict)
 
     def nearest(self, config: RunConfig, *, trains: str, microbatch: int) -> tuple[str, Update]:

@@ -16,7 +16,7 @@ from fewstep.prompts.lines import decoded
 from fewstep.prompts.text import require_prompt, require_prompts
 from fewstep.sampling.generate import DrawingModel, require_use_of_negative_prompt
 from fewstep.sampling.loaded import let_go, load_in_turn, load_model, open_adapter
-from fewstep.sampling.metadata import Settings, picture_texts, public_name, settings_of, sheet_texts
+from fewstep.sampling.metadata import Settings, model_title, picture_texts, settings_of, sheet_texts
 from fewstep.sampling.pictures import (
     Drawn,
     numbered_path,
@@ -266,7 +266,7 @@ def _pictures(
 
 
 def _name(drawing: Drawing) -> str:
-    return drawing.model.name or public_name(drawing.model.model)
+    return drawing.model.name or model_title(drawing.model.model)
 
 
 def _write(

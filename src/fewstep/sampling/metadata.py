@@ -17,7 +17,7 @@ Settings = Mapping[str, Any]
 """How one model's pictures are drawn, every choice made; plain data."""
 
 
-def public_name(place: str) -> str:
+def model_title(place: str) -> str:
     """A repository id or ``fewstep:digits`` as it is; of a path the last part."""
     if os.path.exists(place):
         place = os.path.abspath(place)
@@ -36,7 +36,7 @@ def settings_of(drawing: Drawing, model: DrawingModel) -> Settings:
     grid = model.chosen_sigmas(spec.steps, spec.sigmas)
     scale = model.default_guidance_scale() if spec.guidance_scale is None else spec.guidance_scale
     return {
-        "model": public_name(spec.model),
+        "model": model_title(spec.model),
         "negative_prompt": drawing.negative_prompt,
         "steps": len(grid),
         # a time shift rounds level 1 to the neighbour of 1, which nobody could give back as a sigma
@@ -46,7 +46,7 @@ def settings_of(drawing: Drawing, model: DrawingModel) -> Settings:
         "height": config.height,
         "width": config.width,
         **({} if model.adapter.frames is None else {"frames": model.adapter.frames}),
-        "lora": [{"file": public_name(one.file or one.path), "scale": one.scale} for one in drawing.loras],
+        "lora": [{"file": model_title(one.file or one.path), "scale": one.scale} for one in drawing.loras],
         "dtype": spec.dtype,
     }
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from torch import Tensor, nn
 
 from fewstep.backbones import create_model_adapter
 from fewstep.backbones.anatomy import anatomy
-from fewstep.backbones.protocol import ModelAdapter
-from fewstep.backbones.stock import loads_lora, require_factors_read
+from fewstep.backbones.stock import loads_lora
 from fewstep.errors import ConfigError
 from fewstep.export import export_student
 from fewstep.export.diffusers_folder import student_facts
@@ -21,6 +21,7 @@ from fewstep.export.factors import (
     comfyui_targets,
     factor_layers,
     require_comfyui,
+    require_loader,
     write_for_comfyui,
     write_for_diffusers,
 )
@@ -78,7 +79,7 @@ class LowRank:
         refused = self._refusal(layout, case)
         if refused is not None:
             with pytest.raises(ConfigError, match="--format pipeline"):
-                refused(adapter)
+                refused()
             return
         factors = _factors_of(factor_layers(merged, comfyui_targets(adapter) if layout == "comfyui" else None))
         merge_factors(merged, factors, scaling=1.0, origin="a test")
@@ -100,11 +101,12 @@ class LowRank:
         # (W + B A) x against W x + B (A x)
         assert_rounded_alike(case.velocity(loaded), case.velocity(merged), terms=additions(loaded))
 
-    def _refusal(self, layout: str, case: Case) -> Callable[[ModelAdapter], object] | None:
+    def _refusal(self, layout: str, case: Case) -> Callable[[], object] | None:
         """What refuses the export where nothing reads such a file."""
         if getattr(case.network, "load_lora_adapter", None) is None:
-            return require_factors_read
-        return require_comfyui if layout == "comfyui" and case.adapter.comfyui is None else None
+            return partial(require_loader, case.network, case.adapter)
+        missing = layout == "comfyui" and case.adapter.comfyui is None
+        return partial(require_comfyui, case.adapter) if missing else None
 
     def test_merged_student_survives_its_export_exactly(self, case: Case, wrapped: Any, tmp_path: Path) -> None:
         merged = _moved(wrapped).merge_and_unload()
