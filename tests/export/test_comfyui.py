@@ -10,13 +10,12 @@ import torch
 from safetensors import safe_open
 
 from fewstep.backbones import adapter_class
-from fewstep.backbones.comfyui import UNET, ComfyUI
+from fewstep.backbones.comfyui import UNET, ComfyUIFamily
 from fewstep.errors import ConfigError
 from fewstep.export.diffusers_folder import student_facts
 from fewstep.export.export import export
 from fewstep.export.factors import require_comfyui
-from fewstep.export.formats import ComfyUI as AsComfyUI
-from fewstep.export.formats import FixedRank
+from fewstep.export.formats import ComfyUI, FixedRank
 from fewstep.export.workflow import workflow
 from fewstep.testing.case import open_adapter, save
 from tests.backbones.families import FAMILIES
@@ -106,7 +105,7 @@ def test_a_run_becomes_a_file_and_a_graph(weights: str, tmp_path: Path) -> None:
     factors = [f"student.weights={LORA}", f"fake_score.weights={LORA}"] if weights == "lora" else []
     run(recipe(tmp_path, "budget.student_updates=1", "student.lr=0.05", *factors), tmp_path / "run")
     cut = None if weights == "lora" else FixedRank(2)
-    done = export(tmp_path / "run", tmp_path / "mine", format=AsComfyUI(cut))
+    done = export(tmp_path / "run", tmp_path / "mine", format=ComfyUI(cut))
     with safe_open(done.folder / "mine.safetensors", "pt") as file:
         names, told = list(file.keys()), file.metadata()
     assert all(name.startswith("transformer.transformer_blocks.") for name in names)
@@ -120,5 +119,5 @@ def test_a_run_becomes_a_file_and_a_graph(weights: str, tmp_path: Path) -> None:
 def test_a_renoising_student_has_the_sampler_that_renoises(tmp_path: Path) -> None:
     adapter = open_adapter(FAMILIES["sd3"], save(FAMILIES["sd3"], tmp_path / "teacher"))
     facts = student_facts(adapter, (1.0, 0.5), {}, step="renoise")
-    graph = workflow(adapter, ComfyUI("transformer."), facts, lora="mine.safetensors", prompt="a red cat")
+    graph = workflow(adapter, ComfyUIFamily("transformer."), facts, lora="mine.safetensors", prompt="a red cat")
     assert graph["8"]["inputs"] == {"sampler_name": "lcm"}

@@ -40,7 +40,7 @@ def _quiet_libraries() -> None:
     A backend without torchvision, a kernel that bitsandbytes did not find, a function that will be renamed: all these
     are about the libraries. ``python -W`` and ``PYTHONWARNINGS`` show warnings as ever.
     """
-    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+    for variable in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(variable, "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
