@@ -101,6 +101,7 @@ def test_only_the_choice_of_a_device_names_one() -> None:
         "distributed/world.py",  # which communication goes with it
         "roles/quantised.py",  # where bitsandbytes computes
         "planning/measured.py",  # whose allocator counts
+        "doctor/machine.py",  # what is here
     }
 
 
