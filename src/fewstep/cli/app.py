@@ -13,6 +13,7 @@ from rich.text import Text
 import fewstep
 from fewstep.bounds import Seed, Threads, most
 from fewstep.cli.backbones import backbones, check
+from fewstep.cli.doctor import doctor
 from fewstep.cli.embed import embed
 from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.export import export
@@ -34,6 +35,7 @@ app.add_typer(_recipe_app, name="recipe")
 app.add_typer(evaluate_app, name="evaluate")
 app.command()(backbones)
 app.command()(check)
+app.command()(doctor)
 app.command()(embed)
 app.command()(export)
 app.command()(plan)
