@@ -25,7 +25,7 @@ from fewstep.distributed.world import alone
 from fewstep.errors import CheckpointError, ConfigError, NonFiniteError
 from fewstep.export.export import export
 from fewstep.roles.build import build_roles
-from fewstep.runs.checkpoint import checkpoints
+from fewstep.runs.places import checkpoints
 from fewstep.sampling.loaded import load_model
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer

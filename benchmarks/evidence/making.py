@@ -19,7 +19,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.errors import NonFiniteError
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, parse_json
-from fewstep.runs.checkpoint import checkpoints, completed_steps
+from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.training.run import train
 
 QUICK = ("report.sheet_every=null", "report.tensorboard=false", "checkpoint.keep_last=1", "parallel.device=cpu")

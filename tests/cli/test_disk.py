@@ -18,7 +18,8 @@ import pytest
 import torch.distributed.checkpoint as dcp
 
 from fewstep.cli.main import execute
-from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
+from fewstep.runs.checkpoint import verify_checkpoint
+from fewstep.runs.places import checkpoints
 from tests.evaluation.tiny_models import write_embedded_student
 from tests.scores import tiny_clip
 from tests.training.test_run import assert_same_state

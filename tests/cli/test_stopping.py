@@ -12,7 +12,8 @@ import pytest
 from torch.distributed.checkpoint import FileSystemWriter
 
 from fewstep.cli.main import execute
-from fewstep.runs.checkpoint import checkpoints, completed_steps, verify_checkpoint
+from fewstep.runs.checkpoint import verify_checkpoint
+from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.training.trainer import StepReport, Trainer
 from tests.training.test_run import assert_same_state, metrics
 from tests.training.tiny_run import recipe, run, saved_state, write_inputs

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.runs.checkpoint import checkpoints
+from fewstep.runs.places import checkpoints
 from tests.distributed.conftest import start
 from tests.distributed.test_spread import assert_same_run
 from tests.training.tiny_run import recipe, run, write_inputs

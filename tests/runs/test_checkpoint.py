@@ -9,7 +9,8 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from fewstep.errors import CheckpointError
-from fewstep.runs.checkpoint import checkpoints, load_checkpoint, pointed_to, stored_tensors
+from fewstep.runs.checkpoint import load_checkpoint, stored_tensors
+from fewstep.runs.places import checkpoints, pointed_to
 from fewstep.runs.saving import save_checkpoint
 
 

@@ -10,7 +10,8 @@ import torch
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata
 
 from fewstep.errors import CheckpointError
-from fewstep.runs.checkpoint import MANIFEST, load_checkpoint, stored_tensors
+from fewstep.runs.checkpoint import load_checkpoint, stored_tensors
+from fewstep.runs.places import MANIFEST
 from fewstep.runs.safe_reading import _is_tiled
 from fewstep.runs.saving import save_checkpoint
 from fewstep.seals import seal

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.runs.checkpoint import checkpoints, verify_checkpoint
+from fewstep.runs.checkpoint import verify_checkpoint
+from fewstep.runs.places import checkpoints
 from tests.distributed.conftest import start
 from tests.distributed.test_spread import assert_same_run
 from tests.training.tiny_run import write_inputs

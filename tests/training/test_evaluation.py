@@ -9,8 +9,8 @@ from fewstep.config.recipe import load_recipe
 from fewstep.errors import ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
 from fewstep.export.weights import read_student
-from fewstep.runs.checkpoint import checkpoints, completed_steps, pointed_to
 from fewstep.runs.folder import RunFolder
+from fewstep.runs.places import checkpoints, completed_steps, pointed_to
 from tests.backbones import tiny, tiny_wan
 from tests.training.test_run import metrics
 from tests.training.tiny_run import recipe, run

@@ -14,7 +14,7 @@ from fewstep.backbones.sd3 import SD3Adapter
 from fewstep.distributed.sharding import local
 from fewstep.errors import CheckpointError, NonFiniteError
 from fewstep.export.weights import read_student
-from fewstep.runs.checkpoint import checkpoints
+from fewstep.runs.places import checkpoints
 from fewstep.training import run as run_module
 from fewstep.training.run import train
 from fewstep.training.trainer import StepReport, Trainer

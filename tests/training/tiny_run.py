@@ -12,8 +12,9 @@ import torch
 from rich.console import Console
 
 from fewstep.config.recipe import Recipe, load_recipe
-from fewstep.runs.checkpoint import checkpoints, load_checkpoint
+from fewstep.runs.checkpoint import load_checkpoint
 from fewstep.runs.folder import RunFolder
+from fewstep.runs.places import checkpoints
 from fewstep.training.run import train
 from fewstep.training.trainer import StepReport, Trainer
 from tests.backbones import tiny

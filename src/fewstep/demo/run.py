@@ -31,8 +31,8 @@ from fewstep.embedded import assets
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
 from fewstep.files import UnreadableError, explain_write_errors, parse_json
-from fewstep.runs.checkpoint import checkpoints, completed_steps
 from fewstep.runs.folder import run_place
+from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.training.run import train
 

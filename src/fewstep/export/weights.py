@@ -14,18 +14,9 @@ from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.roles.lora import product
 from fewstep.roles.weights import StartFromLora, StartFromModel
-from fewstep.runs.checkpoint import (
-    BEST,
-    LATEST,
-    StoredTensors,
-    checkpoints,
-    completed_steps,
-    is_published,
-    pointed_to,
-    stored_steps,
-    stored_tensors,
-)
+from fewstep.runs.checkpoint import StoredTensors, stored_steps, stored_tensors
 from fewstep.runs.folder import RunFolder
+from fewstep.runs.places import BEST, LATEST, checkpoints, completed_steps, is_published, pointed_to
 
 
 @dataclass(frozen=True)

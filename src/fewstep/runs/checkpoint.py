@@ -4,7 +4,6 @@ A checkpoint is a ``torch.distributed.checkpoint`` folder beside a ``manifest.js
 file; :mod:`fewstep.runs.saving` writes it.
 """
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,17 +20,14 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 from fewstep.distributed.world import World, alone
-from fewstep.errors import CheckpointError, shown
+from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, interruption, read_json
+from fewstep.runs.places import MANIFEST, completed_steps
 from fewstep.runs.safe_reading import PlainPlanner, PlainReader
 from fewstep.seals import BrokenSealError, Seal, Seals, verify
 
-MANIFEST = "manifest.json"
-LATEST, BEST = "latest", "best"
 INDEX = ".metadata"
 _PART_BYTES = 1 << 30  # read at once where a whole section would be too much
-_MAX_POINTER_BYTES = 100
-_PUBLISHED = re.compile(r"step-[0-9]{8}")
 
 
 class _Manifest(BaseModel):
@@ -39,29 +35,6 @@ class _Manifest(BaseModel):
 
     files: Seals
     about: dict[str, Any] = {}
-
-
-def pointed_to(pointer: Path) -> Path | None:
-    """The checkpoint that ``latest`` or ``best`` names; None when there is none yet.
-
-    Raises:
-        CheckpointError: It names no checkpoint.
-    """
-    if not pointer.is_file():
-        return None
-    with pointer.open("rb") as file:
-        name = file.read(_MAX_POINTER_BYTES).decode("utf-8", errors="replace").strip()
-    if not is_published(name):
-        raise CheckpointError(
-            f"{pointer} says {shown(name)}, which is no checkpoint's name (such as step-00000400). Delete that file, "
-            f"or write the name of a folder in {pointer.parent} into it."
-        )
-    return pointer.parent / name
-
-
-def is_published(name: str) -> bool:
-    """Whether this is a checkpoint's name."""
-    return _PUBLISHED.fullmatch(name) is not None
 
 
 def load_checkpoint(checkpoint: Path, state: dict[str, Any], world: World | None = None) -> None:
@@ -170,30 +143,6 @@ def stored_tensors(checkpoint: Path, section: str) -> StoredTensors:
         if key.startswith(prefix) and isinstance(stored, TensorStorageMetadata)
     }
     return StoredTensors(checkpoint, section, empty, seals)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Published checkpoints, oldest first.
-
-    Raises:
-        CheckpointError: There is none, but a checkpoint under a name that is none, which nobody would go on from.
-    """
-    if not folder.is_dir():
-        return []
-    found = sorted(folder.iterdir())
-    published = [path for path in found if is_published(path.name)]
-    renamed = [path for path in found if not path.name.startswith(".") and (path / MANIFEST).is_file()]
-    if renamed and not published:
-        raise CheckpointError(
-            f"{renamed[0]} is a checkpoint, but that is no checkpoint's name. Call it step- and the number of its "
-            "steps in eight digits, such as step-00000400, or take it out of the folder."
-        )
-    return published
-
-
-def completed_steps(checkpoint: Path) -> int:
-    """Steps a checkpoint's run had completed, by its name."""
-    return int(checkpoint.name.removeprefix("step-"))
 
 
 def stored_steps(checkpoint: Path, seals: Mapping[str, Seal]) -> int:

@@ -26,16 +26,14 @@ from fewstep.config.recipe import validate
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, explain_write_errors, read_json, unfinished_name, write_json
+from fewstep.runs.places import CHECKPOINTS, CONFIG, LOCK, METRICS, RUN, SHEETS
 from fewstep.runs.provenance import packages_of, provenance, require_packages
 from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
 _T = TypeVar("_T")
 
-_CONFIG = "config.json"
-_RUN = "run.json"
-_LOCK = ".lock"
 # all that a start leaves which was killed before config.json was whole
-_TRACES = (_LOCK, unfinished_name(_CONFIG))
+_TRACES = (LOCK, unfinished_name(CONFIG))
 
 
 class _Session(BaseModel):
@@ -106,8 +104,8 @@ class RunFolder:
         try:
             # once more, now that nobody else can start a run here
             fresh = not _require_own(folder, config, resume=resume)
-            write_json(folder / _CONFIG, config.model_dump(mode="json"))
-            write_json(folder / _RUN, _run_facts(folder, recipe_name, config, files or {}))
+            write_json(folder / CONFIG, config.model_dump(mode="json"))
+            write_json(folder / RUN, _run_facts(folder, recipe_name, config, files or {}))
         except BaseException:
             if fresh:  # half a run would be in the way of the next attempt
                 shutil.rmtree(folder, ignore_errors=True)
@@ -124,7 +122,7 @@ class RunFolder:
             CheckpointError: Its settings cannot be read.
         """
         folder = Path(path)
-        if not (folder / _CONFIG).is_file():
+        if not (folder / CONFIG).is_file():
             state = "holds no run (it has no config.json)" if folder.is_dir() else "is not a folder"
             raise ConfigError(f"{folder} {state}; name a run's folder, such as runs/digits-1a2b3c4d.")
         return cls(folder, read_config(folder))
@@ -135,15 +133,15 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def sheets(self) -> Path:
-        return self.path / "sheets"
+        return self.path / SHEETS
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def tensorboard(self) -> Path:
@@ -179,7 +177,7 @@ def run_place(root: str | Path, recipe_name: str, config: RunConfig) -> Path:
     """The folder under ``root`` of a run, whether it is there or not; one that is there keeps the name that it has."""
     named = [Path(root, f"{recipe_name}-{digits}") for digits in earlier_hashes(config)]
     with explain_write_errors(Path(root)):
-        there = next((folder for folder in named if (folder / _CONFIG).is_file()), None)
+        there = next((folder for folder in named if (folder / CONFIG).is_file()), None)
     return there or Path(root, f"{recipe_name}-{config_hash(config)}")
 
 
@@ -190,15 +188,15 @@ def read_config(folder: Path) -> RunConfig:
         CheckpointError: They are damaged, or another version of fewstep wrote them.
         ConfigError: They need a package that is not installed.
     """
-    settings = moved(_read(folder / _CONFIG, dict[str, Any]))
-    require_packages(settings, _packages(folder), place=str(folder / _CONFIG))
+    settings = moved(_read(folder / CONFIG, dict[str, Any]))
+    require_packages(settings, _packages(folder), place=str(folder / CONFIG))
     try:
         return validate(settings)
     except ValueError as error:  # of pydantic, or a number with more digits than Python writes
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else {"msg": str(error)}
         place = shown(".".join(map(str, first.get("loc", ()))) or "the whole", quoted=False)
         raise CheckpointError(
-            f"{folder / _CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
+            f"{folder / CONFIG} holds settings that fewstep does not know ({place}: {first['msg']}). "
             "It was edited, or written by another version; use that version, or start a new run."
         ) from error
 
@@ -221,7 +219,7 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
     """Refuse a folder that this run must not write into; say whether there is a run to go on with."""
     if not _is_occupied(folder):
         return False
-    if not (folder / _CONFIG).is_file():
+    if not (folder / CONFIG).is_file():
         raise ConfigError(f"{folder} exists and is not the folder of a run; choose another place for the run.")
     if not resume:
         raise ConfigError(
@@ -245,9 +243,9 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
 
 
 def _acquire(folder: Path) -> FileLock:
-    lock = FileLock(folder / _LOCK)
+    lock = FileLock(folder / LOCK)
     try:
-        with explain_write_errors(folder / _LOCK):
+        with explain_write_errors(folder / LOCK):
             lock.acquire(blocking=False)
     except Timeout as error:
         raise ConfigError(
@@ -260,7 +258,7 @@ def _run_facts(folder: Path, recipe_name: str, config: RunConfig, files: Mapping
     session = {"started": datetime.now(UTC).isoformat(timespec="seconds"), **provenance()}
     packages = packages_of(config.model_dump(mode="json"))
     session |= {"plugins": packages} if packages else {}
-    earlier = _facts(folder) if (folder / _RUN).exists() else {"sessions": [], "files": {}}
+    earlier = _facts(folder) if (folder / RUN).exists() else {"sessions": [], "files": {}}
     found = _seals(files)
     _require_same(folder, earlier["files"], found, files)
     digits = earlier.get("config_hash", config_hash(config))
@@ -285,7 +283,7 @@ def _require_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], 
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    return _read(folder / _RUN, _RunFacts).model_dump(mode="json")
+    return _read(folder / RUN, _RunFacts).model_dump(mode="json")
 
 
 def _read(path: Path, shape: type[_T]) -> _T:

@@ -21,7 +21,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError
 from fewstep.files import fsync, interruption, whole_file
-from fewstep.runs.checkpoint import BEST, INDEX, LATEST, MANIFEST, checkpoints, first_cause, one_process, pointed_to
+from fewstep.runs.checkpoint import INDEX, first_cause, one_process
+from fewstep.runs.places import BEST, LATEST, MANIFEST, checkpoints, pointed_to
 from fewstep.seals import Seal, seal
 
 

@@ -25,8 +25,9 @@ from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resid
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
 from fewstep.roles.weights import StartFromLora, StartFromModel
-from fewstep.runs.checkpoint import checkpoints, completed_steps, load_checkpoint, require_own_name
+from fewstep.runs.checkpoint import load_checkpoint, require_own_name
 from fewstep.runs.folder import RunFolder
+from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter

@@ -19,7 +19,7 @@ from benchmarks.evidence.task import Figures
 from benchmarks.evidence.working import Work, expected_hours, waiting, work
 from benchmarks.pages import ROOT
 
-from fewstep.runs.checkpoint import checkpoints
+from fewstep.runs.places import checkpoints
 from tests.benchmarking.evidence.small import STUDY, TASK, mean_pixels
 
 RUNS = STUDY.runs(TASK)
