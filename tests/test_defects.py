@@ -91,7 +91,7 @@ def test_nothing_secret_of_the_environment_reaches_a_run_or_an_export(
 ) -> None:
     for name in ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.setenv(name, "not-to-be-told")
-    run(recipe(tmp_path, "budget.student_updates=1", "report.tensorboard=true"), tmp_path / "run")
+    run(recipe(tmp_path, "budget.student_updates=1", "report.trackers=[tensorboard]"), tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out")
     written = [path for folder in ("run", "out") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     assert [str(path) for path in written if b"not-to-be-told" in path.read_bytes()] == []

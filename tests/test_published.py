@@ -89,7 +89,7 @@ def test_two_updates_and_their_student(name: str, folder: Path, tmp_path: Path) 
         "precision": {"compute": "fp32"},
         "memory": {"gradient_checkpointing": False},
         "sampling": {"teacher_steps": 2},
-        "report": {"tensorboard": False},
+        "report": {"trackers": []},
     }
     (tmp_path / "prompts.txt").write_text("a red cat\na blue dog")
     (tmp_path / "tiny.yaml").write_text(json.dumps(recipe))

@@ -22,7 +22,7 @@ from fewstep.files import UnreadableError, parse_json
 from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.training.run import train
 
-QUICK = ("report.sheet_every=null", "report.tensorboard=false", "checkpoint.keep_last=1", "parallel.device=cpu")
+QUICK = ("report.sheet_every=null", "report.trackers=[]", "checkpoint.keep_last=1", "parallel.device=cpu")
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,14 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
             "parallel.offload.teacher=true",
             "There is no setting parallel.offload, which the command line states; it is memory.offload now.",
         ),
+        (
+            "report.tensorboard=true",
+            "There is no setting report.tensorboard, which the command line states; it is report.trackers now.",
+        ),
+        (
+            "report.trackers=[tensorbord]",
+            "report.trackers.0 is 'tensorbord', from the command line; it must be 'tensorboard', 'trackio' or 'wandb'.",
+        ),
         ("student=3", "student is 3, from the command line; it must be a mapping of settings."),
         ("schedule=[]", "schedule is [], from the command line; it must be a mapping of settings."),
         ("student.betas=[0.9]", "student.betas.1 is not stated and has no default"),

@@ -319,6 +319,18 @@ def test_the_settings_of_the_old_layout_are_read_where_they_are_now() -> None:
     assert (memory.microbatch, memory.offload.teacher, memory.prefetch, memory.compiled) == (4, True, 2, False)
 
 
+@pytest.mark.parametrize(("written", "trackers"), [(True, None), (False, ()), (None, None)])
+def test_tensorboard_of_the_old_layout_is_a_tracker_now(
+    tmp_path: Path, written: bool | None, trackers: tuple[str, ...] | None
+) -> None:
+    shutil.copytree(OLD / "digits-2803b407", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["report"].pop("tensorboard")
+    config["report"] |= {} if written is None else {"tensorboard": written}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert read_config(tmp_path / "run").report.trackers == trackers
+
+
 def test_of_two_old_runs_the_one_with_these_settings_is_resumed(tmp_path: Path) -> None:
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
     selective = ["memory.gradient_checkpointing=selective", "memory.batch_frozen_calls=false"]

@@ -49,7 +49,7 @@ def write_inputs(folder: Path, blocks: int = 2) -> Path:
         "precision": {"compute": "fp32"},
         "memory": {"gradient_checkpointing": False},
         "sampling": {"teacher_steps": 3},
-        "report": {"tensorboard": False},
+        "report": {"trackers": []},
         # saved at the end alone: a save costs more than two of these steps
         "checkpoint": {"keep_last": 10},
     }

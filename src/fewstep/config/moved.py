@@ -10,6 +10,7 @@ _TO_MEMORY = (
     *("savings.keep_anchor_graph", "savings.batch_frozen_calls"),
     *("parallel.microbatch", "parallel.offload", "parallel.prefetch", "parallel.compiled"),
 )
+_TENSORBOARD = "tensorboard"  # true was: where it is installed
 
 
 def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,9 +25,15 @@ def moved(settings: Mapping[str, Any]) -> dict[str, Any]:
             found = {**found, section: rest} if section else rest
     if memory and found.get("savings") == {}:
         del found["savings"]
+    report = found.get("report")
+    if isinstance(report, dict) and isinstance(written := report.get(_TENSORBOARD), bool):
+        rest = {key: value for key, value in report.items() if key != _TENSORBOARD}
+        found["report"] = rest if written else {"trackers": [], **rest}
     return merge(found, {"memory": memory}) if memory else found
 
 
 def names_now(path: str) -> list[str]:
     """What the setting or section that was called ``path`` is called now; nothing for any other text."""
+    if path == f"report.{_TENSORBOARD}":
+        return ["report.trackers"]
     return [f"memory.{name.rpartition('.')[2]}" for name in _TO_MEMORY if f"{name}.".startswith(f"{path}.")]

@@ -1,7 +1,7 @@
 """The settings of one run. A choice is a type; off is None; what has no default must be stated by the recipe."""
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
 
@@ -52,6 +52,10 @@ def _recomputation(value: Any) -> bool | Literal["selective"]:
 
 
 _Recomputation = Annotated[bool | Literal["selective"], PlainValidator(_recomputation)]
+
+
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
+"""Where a run's figures may go besides its own folder."""
 
 
 class OptimiserConfig(Section):
@@ -145,7 +149,11 @@ class _ReportConfig(Changeable):
     sheet_every: Count | None = Field(default=None, description="student updates between sample sheets")
     sheet_prompts: Pictures = 8
     sheet_seed: Seed = 0
-    tensorboard: bool = Field(default=True, description="written when tensorboard is installed")
+    trackers: tuple[TrackerName, ...] | None = Field(
+        default=None,
+        max_length=len(get_args(TrackerName)),
+        description="tensorboard, trackio, wandb; None is tensorboard where it is installed",
+    )
     memory: bool = Field(
         default=False, description="tell predicted and measured peak also without a GPU, where measuring is slow"
     )

@@ -144,10 +144,6 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
     def facts(self) -> dict[str, Any]:
         """What run.json says: recipe, hash, versions, git revision, sessions."""
         return _facts(self.path)

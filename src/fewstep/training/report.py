@@ -1,6 +1,5 @@
-"""What a run tells while it trains: a progress bar, metrics.jsonl, TensorBoard."""
+"""What a run tells while it trains: a progress bar, metrics.jsonl, trackers."""
 
-import importlib.util
 import json
 import time
 from collections import deque
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
+from fewstep.training.trackers import Trackers
 from fewstep.training.trainer import StepReport
 
 _SMOOTHING = 20  # steps over which the bar's losses and speed are averaged: single steps differ by their length
@@ -30,7 +30,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         total_steps: Steps of the budget.
         steps_per_update: Steps per student update.
         log_every: Steps between lines.
-        tensorboard: Folder for TensorBoard events, or None.
+        trackers: Where figures go besides; ended with the reporter.
         console: Where the bar is drawn; a console that is not a terminal gets a line now and then.
     """
 
@@ -42,7 +42,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         total_steps: int,
         steps_per_update: int,
         log_every: int,
-        tensorboard: Path | None,
+        trackers: Trackers,
         console: Console,
     ) -> None:
         drop_metrics_from(metrics, first_step)
@@ -53,7 +53,7 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._metrics = metrics
         with explain_write_errors(metrics):
             self._file = metrics.open("a")
-        self._events = _open_tensorboard(tensorboard, first_step)
+        self._trackers = trackers
         self._recent: dict[str, deque[float]] = {}
         self._started = self._last = time.perf_counter()
         self._first_step = first_step
@@ -81,8 +81,7 @@ class Reporter(AbstractContextManager["Reporter"]):
     ) -> None:
         self._progress.stop()
         self._file.close()
-        if self._events is not None:
-            self._events.close()
+        self._trackers.end()
 
     def step(self, report: StepReport) -> None:
         """Take note of a completed step."""
@@ -99,9 +98,7 @@ class Reporter(AbstractContextManager["Reporter"]):
     def note(self, step: int, figures: Mapping[str, float]) -> None:
         """Write further figures of a step that was already told."""
         self._append({"step": step, **figures})
-        if self._events is not None:
-            for name, value in figures.items():
-                self._events.add_scalar(name, value, step)
+        self._trackers.log(step, figures)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -113,9 +110,7 @@ class Reporter(AbstractContextManager["Reporter"]):
     def _write(self, report: StepReport, seconds: float) -> None:
         line: dict[str, Any] = {"step": report.step, "num_anchors": report.num_anchors, "seconds": round(seconds, 4)}
         self._append(line | report.figures)
-        if self._events is not None:
-            for name, value in report.figures.items():
-                self._events.add_scalar(name, value, report.step)
+        self._trackers.log(report.step, report.figures)
 
     def _append(self, line: Mapping[str, Any]) -> None:
         with explain_write_errors(self._metrics):
@@ -167,11 +162,3 @@ def drop_metrics_from(metrics: Path, step: int) -> None:
                     ) from error
         with whole_file(metrics) as unfinished:  # a kill in between must not cost the lines that were kept
             unfinished.write_text("".join(kept), encoding="utf-8")
-
-
-def _open_tensorboard(folder: Path | None, first_step: int) -> Any:
-    if folder is None or importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first_step)

@@ -32,6 +32,7 @@ from fewstep.runs.saving import save_checkpoint
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
+from fewstep.training.trackers import TrackedRun, Trackers, require_trackers
 from fewstep.training.trainer import Trainer
 from fewstep.training.watching import Watchers, due, prepare_watchers
 
@@ -77,6 +78,7 @@ def train(
     ):
         if not world.is_main:
             console = Console(quiet=True)
+        world.from_main(lambda: require_trackers(config.report.trackers))
         settings = role_settings(config)
         require_quantised(settings.factors, world)
         mesh = build_mesh(
@@ -210,8 +212,20 @@ def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter
         total_steps=trainer.total_steps,
         steps_per_update=config.student.every,
         log_every=config.report.log_every,
-        tensorboard=folder.tensorboard if config.report.tensorboard else None,
+        trackers=Trackers(config.report.trackers, _tracked(trainer, folder), partial(console.print, markup=False)),
         console=console,
+    )
+
+
+def _tracked(trainer: Trainer, folder: RunFolder) -> TrackedRun:
+    facts = folder.facts
+    started = "".join(filter(str.isalnum, str(facts["sessions"][0].get("started", ""))[:19]))
+    return TrackedRun(
+        name=folder.path.name,
+        id=f"{facts['recipe']}-{facts['config_hash']}-{started}",
+        settings=trainer.config.model_dump(mode="json"),
+        folder=folder.path,
+        first_step=trainer.step,
     )
 
 
