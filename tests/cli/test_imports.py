@@ -20,7 +20,8 @@ def loaded_after(program: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--version"], ["recipes"], ["prompts"], ["recipe", "show", "digits"], ["train", "--help"]]
+    "arguments",
+    [["--version"], ["recipes"], ["prompts"], ["recipe", "show", "digits"], ["train", "--help"], ["runs", "."]],
 )
 def test_a_quick_command_loads_no_torch(arguments: list[str]) -> None:
     printed = loaded_after(f"from fewstep.cli.main import execute\nassert execute({arguments}) == 0")

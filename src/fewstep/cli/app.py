@@ -19,6 +19,7 @@ from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.export import export
 from fewstep.cli.options import Commands
 from fewstep.cli.plan import plan
+from fewstep.cli.runs import runs
 from fewstep.cli.sample import sample
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
@@ -39,6 +40,7 @@ app.command()(doctor)
 app.command()(embed)
 app.command()(export)
 app.command()(plan)
+app.command()(runs)
 app.command()(sample)
 
 _RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]

@@ -32,6 +32,7 @@ from fewstep.seals import BrokenSealError, Seal, require_no_links, seal
 
 _T = TypeVar("_T")
 
+_PATIENCE = 0.3  # seconds: `fewstep runs` holds a lock for an instant to see whether a run does
 # all that a start leaves which was killed before config.json was whole
 _TRACES = (LOCK, unfinished_name(CONFIG))
 
@@ -242,7 +243,7 @@ def _acquire(folder: Path) -> FileLock:
     lock = FileLock(folder / LOCK)
     try:
         with explain_write_errors(folder / LOCK):
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_PATIENCE)
     except Timeout as error:
         raise ConfigError(
             f"Another process is writing the run {folder}; wait for it or stop it, then use --resume."

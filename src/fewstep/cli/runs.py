@@ -1,0 +1,77 @@
+"""The commands that look at runs: all of a folder, one of them, several side by side."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fewstep.errors import shown
+
+if TYPE_CHECKING:
+    from fewstep.runs.overview import RunRow
+
+_SortKey = Literal["age", "name", "recipe", "state", "updates"]
+_AGES = ((60, "s"), (60, "min"), (24, "h"))
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+
+
+def runs(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder that holds the runs.")] = Path("runs"),
+    sort: Annotated[_SortKey, typer.Option(help="The youngest step first, the most updates first, or A to Z.")] = "age",
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a folder: how far each is, its last losses, how old its last step is, its state."""
+    from fewstep.runs.overview import list_runs, sorted_rows
+
+    rows = sorted_rows(list_runs(root), sort)
+    if as_json:
+        print_json([row.plain() for row in rows])
+    elif rows:
+        print(aligned([("run", "recipe", "state", "updates", "last step", "losses"), *map(_cells, rows)]))
+    else:
+        print(f"There is no run in {shown(str(root), 400, quoted=False)}.")
+
+
+def _cells(row: "RunRow") -> tuple[str, ...]:
+    losses = "  ".join(f"{name} {value:.4g}" for name, value in row.losses.items())
+    return (
+        shown(row.name, quoted=False),
+        "-" if row.recipe is None else shown(row.recipe, quoted=False),
+        row.state,
+        f"{'-' if row.updates is None else row.updates}/{'-' if row.asked is None else row.asked}",
+        "-" if row.idle_seconds is None else age(row.idle_seconds),
+        shown(losses if row.problem is None else row.problem, 300, quoted=False) or "-",
+    )
+
+
+def age(seconds: float) -> str:
+    """How long ago, in one unit."""
+    for most, unit in _AGES:
+        if seconds < most:
+            return f"{int(seconds)} {unit}"
+        seconds /= most
+    return f"{int(seconds)} d"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def print_json(value: Any) -> None:
+    """Plain data as JSON, in which a figure that is no number is null."""
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,77 @@
+"""metrics.jsonl as numbers: its last lines, read from the end, or all of them."""
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewstep.errors import CheckpointError
+from fewstep.files import UnreadableError, parse_json
+
+END_BYTES = 2048
+"""What is read of a file's end; a line has about 300."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Figures of one step, by name; a step may have several lines."""
+
+    step: int
+    figures: dict[str, float]
+
+
+def last_lines(path: Path) -> list[Line]:
+    """The last lines of a file of any size, the oldest first; one that is still being written is left out.
+
+    Raises:
+        UnreadableError: It is no file, or one of these lines is damaged.
+    """
+    try:
+        if not path.exists():
+            return []
+        if not path.is_file():
+            raise UnreadableError("it is not a file")
+        with path.open("rb", buffering=0) as file:
+            start = max(0, os.fstat(file.fileno()).st_size - END_BYTES)
+            file.seek(start)
+            texts = file.read(END_BYTES).split(b"\n")
+    except OSError as error:
+        raise UnreadableError(f"it cannot be read: {error.strerror or error}") from error
+    found = [_line(text) for text in texts[1 if start else 0 : -1] if text]
+    if start and not found:
+        raise UnreadableError(f"its last {END_BYTES} bytes hold no whole line")
+    return found
+
+
+def all_lines(path: Path) -> Iterator[Line]:
+    """Every line, in the order of the file; a last one that was cut off is left out.
+
+    Raises:
+        CheckpointError: It is no file, or a line is damaged.
+    """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is no regular file; move it away.")
+    texts = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for number, text in enumerate(texts[:-1], 1):
+        if text:
+            try:
+                yield _line(text)
+            except UnreadableError as error:
+                raise CheckpointError(
+                    f"{path} is damaged in its line {number}: {error}. Remove that line, or the file: the training "
+                    "does not need it."
+                ) from error
+
+
+def last_figures(lines: Iterable[Line]) -> dict[str, float]:
+    """The last value of every figure."""
+    return {name: value for line in lines for name, value in line.figures.items()}
+
+
+def _line(text: bytes) -> Line:
+    told = parse_json(text, dict[str, Any])
+    step = told.pop("step", None)
+    if not isinstance(step, int) or isinstance(step, bool) or step < 0:
+        raise UnreadableError("it names no step")
+    return Line(step, {name: float(value) for name, value in told.items() if type(value) in (int, float)})

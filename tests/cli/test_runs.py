@@ -1,0 +1,40 @@
+"""The commands that look at runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fewstep.cli.main import execute
+from fewstep.cli.runs import age
+from tests.runs.made import line, made_run
+
+
+def test_runs_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made_run(tmp_path, lines=[line(3, fake_score=0.5, ca=float("nan"))], name="long-name")
+    broken = made_run(tmp_path, name="b\x1b[2J")
+    (broken / "run.json").write_text("{")
+    assert execute(["runs", str(tmp_path), "--sort", "name"]) == 0
+    head, damaged, whole = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "recipe", "state", "updates", "last", "step", "losses"]
+    assert damaged.startswith("b\\x1b[2J   -       damaged  -/-      -          run.json: it is not valid JSON")
+    assert whole.startswith("long-name  digits  stopped  2/10     0 s        fake_score 0.5  ca nan")
+
+
+def test_runs_as_json_are_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made_run(tmp_path, lines=[line(3, fake_score=0.5, ca=float("nan"))])
+    assert execute(["runs", str(tmp_path), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (told["path"], told["losses"], told["updates"]) == (str(folder), {"fake_score": 0.5, "ca": None}, 2)
+
+
+def test_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"There is no run in {tmp_path}.\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (7200, "2 h"), (1e6, "11 d"), (1e9, "11574 d")]
+)
+def test_an_age_has_one_unit(seconds: float, told: str) -> None:
+    assert age(seconds) == told
