@@ -38,3 +38,26 @@ def test_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 )
 def test_an_age_has_one_unit(seconds: float, told: str) -> None:
     assert age(seconds) == told
+
+
+def test_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made_run(tmp_path, "student.lr=2e-5", lines=[line(3, fake_score=0.5)], saved=[4])
+    (folder / "checkpoints" / "latest").write_text("step-00000004\n")
+    assert execute(["show", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    for told in (
+        f"recipe       digits, settings {folder.name.removeprefix('digits-')}\n",
+        "state        stopped, 2 of 10 updates, last step 0 s ago\n",
+        "differs      student.lr: 0.0001 -> 2e-05\n             budget.student_updates: ",
+        "figures      num_anchors 3\n             loss/fake_score 0.5\n",
+        "checkpoints  step-00000004 (latest)\n",
+        "evaluation   none\n",
+    ):
+        assert told in printed
+
+
+def test_a_run_as_json_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made_run(tmp_path, lines=[line(3, ca=float("inf"))])
+    assert execute(["show", str(folder), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert (told["row"]["updates"], told["figures"]["loss/ca"], told["latest"]) == (2, None, None)

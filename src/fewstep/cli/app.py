@@ -19,7 +19,7 @@ from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.export import export
 from fewstep.cli.options import Commands
 from fewstep.cli.plan import plan
-from fewstep.cli.runs import runs
+from fewstep.cli.runs import runs, show
 from fewstep.cli.sample import sample
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
@@ -42,6 +42,7 @@ app.command()(export)
 app.command()(plan)
 app.command()(runs)
 app.command()(sample)
+app.command()(show)
 
 _RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
 _Overrides = Annotated[

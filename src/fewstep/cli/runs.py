@@ -12,6 +12,7 @@ from fewstep.errors import shown
 
 if TYPE_CHECKING:
     from fewstep.runs.overview import RunRow
+    from fewstep.runs.summary import RunSummary
 
 _SortKey = Literal["age", "name", "recipe", "state", "updates"]
 _AGES = ((60, "s"), (60, "min"), (24, "h"))
@@ -34,6 +35,53 @@ def runs(
         print(aligned([("run", "recipe", "state", "updates", "last step", "losses"), *map(_cells, rows)]))
     else:
         print(f"There is no run in {shown(str(root), 400, quoted=False)}.")
+
+
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Tell everything that a run's folder says: settings, sessions, progress, figures, checkpoints, sheets."""
+    from fewstep.runs.summary import summary_of
+
+    found = summary_of(run)
+    if as_json:
+        print_json(found.plain())
+        return
+    for heading, lines in _told(found).items():
+        for number, line in enumerate(lines):
+            print(f"{heading if number == 0 else '':<12} {shown(line, 500, quoted=False)}")
+
+
+def _told(found: "RunSummary") -> dict[str, list[str]]:
+    """What there is to say under each heading; nothing is left out."""
+    row = found.row
+    ago = "" if row.idle_seconds is None else f", last step {age(row.idle_seconds)} ago"
+    marks = {found.latest: "latest", found.best: "best"}
+    saved = [f"{path}{f' ({marks[path]})' if path in marks else ''}" for path in found.checkpoints]
+    best = {name: f", at the best checkpoint {value:.4g}" for name, value in found.best_evaluation.items()}
+    measured = [f"{name} {value:.4g}{best.get(name, '')}" for name, value in found.evaluation.items()]
+    differs = found.changes or ["in nothing from the recipe of that name"]
+    if found.not_compared is not None:
+        differs = [f"not known: {found.not_compared}"]
+    return {
+        "run": [str(row.path)],
+        "recipe": [f"{row.recipe}, settings {found.config_hash}"],
+        "state": [f"{row.state}, {row.updates} of {row.asked} updates{ago}"]
+        + ([f"damaged: {row.problem}"] if row.problem else []),
+        "sessions": [_session(session) for session in found.sessions],
+        "differs": differs,
+        "figures": [f"{name} {value:.6g}" for name, value in found.figures.items()] or ["none yet"],
+        "evaluation": measured or ["none"],
+        "checkpoints": saved or ["none"],
+        "sheets": [f"{len(found.sheets)}, the newest {found.sheets[-1]}"] if found.sheets else ["none"],
+    }
+
+
+def _session(session: dict[str, Any]) -> str:
+    git = session.get("git") or {}
+    code = f", {str(git.get('revision'))[:10]}{' and changes' * bool(git.get('changed'))}" if git else ""
+    return f"{session.get('started', 'at a time that is not noted')}, fewstep {session['fewstep']}{code}"
 
 
 def _cells(row: "RunRow") -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fewstep.config.layers import DISCRIMINATORS
@@ -86,25 +86,36 @@ def _hash(config: RunConfig, checkpointing: bool | str, keep_anchor_graph: bool,
 
 def config_difference(old: RunConfig, new: RunConfig) -> list[str]:
     """Lines such as ``student.lr: 1e-05 -> 2e-05`` for the settings that a run cannot change."""
-    return list(_differences(_unchangeable(old), _unchangeable(new), ""))
+    found = _differing([_unchangeable(old), _unchangeable(new)], "")
+    return [f"{path}: {shown_setting(before)} -> {shown_setting(after)}" for path, (before, after) in found]
+
+
+def differing_settings(configs: Sequence[RunConfig]) -> dict[str, list[Any]]:
+    """The settings that are not the same in all of these, those that a resume may change included.
+
+    Returns:
+        By path, the plain value of each; a choice of several kinds is one setting.
+    """
+    return dict(_differing([config.model_dump(mode="json") for config in configs], ""))
 
 
 def _unchangeable(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=set(_CHANGEABLE))
 
 
-def _differences(old: Any, new: Any, path: str) -> Iterator[str]:
-    """A choice that changed its kind is one line; otherwise every changed value is one."""
-    if isinstance(old, dict) and isinstance(new, dict) and _kind(old) == _kind(new):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield f"{path}: {_shown(old)} -> {_shown(new)}"
+def _differing(values: list[Any], path: str) -> Iterator[tuple[str, list[Any]]]:
+    """A choice that changed its kind is one difference; otherwise every changed value is one."""
+    if all(isinstance(value, dict) and _kind(value) == _kind(values[0]) for value in values):
+        for key in dict.fromkeys(key for value in values for key in value):
+            yield from _differing([value.get(key) for value in values], f"{path}.{key}" if path else key)
+    elif any(value != values[0] for value in values):
+        yield path, values
 
 
 def _kind(settings: dict[str, Any]) -> list[Any]:
     return [settings.get(key) for key in DISCRIMINATORS]
 
 
-def _shown(value: Any) -> str:
+def shown_setting(value: Any) -> str:
+    """A plain value as a recipe writes it."""
     return json.dumps(value, ensure_ascii=False)
