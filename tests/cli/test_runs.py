@@ -61,3 +61,46 @@ def test_a_run_as_json_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert execute(["show", str(folder), "--json"]) == 0
     told = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert (told["row"]["updates"], told["figures"]["loss/ca"], told["latest"]) == (2, None, None)
+
+
+def test_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [
+        made_run(tmp_path, *overrides, lines=[line(3, ca=loss)], name=name)
+        for name, loss, overrides in (("a", 0.5, ["student.lr=2e-5"]), ("b", 0.25, []))
+    ]
+    assert execute(["compare", *map(str, runs), "--output", str(tmp_path / "c.png")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == (
+        "setting     a      b\n"
+        "student.lr  2e-05  0.0001\n"
+        "\n"
+        "figure   a                          b\n"
+        "loss/ca  0.5, best 0.5 at update 2  0.25, best 0.25 at update 2\n"
+    )
+    assert printed.err == f"The curves are in {tmp_path / 'c.png'}.\n"
+    assert (tmp_path / "c.png").is_file()
+
+
+def test_a_comparison_as_json_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [made_run(tmp_path, lines=[line(3, ca=0.5)], name=name) for name in "ab"]
+    assert execute(["compare", *map(str, runs), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "runs": ["a", "b"],
+        "settings": {},
+        "figures": {"loss/ca": [{"last": 0.5, "best": 0.5, "update": 2.0}] * 2},
+    }
+
+
+def test_a_file_of_another_ending_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["compare", "a", "b", "--output", str(tmp_path / "c.gif")]) == 2
+    assert "must end in .png or .html" in capsys.readouterr().err
+
+
+def test_that_nothing_differs_and_nothing_was_measured_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["compare", *(str(made_run(tmp_path, name=name)) for name in "ab")]) == 0
+    assert capsys.readouterr().out == "No setting differs.\n\nThere are no figures yet.\n"

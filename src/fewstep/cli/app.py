@@ -19,7 +19,7 @@ from fewstep.cli.evaluate import evaluate_app
 from fewstep.cli.export import export
 from fewstep.cli.options import Commands
 from fewstep.cli.plan import plan
-from fewstep.cli.runs import runs, show
+from fewstep.cli.runs import compare, runs, show
 from fewstep.cli.sample import sample
 from fewstep.cli.told import told_once_a_machine
 from fewstep.errors import ConfigError
@@ -40,6 +40,7 @@ app.command()(doctor)
 app.command()(embed)
 app.command()(export)
 app.command()(plan)
+app.command()(compare)
 app.command()(runs)
 app.command()(sample)
 app.command()(show)

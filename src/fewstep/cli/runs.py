@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -53,12 +54,44 @@ def show(
             print(f"{heading if number == 0 else '':<12} {shown(line, 500, quoted=False)}")
 
 
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of runs.")],
+    output: Annotated[
+        Path | None, typer.Option(help="Draw the losses over updates: a PNG, or an HTML page with the tables too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side: settings that differ, last and best figures, and with --output the curves."""
+    from fewstep.runs.charts import require_drawable, told_figure, write_comparison
+    from fewstep.runs.comparison import compare_runs
+
+    if output is not None:
+        require_drawable(output)
+    found = compare_runs(runs)
+    if as_json:
+        print_json(found.plain())
+    else:
+        names = [shown(name, 60, quoted=False) for name in found.names]
+        settings = [_setting(path, values) for path, values in found.settings.items()]
+        figures = [(name, *map(told_figure, values)) for name, values in found.figures.items()]
+        print(aligned([("setting", *names), *settings]) if settings else "No setting differs.")
+        print(f"\n{aligned([('figure', *names), *figures])}" if figures else "\nThere are no figures yet.")
+    if output is not None:
+        write_comparison(found, output)
+        print(f"The curves are in {output}.", file=sys.stderr)
+
+
+def _setting(path: str, values: Sequence[Any]) -> list[str]:
+    from fewstep.config.identity import shown_setting
+
+    return [path, *(shown(shown_setting(value), 60, quoted=False) for value in values)]
+
+
 def _told(found: "RunSummary") -> dict[str, list[str]]:
     """What there is to say under each heading; nothing is left out."""
     row = found.row
     ago = "" if row.idle_seconds is None else f", last step {age(row.idle_seconds)} ago"
-    marks = {found.latest: "latest", found.best: "best"}
-    saved = [f"{path}{f' ({marks[path]})' if path in marks else ''}" for path in found.checkpoints]
+    saved = [f"{name}{_mark(name == found.latest, name == found.best)}" for name in found.checkpoints]
     best = {name: f", at the best checkpoint {value:.4g}" for name, value in found.best_evaluation.items()}
     measured = [f"{name} {value:.4g}{best.get(name, '')}" for name, value in found.evaluation.items()]
     differs = found.changes or ["in nothing from the recipe of that name"]
@@ -76,6 +109,11 @@ def _told(found: "RunSummary") -> dict[str, list[str]]:
         "checkpoints": saved or ["none"],
         "sheets": [f"{len(found.sheets)}, the newest {found.sheets[-1]}"] if found.sheets else ["none"],
     }
+
+
+def _mark(latest: bool, best: bool) -> str:
+    words = [word for word, true in (("latest", latest), ("best", best)) if true]
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _session(session: dict[str, Any]) -> str:
