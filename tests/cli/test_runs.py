@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.main import execute
-from fewstep.cli.runs import age
+from fewstep.cli.runs import _age
 from tests.runs.made import line, made_run
 
 
@@ -37,7 +37,7 @@ def test_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ("seconds", "told"), [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (7200, "2 h"), (1e6, "11 d"), (1e9, "11574 d")]
 )
 def test_an_age_has_one_unit(seconds: float, told: str) -> None:
-    assert age(seconds) == told
+    assert _age(seconds) == told
 
 
 def test_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,3 +104,15 @@ def test_that_nothing_differs_and_nothing_was_measured_is_said(
 ) -> None:
     assert execute(["compare", *(str(made_run(tmp_path, name=name)) for name in "ab")]) == 0
     assert capsys.readouterr().out == "No setting differs.\n\nThere are no figures yet.\n"
+
+
+def test_one_run_is_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["compare", str(made_run(tmp_path))]) == 2
+    assert capsys.readouterr().err == "fewstep: There is one run to compare; name two or more.\n"
+
+
+def test_one_run_is_drawn_where_it_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = made_run(tmp_path, lines=[line(step, ca=0.5) for step in range(4)])
+    assert execute(["show", str(folder), "--output", str(tmp_path / "report.html")]) == 0
+    assert "state        stopped, 2 of 10 updates" in capsys.readouterr().out
+    assert "<td>loss/ca</td><td>0.5, best 0.5 at update 2</td>" in (tmp_path / "report.html").read_text()

@@ -45,7 +45,7 @@ def test_a_loss_is_its_running_mean_and_best_where_that_is_lowest(tmp_path: Path
     # of the 20 steps from 30 to 49, after 50 steps of two to an update
     assert found.figures["loss/ca"] == [Figure(100.0, sum(range(51, 71)) / WINDOW, 25.0), None]
     assert found.figures["loss/dm"] == [None, Figure(3.0, 3.0, 0.5)]
-    assert found.curves["ca"][0][0] == (10.0, sum(range(81, 101)) / WINDOW)
+    assert found.curves["loss/ca"][0][0] == (10.0, sum(range(81, 101)) / WINDOW)
 
 
 def test_of_a_measurement_its_metric_says_which_way_is_better(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_of_a_measurement_its_metric_says_which_way_is_better(tmp_path: Path) ->
 
 def test_runs_of_other_rates_lie_over_each_other_in_updates_of_the_student(tmp_path: Path) -> None:
     found = compared(tmp_path, [line(9, ca=1.0)], [line(9, ca=1.0)], overrides=("student.every=5",))
-    assert found.curves["ca"] == [[(2.0, 1.0)], [(5.0, 1.0)]]
+    assert found.curves["loss/ca"] == [[(2.0, 1.0)], [(5.0, 1.0)]]
 
 
 def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) -> None:
@@ -72,8 +72,6 @@ def test_runs_of_one_name_are_told_apart_by_the_folders_above(tmp_path: Path) ->
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     run = made_run(tmp_path, lines=[{"loss/ca": 1}], name="run")
-    with pytest.raises(ConfigError, match="There is one run to compare; name two or more"):
-        compare_runs([run])
     with pytest.raises(ConfigError, match="holds no run"):
         compare_runs([run, tmp_path])
     with pytest.raises(CheckpointError, match="damaged in its line 1"):
@@ -117,6 +115,13 @@ def test_a_page_has_the_curves_to_scale_and_needs_no_network(tmp_path: Path) -> 
     assert (long[0][1] - long[-1][1]) / (short[0][1] - short[-1][1]) == pytest.approx(4, abs=0.01)
 
 
+def test_a_measurement_is_drawn_as_it_is(tmp_path: Path) -> None:
+    lines = [{"step": step, "evaluation/digits": value} for step, value in ((9, 0.5), (19, 1.0))]
+    write_comparison(compared(tmp_path, lines, []), tmp_path / "c.html")
+    ((first, last),) = drawn((tmp_path / "c.html").read_text())
+    assert (first[0], last[0]) == (pytest.approx(284), pytest.approx(504))
+
+
 def test_a_long_run_has_as_many_points_as_can_be_seen_and_its_last_one(tmp_path: Path) -> None:
     write_comparison(compared(tmp_path, [line(step, ca=1.0) for step in range(5000)], []), tmp_path / "c.html")
     (points,) = drawn((tmp_path / "c.html").read_text())
@@ -128,13 +133,13 @@ def test_a_name_is_text_in_a_page(tmp_path: Path) -> None:
     runs = [made_run(tmp_path, lines=RISING[:3], name=name) for name in ("<b>&", "b")]
     write_comparison(compare_runs(runs), tmp_path / "c.html")
     page = (tmp_path / "c.html").read_text()
-    # the window's title, the table of figures, the legend
-    assert "<b>" not in page and page.count("&lt;b&gt;&amp;") == 3
+    # the window's title, the page's, the table of figures, the legend
+    assert "<b>" not in page and page.count("&lt;b&gt;&amp;") == 4
 
 
 @pytest.mark.parametrize(
     ("name", "lines", "reason"),
-    [("c.pdf", RISING, "must end in .png or .html"), ("c.png", [], "None of these runs has written a loss yet")],
+    [("c.pdf", RISING, "must end in .png or .html"), ("c.png", [], "No loss was written yet")],
 )
 def test_what_cannot_be_drawn_is_refused(name: str, lines: list[dict[str, Any]], reason: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=reason):

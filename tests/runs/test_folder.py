@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,17 @@ def test_run_facts_name_recipe_hash_versions_and_start(tmp_path: Path) -> None:
     assert session["fewstep"] == fewstep.__version__
     assert session["packages"]["torch"].startswith("2.")
     assert session["started"].endswith("+00:00")
+
+
+def test_a_start_waits_for_somebody_who_only_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("fewstep.runs.folder._PATIENCE", 60.0)
+    make(tmp_path).close()
+    (lock,) = tmp_path.glob("*/.lock")
+    looking = os.open(lock, os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    threading.Timer(0.1, os.close, [looking]).start()
+    make(tmp_path, resume=True).close()
 
 
 def test_an_existing_run_is_refused_without_resume(tmp_path: Path) -> None:

@@ -9,76 +9,97 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fewstep.errors import shown
+from fewstep.errors import ConfigError, shown
 
 if TYPE_CHECKING:
+    from fewstep.runs.comparison import RunComparison
     from fewstep.runs.overview import RunRow
     from fewstep.runs.summary import RunSummary
 
 _SortKey = Literal["age", "name", "recipe", "state", "updates"]
 _AGES = ((60, "s"), (60, "min"), (24, "h"))
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
+_Output = Annotated[
+    Path | None, typer.Option(help="Draw losses and measurements over updates: a PNG, or an HTML page with tables too.")
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 
 
 def runs(
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder that holds the runs.")] = Path("runs"),
     sort: Annotated[_SortKey, typer.Option(help="The youngest step first, the most updates first, or A to Z.")] = "age",
-    as_json: AsJson = False,
+    as_json: _AsJson = False,
 ) -> None:
     """List the runs of a folder: how far each is, its last losses, how old its last step is, its state."""
     from fewstep.runs.overview import list_runs, sorted_rows
 
     rows = sorted_rows(list_runs(root), sort)
     if as_json:
-        print_json([row.plain() for row in rows])
+        _print_json([row.plain() for row in rows])
     elif rows:
-        print(aligned([("run", "recipe", "state", "updates", "last step", "losses"), *map(_cells, rows)]))
+        print(_aligned([("run", "recipe", "state", "updates", "last step", "losses"), *map(_cells, rows)]))
     else:
         print(f"There is no run in {shown(str(root), 400, quoted=False)}.")
 
 
 def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    as_json: AsJson = False,
+    output: _Output = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Tell everything that a run's folder says: settings, sessions, progress, figures, checkpoints, sheets."""
+    from fewstep.runs.comparison import compare_runs
     from fewstep.runs.summary import summary_of
 
+    _require_drawable(output)
     found = summary_of(run)
     if as_json:
-        print_json(found.plain())
-        return
-    for heading, lines in _told(found).items():
-        for number, line in enumerate(lines):
-            print(f"{heading if number == 0 else '':<12} {shown(line, 500, quoted=False)}")
+        _print_json(found.plain())
+    else:
+        for heading, lines in _told(found).items():
+            for number, line in enumerate(lines):
+                print(f"{heading if number == 0 else '':<12} {shown(line, 500, quoted=False)}")
+    if output is not None:
+        _draw(compare_runs([run]), output)
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="Folders of runs.")],
-    output: Annotated[
-        Path | None, typer.Option(help="Draw the losses over updates: a PNG, or an HTML page with the tables too.")
-    ] = None,
-    as_json: AsJson = False,
+    output: _Output = None,
+    as_json: _AsJson = False,
 ) -> None:
     """Put runs side by side: settings that differ, last and best figures, and with --output the curves."""
-    from fewstep.runs.charts import require_drawable, told_figure, write_comparison
+    from fewstep.runs.charts import told_figure
     from fewstep.runs.comparison import compare_runs
 
-    if output is not None:
-        require_drawable(output)
+    if len(runs) < 2:
+        raise ConfigError("There is one run to compare; name two or more.")
+    _require_drawable(output)
     found = compare_runs(runs)
     if as_json:
-        print_json(found.plain())
+        _print_json(found.plain())
     else:
         names = [shown(name, 60, quoted=False) for name in found.names]
         settings = [_setting(path, values) for path, values in found.settings.items()]
         figures = [(name, *map(told_figure, values)) for name, values in found.figures.items()]
-        print(aligned([("setting", *names), *settings]) if settings else "No setting differs.")
-        print(f"\n{aligned([('figure', *names), *figures])}" if figures else "\nThere are no figures yet.")
+        print(_aligned([("setting", *names), *settings]) if settings else "No setting differs.")
+        print(f"\n{_aligned([('figure', *names), *figures])}" if figures else "\nThere are no figures yet.")
     if output is not None:
-        write_comparison(found, output)
-        print(f"The curves are in {output}.", file=sys.stderr)
+        _draw(found, output)
+
+
+def _require_drawable(output: Path | None) -> None:
+    from fewstep.runs.charts import require_drawable
+
+    if output is not None:
+        require_drawable(output)
+
+
+def _draw(compared: "RunComparison", output: Path) -> None:
+    from fewstep.runs.charts import write_comparison
+
+    write_comparison(compared, output)
+    print(f"The curves are in {output}.", file=sys.stderr)
 
 
 def _setting(path: str, values: Sequence[Any]) -> list[str]:
@@ -90,7 +111,7 @@ def _setting(path: str, values: Sequence[Any]) -> list[str]:
 def _told(found: "RunSummary") -> dict[str, list[str]]:
     """What there is to say under each heading; nothing is left out."""
     row = found.row
-    ago = "" if row.idle_seconds is None else f", last step {age(row.idle_seconds)} ago"
+    ago = "" if row.idle_seconds is None else f", last step {_age(row.idle_seconds)} ago"
     saved = [f"{name}{_mark(name == found.latest, name == found.best)}" for name in found.checkpoints]
     best = {name: f", at the best checkpoint {value:.4g}" for name, value in found.best_evaluation.items()}
     measured = [f"{name} {value:.4g}{best.get(name, '')}" for name, value in found.evaluation.items()]
@@ -129,12 +150,12 @@ def _cells(row: "RunRow") -> tuple[str, ...]:
         "-" if row.recipe is None else shown(row.recipe, quoted=False),
         row.state,
         f"{'-' if row.updates is None else row.updates}/{'-' if row.asked is None else row.asked}",
-        "-" if row.idle_seconds is None else age(row.idle_seconds),
+        "-" if row.idle_seconds is None else _age(row.idle_seconds),
         shown(losses if row.problem is None else row.problem, 300, quoted=False) or "-",
     )
 
 
-def age(seconds: float) -> str:
+def _age(seconds: float) -> str:
     """How long ago, in one unit."""
     for most, unit in _AGES:
         if seconds < most:
@@ -143,14 +164,14 @@ def age(seconds: float) -> str:
     return f"{int(seconds)} d"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows as lines, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def print_json(value: Any) -> None:
+def _print_json(value: Any) -> None:
     """Plain data as JSON, in which a figure that is no number is null."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 

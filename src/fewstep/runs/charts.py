@@ -1,4 +1,4 @@
-"""Losses over updates, a chart for each and a line for each run, drawn once: as a PNG, or as SVG inside a page."""
+"""Figures over updates, a chart for each and a line for each run, drawn once: as a PNG, or as SVG inside a page."""
 
 from collections.abc import Sequence
 from html import escape
@@ -41,11 +41,11 @@ def write_comparison(compared: RunComparison, output: Path) -> None:
     """Write the curves as a PNG, or a page that needs no network: tables and curves.
 
     Raises:
-        ConfigError: No run has a loss yet, or the file cannot be written.
+        ConfigError: No run has a figure yet, or the file cannot be written.
     """
     require_drawable(output)
     if not compared.curves:
-        raise ConfigError("None of these runs has written a loss yet, so there is nothing to draw; leave --output out.")
+        raise ConfigError("No loss was written yet, so there is nothing to draw; leave --output out.")
     with explain_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     if output.suffix.lower() == ".html":
@@ -87,7 +87,7 @@ def _draw_chart(canvas: _Canvas, name: str, curves: Sequence[Curve], left: float
         return x0 + (x1 - x0) * update / longest, y1 - (y1 - y0) * (value - low) / (high - low)
 
     canvas.line([(x0, y0), (x0, y1), (x1, y1)], _SOFT, 1)
-    canvas.text(x0, top + 8, name, _INK)
+    canvas.text(x0, top + 8, shown(name, 60, quoted=False), _INK)
     for share in (0.0, 0.5, 1.0):
         value, update = low + share * (high - low), share * longest
         canvas.text(x0 - 6, place(0, value)[1] - 8, f"{value:.3g}", _SOFT, right=True)
@@ -147,13 +147,14 @@ def _page(compared: RunComparison) -> str:
     width, height = _size(compared)
     settings = [[path, *map(shown_setting, values)] for path, values in compared.settings.items()]
     figures = [[name, *map(told_figure, found)] for name, found in compared.figures.items()]
+    differing = f"<h2>Settings that differ</h2>{_table(compared.names, settings)}" if len(compared.names) > 1 else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>fewstep: {escape(', '.join(compared.names))}</title><style>{_CSS}</style></head><body>"
-        f"<h1>{len(compared.names)} runs</h1><h2>Settings that differ</h2>{_table(compared.names, settings)}"
+        f"<h1>{escape(', '.join(compared.names))}</h1>{differing}"
         f"<h2>Figures</h2>{_table(compared.names, figures)}"
-        f"<h2>Losses over student updates</h2><p>Running means of {WINDOW} lines of metrics.jsonl.</p>"
-        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="Losses over student updates">'
+        f"<h2>Over student updates</h2><p>Losses are means of {WINDOW} lines of metrics.jsonl.</p>"
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="Figures over student updates">'
         f"{''.join(svg.parts)}</svg></body></html>\n"
     )
 
@@ -178,5 +179,6 @@ _CSS = (
     "body { max-width: 1100px; margin: 40px auto; padding: 0 20px; background: #fff; color: #1d1d1f; "
     "font: 15px/1.5 system-ui, sans-serif; } table { border-collapse: collapse; font-size: 14px; } "
     "th, td { padding: 6px 14px 6px 0; text-align: left; border-top: 1px solid #e3e1dc; overflow-wrap: anywhere; } "
+    "td:first-child { white-space: nowrap; } "
     "thead th { border: 0; font-weight: 600; } p { color: #6b6b70; } svg { max-width: 100%; height: auto; }"
 )

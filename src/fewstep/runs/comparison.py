@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.config.identity import differing_settings
-from fewstep.errors import ConfigError
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.metrics import Line, all_lines
 from fewstep.runs.summary import EVALUATION
 from fewstep.scores.registry import metric_class, metric_names
 
-LOSS = "loss/"
+_LOSS = "loss/"
 WINDOW = 20
 """Lines over which a loss is averaged: single steps differ by their length."""
 
@@ -44,7 +43,7 @@ class RunComparison:
         names: What to call them.
         settings: Those that differ, by path.
         figures: Losses and measurements by name; None for a run that has no such figure.
-        curves: Running means of the losses, by name; empty for a run that has no such loss.
+        curves: Running means of the losses, and measurements, by name; empty for a run that has no such figure.
     """
 
     names: list[str]
@@ -59,14 +58,12 @@ class RunComparison:
 
 
 def compare_runs(paths: Sequence[Path]) -> RunComparison:
-    """Read runs, and put them side by side.
+    """Read runs, and put them side by side; one by itself has its figures and curves.
 
     Raises:
-        ConfigError: There are fewer than two, or no run is in a folder.
+        ConfigError: No run is in a folder.
         CheckpointError: A file of one is damaged.
     """
-    if len(paths) < 2:
-        raise ConfigError("There is one run to compare; name two or more.")
     folders = [RunFolder.open(path) for path in paths]
     curves = [_curves(list(all_lines(folder.metrics)), folder.config.student.every) for folder in folders]
     names = list(dict.fromkeys(name for found in curves for name in found))
@@ -74,7 +71,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         _labels(paths),
         differing_settings([folder.config for folder in folders]),
         {name: [_figure(name, found[name]) if name in found else None for found in curves] for name in names},
-        {name.removeprefix(LOSS): [found.get(name, []) for found in curves] for name in names if name.startswith(LOSS)},
+        {name: [found.get(name, []) for found in curves] for name in names},
     )
 
 
@@ -91,9 +88,9 @@ def _curves(lines: Sequence[Line], every: int) -> dict[str, Curve]:
     found: dict[str, Curve] = {}
     for line in lines:
         for name, value in line.figures.items():
-            if name.startswith((LOSS, EVALUATION)) and math.isfinite(value):
+            if name.startswith((_LOSS, EVALUATION)) and math.isfinite(value):
                 found.setdefault(name, []).append(((line.step + 1) / every, value))
-    return {name: _smooth(curve) if name.startswith(LOSS) else curve for name, curve in found.items()}
+    return {name: _smooth(curve) if name.startswith(_LOSS) else curve for name, curve in found.items()}
 
 
 def _smooth(curve: Curve) -> Curve:
@@ -104,7 +101,7 @@ def _smooth(curve: Curve) -> Curve:
 
 
 def _figure(name: str, curve: Curve) -> Figure:
-    higher = False if name.startswith(LOSS) else _higher_is_better(name.removeprefix(EVALUATION))
+    higher = False if name.startswith(_LOSS) else _higher_is_better(name.removeprefix(EVALUATION))
     if higher is None:
         return Figure(curve[-1][1], None, None)
     update, best = (max if higher else min)(curve, key=lambda point: point[1])
