@@ -59,6 +59,8 @@ Rate = Annotated[float, Interval(gt=0, le=_MAX_SCALE)]
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 """A noise level, or a part of a whole."""
+Part = Annotated[float, Interval(gt=0, lt=1)]
+"""A factor that makes less of something."""
 Weight = Annotated[float, Interval(gt=0, le=_MAX_WEIGHT)]
 Scale = Annotated[float, Interval(ge=-_MAX_SCALE, le=_MAX_SCALE)]
 """A coefficient that may turn the sign."""
