@@ -9,9 +9,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 
 from fewstep.errors import CheckpointError
-from fewstep.runs.checkpoint import load_checkpoint, stored_tensors
+from fewstep.runs.checkpoint import load_checkpoint, stored_about, stored_tensors
 from fewstep.runs.places import checkpoints, pointed_to
-from fewstep.runs.saving import save_checkpoint
+from fewstep.runs.saving import drop_later_checkpoints, save_checkpoint
 
 
 def state(value: float = 1.0) -> dict[str, Any]:
@@ -37,6 +37,18 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step-00000004", "step-00000006"]
     assert (tmp_path / "latest").read_text() == "step-00000006\n"
+
+
+def test_the_last_healthy_checkpoint_is_kept_and_those_behind_it_can_be_dropped(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        about = {"about": step}
+        save_checkpoint(tmp_path, state(), step=step, keep_last=1, is_healthy=step < 3, is_best=step == 3, about=about)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002", "step-00000003", "step-00000004"]
+    healthy = pointed_to(tmp_path / "healthy")
+    assert healthy == tmp_path / "step-00000002" and stored_about(healthy) == {"about": 2}
+    drop_later_checkpoints(tmp_path, healthy)
+    assert checkpoints(tmp_path) == [healthy]
+    assert (tmp_path / "latest").read_text() == "step-00000002\n" and not (tmp_path / "best").exists()
 
 
 def test_what_a_killed_save_left_is_not_a_checkpoint_and_is_swept_up(tmp_path: Path) -> None:

@@ -145,6 +145,15 @@ def stored_tensors(checkpoint: Path, section: str) -> StoredTensors:
     return StoredTensors(checkpoint, section, empty, seals)
 
 
+def stored_about(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        CheckpointError: Its manifest cannot be read.
+    """
+    return _manifest(checkpoint).about
+
+
 def stored_steps(checkpoint: Path, seals: Mapping[str, Seal]) -> int:
     """Steps a checkpoint's run had completed, by what it holds.
 
@@ -178,20 +187,30 @@ def verify_checkpoint(checkpoint: Path, *, rank: int = 0, size: int = 1) -> dict
     Raises:
         CheckpointError: Naming the file, and what to do.
     """
-    remedy = f"Delete {checkpoint} and resume from the checkpoint before it, or start anew"
     if checkpoint.is_symlink():
         raise CheckpointError(f"The checkpoint {checkpoint} is a symbolic link; put the folder itself there.")
-    try:
-        seals = read_json(checkpoint / MANIFEST, _Manifest).files
-        if INDEX not in seals:
-            raise UnreadableError(f"it lists no {INDEX}")
-    except UnreadableError as error:
-        raise CheckpointError(f"The checkpoint {checkpoint} has no readable {MANIFEST}: {error}. {remedy}.") from error
+    seals = _manifest(checkpoint).files
     try:
         verify(checkpoint, seals, share=slice(rank, None, size))
     except BrokenSealError as error:
-        raise CheckpointError(f"The checkpoint file {error.path} {error}. {remedy}.") from error
+        raise CheckpointError(f"The checkpoint file {error.path} {error}. {_remedy(checkpoint)}.") from error
     return seals
+
+
+def _manifest(checkpoint: Path) -> _Manifest:
+    try:
+        manifest = read_json(checkpoint / MANIFEST, _Manifest)
+        if INDEX not in manifest.files:
+            raise UnreadableError(f"it lists no {INDEX}")
+    except UnreadableError as error:
+        raise CheckpointError(
+            f"The checkpoint {checkpoint} has no readable {MANIFEST}: {error}. {_remedy(checkpoint)}."
+        ) from error
+    return manifest
+
+
+def _remedy(checkpoint: Path) -> str:
+    return f"Delete {checkpoint} and resume from the checkpoint before it, or start anew"
 
 
 @contextmanager

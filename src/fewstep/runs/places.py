@@ -13,7 +13,7 @@ SHEETS = "sheets"
 CHECKPOINTS = "checkpoints"
 
 MANIFEST = "manifest.json"
-LATEST, BEST = "latest", "best"
+LATEST, BEST, HEALTHY = "latest", "best", "healthy"
 _MAX_POINTER_BYTES = 100
 _PUBLISHED = re.compile(r"step-[0-9]{8}")
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from fewstep.distributed.world import World, alone
 from fewstep.errors import CheckpointError
 from fewstep.files import fsync, interruption, whole_file
 from fewstep.runs.checkpoint import INDEX, first_cause, one_process
-from fewstep.runs.places import BEST, LATEST, MANIFEST, checkpoints, pointed_to
+from fewstep.runs.places import BEST, HEALTHY, LATEST, MANIFEST, checkpoints, pointed_to
 from fewstep.seals import Seal, seal
 
 
@@ -33,10 +33,11 @@ def save_checkpoint(
     step: int,
     keep_last: int,
     is_best: bool = False,
+    is_healthy: bool = False,
     about: Mapping[str, Any] | None = None,
     world: World | None = None,
 ) -> Path:
-    """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last`` and the best.
+    """Publish ``state`` as ``folder/step-XXXXXXXX`` and drop all but the newest ``keep_last``, best and healthy.
 
     Every process of the run calls it and writes its own parts; the main one publishes.
 
@@ -46,6 +47,7 @@ def save_checkpoint(
         step: Completed steps; names the checkpoint.
         keep_last: Checkpoints to keep, this one included.
         is_best: Keep this one beyond that, until a later one is the best.
+        is_healthy: The same, until a later one is healthy.
         about: Plain data that the manifest keeps beside the files: settings and versions.
         world: The processes of the run; this one alone unless given.
 
@@ -59,7 +61,8 @@ def save_checkpoint(
         return published
     written = world.gather_to_main(_write_parts(unfinished, state, world))
     world.from_main(lambda: _publish(unfinished, published, written, about or {}))
-    world.from_main(lambda: _prune(folder, published.name, keep_last=keep_last, is_best=is_best))
+    becomes = [pointer for pointer, meant in ((BEST, is_best), (HEALTHY, is_healthy)) if meant]
+    world.from_main(lambda: _prune(folder, published.name, keep_last=keep_last, becomes=becomes))
     return published
 
 
@@ -118,12 +121,22 @@ def _publish(unfinished: Path, published: Path, written: list[_Written], about: 
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _prune(folder: Path, newest: str, *, keep_last: int, is_best: bool) -> None:
-    if is_best:
-        _point(folder / BEST, newest)
-    best = pointed_to(folder / BEST)
+def drop_later_checkpoints(folder: Path, last: Path) -> None:
+    """Remove the checkpoints behind ``last``, so that a resume goes on from there, and pointers to them."""
+    for later in checkpoints(folder):
+        if later.name > last.name:
+            if pointed_to(folder / BEST) == later:
+                (folder / BEST).unlink()
+            _remove(later)
+    _point(folder / LATEST, last.name)
+
+
+def _prune(folder: Path, newest: str, *, keep_last: int, becomes: Sequence[str]) -> None:
+    for pointer in becomes:
+        _point(folder / pointer, newest)
+    kept = [pointed_to(folder / pointer) for pointer in (BEST, HEALTHY)]
     for old in checkpoints(folder)[:-keep_last]:
-        if old != best:
+        if old not in kept:
             _remove(old)
 
 
