@@ -13,25 +13,29 @@ from fewstep.errors import CheckpointError, NonFiniteError
 from fewstep.roles.role import Role
 
 
-def read_finite(figures: Mapping[str, Tensor], *, role: str, step: int) -> dict[str, float]:
+def read_finite(
+    figures: Mapping[str, Tensor], *, role: str, step: int, beside: Mapping[str, Tensor] | None = None
+) -> dict[str, float]:
     """Read one update's losses and gradient norm from the device; stop the run unless all are finite.
 
     Args:
         figures: Scalars by name, on the device.
         role: Whose update this is, for the message.
         step: Step number, from 0.
+        beside: Further scalars that are read with them and need not be finite; those that are not are left out.
 
     Raises:
         NonFiniteError: Naming each figure that is not finite. Called before AdamW, IDA and EMA move.
     """
-    values = dict(zip(figures, torch.stack([v.detach().float() for v in figures.values()]).tolist(), strict=True))
-    broken = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    asked = {**figures, **(beside or {})}
+    values = dict(zip(asked, torch.stack([v.detach().float() for v in asked.values()]).tolist(), strict=True))
+    broken = [f"{name} is {values[name]}" for name in figures if not math.isfinite(values[name])]
     if broken:
         raise NonFiniteError(
             f"Step {step}: in the update of the {role}, {' and '.join(broken)}; the run stopped before any weight "
             f"moved. Resume from the last checkpoint with a lower learning rate, or with precision.compute=fp32."
         )
-    return values
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 @torch.no_grad()

@@ -51,6 +51,7 @@ class RoleOptimiser:
         self.config = config
         self.total_updates = total_updates
         self.updates = 0
+        self.lowered = 1.0  # factor on the rate of a run that went back
         # the same memory as the parameters: moving these moves them
         self._parts = {name: nn.Parameter(local(p.detach())) for name, p in self.parameters.items()}
         self.adamw = torch.optim.AdamW(
@@ -73,8 +74,10 @@ class RoleOptimiser:
     def lr(self) -> float:
         """Learning rate of the next update."""
         config = self.config
-        return config.lr * lr_factor(
-            self.updates, warmup=config.warmup, schedule=config.lr_schedule, total=self.total_updates
+        return (
+            self.lowered
+            * config.lr
+            * lr_factor(self.updates, warmup=config.warmup, schedule=config.lr_schedule, total=self.total_updates)
         )
 
     def clip(self) -> Tensor:

@@ -100,6 +100,16 @@ class Reporter(AbstractContextManager["Reporter"]):
         self._append({"step": step, **figures})
         self._trackers.log(step, figures)
 
+    def go_back(self, step: int) -> None:
+        """Forget the lines of ``step`` and later, which the run goes on to write again."""
+        self._file.close()
+        drop_metrics_from(self._metrics, step)
+        with explain_write_errors(self._metrics):
+            self._file = self._metrics.open("a")
+        self._trackers.go_back(step)
+        self._recent.clear()
+        self._progress.update(self._task, completed=step)
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave what happens inside out of the step's time (pictures, checkpoints)."""

@@ -7,7 +7,7 @@ tracker hears of a run and never decides about it: one that fails is told once, 
 import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ class Trackers:
     """
 
     def __init__(self, names: Sequence[TrackerName] | None, run: TrackedRun, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+        self._tell, self._run = tell, run
         asked = dict.fromkeys(_if_installed("tensorboard") if names is None else names)
         self._alive: dict[TrackerName, Tracker] = {name: _TRACKERS[name]() for name in asked}
         self._each(lambda tracker: tracker.start(run))
@@ -68,6 +68,11 @@ class Trackers:
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Give figures of a step to every tracker."""
         self._each(lambda tracker: tracker.log(step, figures))
+
+    def go_back(self, step: int) -> None:
+        """Begin again at a step that was reached before, as a resume does."""
+        self.end()
+        self._each(lambda tracker: tracker.start(replace(self._run, first_step=step)))
 
     def end(self) -> None:
         """Let every tracker finish."""

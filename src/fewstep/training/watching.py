@@ -89,26 +89,31 @@ def prepare_watchers(
             return Watchers({}, None)
         vae = adapter.load_vae(dtype=torch.float32).to(world.device) if world.is_main else None
         samplers = {
-            f"-{height}x{width}" if config.backbone.sizes else "": _RoleSampler(
+            f"-{height}x{width}" if config.backbone.sizes else "": RoleSampler(
                 adapter.at_size(height, width), vae, embeddings.null, world.device
             )
             for height, width in config.backbone.training_sizes
         }
         painters = {}
         if config.report.sheet_every is not None:
-            count = min(config.report.sheet_prompts, len(prompts))
-            chosen = range(0, len(prompts), max(1, len(prompts) // count))[:count]
-            shown, cond = [prompts[i] for i in chosen], embeddings.batch(list(chosen))
+            chosen = spread_out(len(prompts), config.report.sheet_prompts)
+            shown, cond = [prompts[i] for i in chosen], embeddings.batch(chosen)
             painters = {size: _SheetPainter(config, sampler, shown, cond) for size, sampler in samplers.items()}
         if evaluation is None:
             return Watchers(painters, None)
-        own = _RoleSampler(adapter, vae, embeddings.null, world.device)
+        own = RoleSampler(adapter, vae, embeddings.null, world.device)
         return Watchers(painters, _StudentEvaluation(config, own, evaluation, prompts, embeddings))
 
     return with_decoder
 
 
-class _RoleSampler:
+def spread_out(prompts: int, count: int) -> list[int]:
+    """Indices of at most ``count`` prompts, evenly over all of them."""
+    count = min(count, prompts)
+    return list(range(0, prompts, max(1, prompts // count))[:count])
+
+
+class RoleSampler:
     """Draws with a role's network as it is, spread or not; every process of the run has to draw along.
 
     Args:
@@ -151,17 +156,30 @@ class _RoleSampler:
         step_noise: Tensor | None = None,
     ) -> Tensor:
         """Draw pixels in [0, 1] on the CPU, (b, 3, h, w) or of videos (b, 3, f, h, w); empty without a decoder."""
+        x0 = self.latents(role, cond, noise, sigmas, guidance_scale, step_noise)
+        if self.vae is None:
+            return torch.empty(0)
+        # one picture at a time: a decoder at full size needs more memory than the network
+        return torch.cat([self.adapter.decode(self.vae, latent[None]).cpu() for latent in x0])
+
+    @torch.no_grad()
+    def latents(
+        self,
+        role: Role,
+        cond: Conditioning,
+        noise: Tensor,
+        sigmas: Tensor,
+        guidance_scale: float | None = None,
+        step_noise: Tensor | None = None,
+    ) -> Tensor:
+        """Draw clean latents, in scaled units, where the networks compute."""
         null_cond = self.null_cond.to(self.device)
         field = velocity_field(
             self.adapter, role.network, cond.to(self.device), null_cond, guidance_scale=guidance_scale
         )
         with role.acting(self.device):
             scale = self.adapter.initial_scale
-            x0 = sample_latents(field, noise.to(self.device), sigmas, initial_scale=scale, step_noise=step_noise)
-        if self.vae is None:
-            return torch.empty(0)
-        # one picture at a time: a decoder at full size needs more memory than the network
-        return torch.cat([self.adapter.decode(self.vae, latent[None]).cpu() for latent in x0])
+            return sample_latents(field, noise.to(self.device), sigmas, initial_scale=scale, step_noise=step_noise)
 
 
 class _SheetPainter:
@@ -174,7 +192,7 @@ class _SheetPainter:
         cond: Their embeddings.
     """
 
-    def __init__(self, config: RunConfig, sampler: _RoleSampler, prompts: Sequence[str], cond: Conditioning) -> None:
+    def __init__(self, config: RunConfig, sampler: RoleSampler, prompts: Sequence[str], cond: Conditioning) -> None:
         self.config = config
         self.sampler = sampler
         self.cond = cond
@@ -210,7 +228,7 @@ class _StudentEvaluation:
     def __init__(
         self,
         config: RunConfig,
-        sampler: _RoleSampler,
+        sampler: RoleSampler,
         evaluation: "TrainingEvaluation",
         prompts: Sequence[str],
         embeddings: EmbeddingCache,
