@@ -153,8 +153,11 @@ class HostReads(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_an_update_reads_its_figures_from_the_device_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_of(recipe(tmp_path, "student.every=1"), tmp_path)
+@pytest.mark.parametrize(("health", "figures_of_health"), [("null", 0), ("{}", 8)])
+def test_an_update_reads_its_figures_from_the_device_at_once(
+    health: str, figures_of_health: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainer_of(recipe(tmp_path, "student.every=1", f"health={health}"), tmp_path)
     trainer.run_step()  # opens the files of the prompt embeddings
     lists: list[int] = []
     tolist = torch.Tensor.tolist
@@ -162,8 +165,9 @@ def test_an_update_reads_its_figures_from_the_device_at_once(tmp_path: Path, mon
     with HostReads() as single:
         report = trainer.run_step()
     assert single.count == 0
-    assert lists == [3, 4]  # loss, request to stop and norm of the fake score; three losses and norm of the student
-    assert report.figures.keys() == {
+    # loss, request to stop and norm of the fake score; three losses and norm of the student
+    assert lists == [3, 4 + figures_of_health]
+    assert {name for name in report.figures if not name.startswith("health/")} == {
         *("loss/fake_score", "grad_norm/fake_score", "lr/fake_score"),
         *("loss/ca", "loss/dm", "loss/cdm", "grad_norm/student", "lr/student"),
     }

@@ -14,6 +14,7 @@ class Exit(IntEnum):
     OK = 0
     INTERNAL = 1
     USER = 2
+    UNHEALTHY = 3
     INTERRUPTED = 130
 
 
@@ -37,6 +38,12 @@ class NonFiniteError(FewstepError, RuntimeError):
     """A loss or a gradient is not a finite number; the run stopped before any weight moved."""
 
     exit_code = Exit.INTERNAL
+
+
+class UnhealthyError(FewstepError, RuntimeError):
+    """A signal says that the training goes wrong, and the recipe asks to stop then; the run was saved."""
+
+    exit_code = Exit.UNHEALTHY
 
 
 class _Short(reprlib.Repr):

@@ -29,6 +29,7 @@ from fewstep.config.prompt_sources import PromptSource
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.errors import shown
+from fewstep.health.settings import HealthConfig, Rewind
 from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import DistributionMatching, Terms
 from fewstep.roles.weights import (
@@ -245,6 +246,7 @@ class RunConfig(Section):
     sampling: _SamplingConfig = _SamplingConfig()
     report: _ReportConfig = _ReportConfig()
     evaluation: EvaluationConfig | None = Field(default=None, description="metrics while the student trains")
+    health: HealthConfig | None = Field(default=HealthConfig(), description="signals that the run goes wrong")
     checkpoint: _CheckpointConfig = _CheckpointConfig()
     parallel: _ParallelConfig = _ParallelConfig()
 
@@ -268,6 +270,15 @@ class RunConfig(Section):
             raise ValueError(
                 f"memory.microbatch is {self.memory.microbatch}, more than batch, which is {self.batch}; "
                 "it splits the batch, so it must be at most that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_go_back_to(self) -> "RunConfig":
+        if self.health is not None and isinstance(self.health.action, Rewind) and self.checkpoint.every is None:
+            raise ValueError(
+                "health.action is rewind, but checkpoint.every is null, so that there is no checkpoint to go back to; "
+                "set checkpoint.every to so many student updates, or health.action.kind=stop"
             )
         return self
 

@@ -26,7 +26,7 @@ from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.frozen_answers import ask_frozen
 from fewstep.methods.isg import GuidedVelocity, isg_losses
 from fewstep.methods.simulation import Anchored, Simulated, SimulatedX0, Velocity, simulate_to_anchor, simulate_whole
-from fewstep.methods.terms import FreshNoise, LastAnchor, OffTrajectory, Term, Terms
+from fewstep.methods.terms import FreshNoise, LastAnchor, OffTrajectory, Term, Terms, Views
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,15 @@ def student_losses(
     simulated: Simulated,
     prompts: PromptBatch,
     draws: Draws,
+    on_views: Callable[[Mapping[str, Views]], None] | None = None,
 ) -> dict[str, Float[Tensor, "b"]]:
     """The unweighted losses of every active term, per sample.
 
     ``ca`` and ``dm`` ask at the same anchor, unless each has its own: one forward with gradient serves both. Teacher
     and fake score see detached probes only, so gradients reach nothing but the student.
+
+    Args:
+        on_views: Is shown what each term looked at, by name.
     """
     terms = method.terms.active()
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
@@ -139,6 +143,8 @@ def student_losses(
         prompts=prompts,
         batched=method.batch_frozen_calls,
     )
+    if on_views is not None:
+        on_views(views)
     losses = {
         name: objectives.pull(answers[name].x0, term.direction(views[name]), term.normaliser(views[name]))
         for name, term in terms.items()

@@ -6,6 +6,7 @@ runs/RECIPE-1a2b3c4d/
     metrics.jsonl     one line per logged step
     sheets/           sample sheets
     checkpoints/      step-XXXXXXXX/
+    rewinds.json      each time that the run went back to a healthy checkpoint
     tensorboard/
 """
 

@@ -21,6 +21,7 @@ from fewstep.data.prompts import files_of_set, load_prompts
 from fewstep.devices import DTYPES, choose_device, cpu_threads
 from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import World, join, launched_alone
+from fewstep.health.guard import Alarm
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
@@ -29,6 +30,7 @@ from fewstep.runs.checkpoint import load_checkpoint, require_own_name
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.runs.saving import save_checkpoint
+from fewstep.training.guarding import Guarding, Probe
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
@@ -64,6 +66,7 @@ def train(
         ConfigError: Something the user asked for cannot be done.
         CheckpointError: A checkpoint is damaged, or one could not be written.
         NonFiniteError: A loss or gradient was not finite; no weight moved.
+        UnhealthyError: The recipe asks to stop when a signal of its health fires, and one does; the run was saved.
         KeyboardInterrupt: Ctrl-C; the run was saved and ``resume`` goes on.
     """
     config = recipe.config
@@ -95,9 +98,12 @@ def train(
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
             watchers = prepare_watchers(config, adapter, prompts, embeddings, folder.path)
             trainer = _build_trainer(config, adapter, embeddings, world, mesh)
-            _restore(trainer, folder)
+            newest = _restore(trainer, folder)
+            guarding = _guarding(config, adapter, prompts, embeddings, folder, world, console)
+            if guarding is not None:
+                guarding.resume(trainer, newest)
             with _told_what_is_saved(folder, console):
-                _loop(trainer, folder, watchers(world), stop, console)
+                _loop(trainer, folder, watchers(world), guarding, stop, console)
     if stop.interrupted:
         raise KeyboardInterrupt
     return folder
@@ -193,13 +199,32 @@ def _build_trainer(
     return Trainer(config, adapter, roles, embeddings, world.device, world=world)
 
 
-def _restore(trainer: Trainer, folder: RunFolder) -> None:
+def _guarding(
+    config: RunConfig,
+    adapter: ModelAdapter,
+    prompts: tuple[str, ...],
+    embeddings: EmbeddingCache,
+    folder: RunFolder,
+    world: World,
+    console: Console,
+) -> Guarding | None:
+    if config.health is None:
+        return None
+    asked = config.health.probe
+    probe = None if asked is None else Probe(config, asked, adapter, prompts, embeddings, world.device)
+    return Guarding(config, config.health, folder, probe, console)
+
+
+def _restore(trainer: Trainer, folder: RunFolder) -> Path | None:
+    """Load the newest checkpoint, if there is one."""
     found = trainer.world.from_main(lambda: checkpoints(folder.checkpoints))
-    if found:
-        state = trainer.state_dict()
-        load_checkpoint(found[-1], state, trainer.world)
-        trainer.load_state_dict(state)
-        require_own_name(found[-1], trainer.step)
+    if not found:
+        return None
+    state = trainer.state_dict()
+    load_checkpoint(found[-1], state, trainer.world)
+    trainer.load_state_dict(state)
+    require_own_name(found[-1], trainer.step)
+    return found[-1]
 
 
 def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter | None:
@@ -229,7 +254,14 @@ def _tracked(trainer: Trainer, folder: RunFolder) -> TrackedRun:
     )
 
 
-def _loop(trainer: Trainer, folder: RunFolder, watchers: Watchers, stop: StopRequest, console: Console) -> None:
+def _loop(
+    trainer: Trainer,
+    folder: RunFolder,
+    watchers: Watchers,
+    guarding: Guarding | None,
+    stop: StopRequest,
+    console: Console,
+) -> None:
     reporter = _reporter(trainer, folder, console)
     stopped = False
     with reporter or nullcontext():
@@ -246,8 +278,12 @@ def _loop(trainer: Trainer, folder: RunFolder, watchers: Watchers, stop: StopReq
                 reporter.step(report)
             if report.student_updated:
                 with nullcontext() if reporter is None else reporter.paused():
-                    _look_and_save(trainer, folder, watchers, reporter)
-        _save(trainer, folder)
+                    alarm = None if guarding is None else guarding.look(trainer, report, reporter)
+                    if guarding is None or alarm is None:
+                        _look_and_save(trainer, folder, watchers, guarding, reporter)
+                    else:
+                        _act(trainer, folder, guarding, alarm, reporter)
+        _save(trainer, folder, guarding)
     if stopped and trainer.step < trainer.total_steps:
         console.print(f"Stopped at step {trainer.step} of {trainer.total_steps} and saved; go on with --resume.")
 
@@ -277,31 +313,44 @@ def _first_update_meter(trainer: Trainer) -> PeakMeter | None:
     return PeakMeter(trainer.device, resident(networks, trainer.state_dict()))
 
 
-def _look_and_save(trainer: Trainer, folder: RunFolder, watchers: Watchers, reporter: Reporter | None) -> None:
+def _look_and_save(
+    trainer: Trainer, folder: RunFolder, watchers: Watchers, guarding: Guarding | None, reporter: Reporter | None
+) -> None:
     """After a student update: the sheet, the metrics and the checkpoint that are due."""
     found = watchers.look(trainer, folder.sheets)
     if found is not None and reporter is not None:
         reporter.note(trainer.step - 1, found.figures)
     is_best = found is not None and found.improved
     if is_best or due(trainer.student_updates, trainer.config.checkpoint.every):
-        _save(trainer, folder, is_best=is_best)
+        _save(trainer, folder, guarding, is_best=is_best)
 
 
-def _save(trainer: Trainer, folder: RunFolder, *, is_best: bool = False) -> None:
+def _act(trainer: Trainer, folder: RunFolder, guarding: Guarding, alarm: Alarm, reporter: Reporter | None) -> None:
+    """After an alarm: go back, or save and stop."""
+    goal = guarding.goal(trainer)
+    if goal is None:
+        _save(trainer, folder, guarding)
+        raise guarding.stopped(trainer, alarm)
+    guarding.go_back(trainer, alarm, goal, reporter)
+
+
+def _save(trainer: Trainer, folder: RunFolder, guarding: Guarding | None, *, is_best: bool = False) -> None:
     save_checkpoint(
         folder.checkpoints,
         trainer.state_dict(),
         step=trainer.step,
         keep_last=trainer.config.checkpoint.keep_last,
         is_best=is_best,
-        about=_about(trainer, folder) if trainer.world.is_main else None,
+        is_healthy=guarding is not None and guarding.keeps_this,
+        about=_about(trainer, folder, guarding) if trainer.world.is_main else None,
         world=trainer.world,
     )
 
 
-def _about(trainer: Trainer, folder: RunFolder) -> dict[str, Any]:
-    """What a checkpoint says of itself: settings, versions and revision of the code that wrote it."""
-    return {"config": trainer.config.model_dump(mode="json"), "session": folder.facts["sessions"][-1]}
+def _about(trainer: Trainer, folder: RunFolder, guarding: Guarding | None) -> dict[str, Any]:
+    """What a checkpoint says of itself: settings, versions and revision of the code that wrote it, and health."""
+    about = {"config": trainer.config.model_dump(mode="json"), "session": folder.facts["sessions"][-1]}
+    return about if guarding is None else {**about, "health": guarding.about()}
 
 
 def steps_left(folder: RunFolder) -> int:

@@ -8,6 +8,7 @@ resumed run simulates again there is what the interrupted one had.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -23,10 +24,12 @@ from fewstep.distributed.rounds import Round, rounds
 from fewstep.distributed.sharding import begin_gathering, expect_backward, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError
+from fewstep.health.directions import view_figures, view_sums
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
 from fewstep.methods.draws import Draws, Streams
 from fewstep.methods.isg import segment_grid
 from fewstep.methods.simulation import Simulated
+from fewstep.methods.terms import Views
 from fewstep.roles.averaging import ExponentialMovingAverage, align, align_to_merged
 from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
@@ -55,7 +58,7 @@ class StepReport:
     Attributes:
         step: Number of the step, from 0.
         num_anchors: Length of its schedule.
-        figures: ``loss/NAME``, ``grad_norm/ROLE`` and ``lr/ROLE``.
+        figures: ``loss/NAME``, ``grad_norm/ROLE``, ``lr/ROLE`` and, of student updates, ``health/NAME``.
         student_updated: Whether the student moved.
         stop: Whether any process was asked to stop.
     """
@@ -151,6 +154,21 @@ class Trainer:
         """Student updates so far."""
         return self.student_optimiser.updates
 
+    @property
+    def rows_at_once(self) -> int:
+        """Most samples that a process asks a network about together; of every process the same number."""
+        world, group = self.world, self.config.terms.group
+        microbatch = self.config.memory.microbatch
+        return max(
+            len(each.own)
+            for each in rounds(self.config.batch, rank=0, size=world.size, microbatch=microbatch, group=group)
+        )
+
+    def lower_rates(self, factor: float) -> None:
+        """Go on with this factor on the learning rates of the recipe."""
+        for optimiser in self._trained().values():
+            optimiser.lowered = factor
+
     def student_weights(self) -> Mapping[str, Tensor]:
         """The student's trained parameters by name."""
         return self.student_optimiser.parameters
@@ -205,6 +223,7 @@ class Trainer:
     def _update_student(self, microbatches: list[_Microbatch], figures: dict[str, float]) -> None:
         weights = self.config.terms.weights(update=self.student_updates)
         shares = {name: torch.zeros((), device=self.device) for name in weights}
+        seen: dict[str, Tensor] = {}
         for micro in microbatches:
             self._begin(self.roles.teacher, self.roles.fake_score)
             losses = student_losses(
@@ -216,6 +235,7 @@ class Trainer:
                 simulated=micro.simulated,
                 prompts=micro.prompts,
                 draws=micro.draws,
+                on_views=None if self.config.health is None else partial(self._take_note, seen, micro.weight),
             )
             means = {name: micro.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
             # graph by graph: in one backward a weight's gradients stay whole until the last graph has reached it
@@ -225,10 +245,19 @@ class Trainer:
             for name, mean in means.items():
                 shares[name] += mean.detach()
         measured = {f"loss/{name}": share for name, share in shares.items()}
-        self._apply("student", self.student_optimiser, measured, figures, microbatches)
+        health = {}
+        if seen:  # a sum of its own: in a longer one the losses may be added in another order
+            totals = dict(zip(seen, self.world.total(torch.stack(list(seen.values()))).unbind(), strict=True))
+            health = {f"health/{name}": figure for name, figure in view_figures(totals).items()}
+        self._apply("student", self.student_optimiser, measured, figures, microbatches, beside=health)
         self._align("student", self.student_optimiser.updates)
         if self.ema is not None:
             self.ema.update(self.student_weights(), update=self.student_optimiser.updates)
+
+    def _take_note(self, seen: dict[str, Tensor], weight: float, views: Mapping[str, Views]) -> None:
+        """Add what some rows show of the run's health."""
+        for name, value in view_sums(self.config.terms.active(), views).items():
+            seen[name] = seen.get(name, torch.zeros_like(value)) + weight * value
 
     def _begin(self, *next_asked: Role) -> None:
         """Let networks that are asked soon gather weights while the student computes; its own are there already."""
@@ -291,14 +320,16 @@ class Trainer:
         shares: Mapping[str, Tensor],
         figures: dict[str, float],
         microbatches: Sequence[_Microbatch],
+        *,
+        beside: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Clip, check and move one role; the only host read of its update, and the only sum over the processes."""
+        """Clip, check and move one role; the only host read of its update, and the only sum of its losses."""
         totals = self.world.total(torch.stack(list(shares.values())))
         measured = dict(zip(shares, totals.unbind(), strict=True))
         measured[f"grad_norm/{role}"] = optimiser.clip().to(self.device)  # offloaded gradients have it on the CPU
         settle(getattr(self.roles, role).network)
         try:
-            figures |= read_finite(measured, role=role.replace("_", " "), step=self.step)
+            figures |= read_finite(measured, role=role.replace("_", " "), step=self.step, beside=beside)
         except NonFiniteError:
             if optimiser.updates == 0:
                 asked = [(micro.prompts, micro.draws.initial_noise) for micro in microbatches]
