@@ -3,7 +3,8 @@
 import pytest
 
 from fewstep.config import load_recipe
-from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
+from fewstep.config.recipe_files import recipe_names
+from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, health_units, hours
 
 
 @pytest.mark.parametrize(
@@ -43,12 +44,22 @@ from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, hours
         (["simulation.anchors=own"], 48.25),
         (["simulation.anchors=own", "draw.reuse_trajectory=true"], 40.5),
         (["simulation.step=renoise"], 36.5),
+        # views cost nothing; 16 pictures of 4 calls every 50 updates, and once of 50 guided steps, over a batch of 128
+        (["health={}"], 36.5),
+        (["health=null"], 36.5),
+        (["health={probe: {every: 50}}"], 36.5 + 16 * (4 / 50 + 2 * 50 / 2000) / 128),
         # the same calls on average, only more evenly
         (["draw.anchors=stratified"], 36.5),
     ],
 )
 def test_forwards_per_student_update(overrides: list[str], units: float) -> None:
     assert forward_units(load_recipe("sd3-medium", overrides).config) == pytest.approx(units)
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_a_health_probe_every_fifty_updates_costs_under_a_hundredth(recipe: str) -> None:
+    config = load_recipe(recipe, ["health={probe: {every: 50}}"]).config
+    assert 0 < health_units(config) < 0.01 * forward_units(config)
 
 
 def test_hours_are_forwards_times_work_over_speed() -> None:

@@ -9,7 +9,7 @@ from fewstep.config import load_recipe
 from fewstep.planning import activations
 from fewstep.planning.activations import PlannedNetwork
 from fewstep.planning.cost import forward_units
-from fewstep.planning.memory import GIB
+from fewstep.planning.memory import GIB, predict
 from fewstep.planning.meta_networks import planned_adapter, shipped
 from fewstep.planning.plan import Planner, Rates, given
 from fewstep.planning.porting_matrix import PORTED
@@ -128,6 +128,15 @@ def test_a_batch_that_is_not_split_keeps_its_anchor_graph() -> None:
     config = load_recipe("sd3-medium", ["memory.microbatch=16"]).config
     assert forward_units(config, rounds=1) == 36.5
     assert forward_units(config, rounds=2) == forward_units(config) == 37.5
+
+
+def test_a_health_probe_needs_no_more_memory_than_the_step_it_stands_between(sana: Planner) -> None:
+    overrides = (
+        ("sana-600m", ["memory.microbatch=4"]),
+        ("sana-600m", ["memory.microbatch=4", "health={probe: {every: 9}}"]),
+    )
+    without, probed = (predict(load_recipe(*each).config, sana.roles, processes=8) for each in overrides)
+    assert without == probed
 
 
 def test_a_cell_says_what_does_not_fit(sana: Planner) -> None:

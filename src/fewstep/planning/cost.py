@@ -44,7 +44,21 @@ def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
     with_gradient = 3.0 + recompute
     fake_score = config.student.every * with_gradient
     unsplit = config.memory.microbatch is None if rounds is None else rounds == 1
-    return _simulations(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
+    step = _simulations(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
+    return step + health_units(config)
+
+
+def health_units(config: RunConfig) -> float:
+    """Forwards of one sample per student update that a health probe's pictures cost at most; other figures cost none.
+
+    pictures (levels / every + teacher_steps (1 or 2) / updates) / batch
+    """
+    probe = None if config.health is None else config.health.probe
+    if probe is None:
+        return 0.0
+    branches = 1 + (config.backbone.guided and config.sampling.teacher_guidance_scale != 1.0)
+    once = config.sampling.teacher_steps * branches / config.budget.student_updates
+    return probe.pictures * (len(config.sampling.levels) / probe.every + once) / config.batch
 
 
 def hours(

@@ -161,6 +161,8 @@ class _Prediction:
         resident = self._resident()
         phases = {"simulation": self._simulation(), "fake_score update": self._fake_update()}
         phases |= {"frozen networks": self._look(), "student update": self._student_update()}
+        if self.config.health is not None and self.config.health.probe is not None:
+            phases["health probe"] = self._probe()
         if self._begun(FAKE_SCORE, "teacher"):
             phases["student forward"] = self._student_forward()
         phase = max(phases, key=lambda name: sum(phases[name].values()))
@@ -240,6 +242,11 @@ class _Prediction:
         parts = max(calls, key=lambda call: sum(call.values()))
         gathered = parts["gathered"] + self._begun(FAKE_SCORE)
         return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+
+    def _probe(self) -> dict[str, float]:
+        """As many pictures at a time as a step asks about, guided ones in two rows each; they lie on the CPU."""
+        samples = max(self.dealt.micro, 2)
+        return self._call(self.student.forward.at(samples), "teacher", samples)
 
     def _frozen_call(self, graphs: int, samples: int) -> dict[str, float]:
         held = graphs * self.student.kept.at(self.dealt.micro)
