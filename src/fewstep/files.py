@@ -19,6 +19,9 @@ _T = TypeVar("_T")
 _MAX_JSON_BYTES = 64 * 2**20
 """No JSON file that a model, a run or a cache consists of comes near it; more is refused before it is read."""
 
+MAX_LINE_BYTES = 16 * 2**20
+"""Of a line of text, or of a row with all its columns: what is longer is no line of anything that is read here."""
+
 _REASONS = {
     errno.ENOSPC: ("there is no space left on the disk", "Free some space"),
     errno.EDQUOT: ("the disk quota is used up", "Free some space"),
@@ -114,6 +117,27 @@ def _misfit(error: Any) -> str:
     place = ".".join(map(str, first["loc"]))
     said = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return f"{shown(place, quoted=False) if place else 'the whole'} is {shown(first['input'])}: {said}"
+
+
+def whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines of a file that grows, numbered from 1; empty ones and a last one that a kill cut off are left out.
+
+    One line is held at a time, so neither a huge file nor a hole in it takes memory.
+
+    Raises:
+        UnreadableError: It is missing, is no file, cannot be read, or has a line longer than any of its kind.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for, and for ever
+            raise UnreadableError("it is not a file" if path.exists() else "it is missing")
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise UnreadableError(f"its line {number} has more than {MAX_LINE_BYTES} bytes")
+                if line.endswith(b"\n") and line != b"\n":
+                    yield number, line[:-1]
+    except OSError as error:
+        raise UnreadableError(f"it cannot be read: {error.strerror or error}") from error
 
 
 def disk_errno(error: BaseException) -> int | None:

@@ -170,6 +170,8 @@ def _flip(file: Path) -> None:
     _write(file, bytes(content))
 
 
+HOLE = "a hole of 16 GiB"
+
 FILES: dict[str, Change] = {
     "missing": lambda file: file.unlink(),
     "empty": lambda file: _write(file, b""),
@@ -190,7 +192,7 @@ FILES: dict[str, Change] = {
     "a link to itself": _circle,
     "a pipe": _pipe,
     "a folder": _folder,
-    "a hole of 16 GiB": _huge,
+    HOLE: _huge,
 }
 """What can stand under the name of any file."""
 

@@ -15,7 +15,7 @@ from fewstep.config.prompt_sources import PromptFile
 from fewstep.data.prompts import load_prompts
 from fewstep.errors import ConfigError
 from fewstep.evaluation.prompt_sets import load_prompt_set
-from fewstep.prompts.lines import MAX_LINE_BYTES
+from fewstep.files import MAX_LINE_BYTES
 
 
 def written(path: Path, content: str | bytes) -> Path:

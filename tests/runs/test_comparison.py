@@ -74,7 +74,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     run = made_run(tmp_path, lines=[{"loss/ca": 1}], name="run")
     with pytest.raises(ConfigError, match="holds no run"):
         compare_runs([run, tmp_path])
-    with pytest.raises(CheckpointError, match="damaged in its line 1"):
+    with pytest.raises(CheckpointError, match="its line 1 is damaged"):
         compare_runs([run, run])
 
 

@@ -44,7 +44,7 @@ def test_a_damaged_line_is_told(line: str, reason: str, metrics: Path) -> None:
     metrics.write_text(f'{{"step": 0}}\n{line}\n')
     with pytest.raises(UnreadableError, match=reason):
         last_lines(metrics)
-    with pytest.raises(CheckpointError, match=rf"damaged in its line 2: .*{reason}"):
+    with pytest.raises(CheckpointError, match=rf"its line 2 is damaged: .*{reason}"):
         list(all_lines(metrics))
 
 
@@ -58,7 +58,7 @@ def test_a_pipe_is_told_and_not_waited_for(metrics: Path) -> None:
     os.mkfifo(metrics)
     with pytest.raises(UnreadableError, match="not a file"):
         last_lines(metrics)
-    with pytest.raises(CheckpointError, match="no regular file"):
+    with pytest.raises(CheckpointError, match="it is not a file"):
         list(all_lines(metrics))
 
 
@@ -66,3 +66,11 @@ def test_the_last_figure_of_each_name_counts_and_only_numbers_are_figures(metric
     lines = ['{"step": 0, "a": 1, "b": 2.5, "c": "x", "d": true}', '{"step": 1, "a": NaN}', '{"step": 1, "a": 3}']
     metrics.write_text("".join(f"{one}\n" for one in lines))
     assert last_figures(all_lines(metrics)) == {"a": 3.0, "b": 2.5}
+
+
+def test_a_hole_is_told_and_takes_no_memory(metrics: Path) -> None:
+    metrics.write_text('{"step": 0}\n')
+    with metrics.open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(CheckpointError, match=r"its line 2 has more than \d+ bytes"):
+        list(all_lines(metrics))

@@ -70,5 +70,5 @@ def test_what_is_no_run_or_is_damaged_is_refused(run: Path, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="holds no run"):
         summary_of(tmp_path)
     (run / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(CheckpointError, match="is damaged in its line 1: it names no step"):
+    with pytest.raises(CheckpointError, match="its line 1 is damaged: it names no step"):
         summary_of(run)

@@ -16,7 +16,7 @@ from fewstep.cli.main import execute
 from tests.hostile.judge import CANARY, Case, faults, judged
 from tests.hostile.models import hostile_models
 from tests.hostile.prompt_files import hostile_prompt_files
-from tests.hostile.run_folders import hostile_run_folders
+from tests.hostile.run_folders import holes_in_run_folders, hostile_run_folders
 from tests.hostile.settings import hostile_overrides, hostile_recipes
 from tests.training.tiny_run import write_inputs
 
@@ -60,6 +60,13 @@ def test_200_run_folders_and_caches_are_used_or_refused(
     block: int, origin: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert all_faults(block_of(hostile_run_folders(origin, 200), block), tmp_path, capfd) == []
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_a_hole_in_any_file_of_a_run_is_not_read_to_its_end(
+    block: int, origin: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert all_faults(block_of(holes_in_run_folders(origin), block), tmp_path, capfd) == []
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))

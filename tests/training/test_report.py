@@ -21,11 +21,10 @@ def test_a_kill_while_they_are_dropped_costs_nothing(tmp_path: Path, monkeypatch
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("\n".join(LINES))
 
-    def killed(path: Path, text: str, encoding: str) -> int:
-        path.open("w").close()
+    def killed(path: Path, target: Path) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_text", killed)
+    monkeypatch.setattr(Path, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         drop_metrics_from(metrics, 2)
     assert metrics.read_text().splitlines() == LINES
@@ -41,7 +40,8 @@ def test_a_damaged_line_is_dropped_at_the_end_and_told_elsewhere(line: str, tmp_
     assert metrics.read_text().splitlines() == LINES
     metrics.write_text("\n".join([LINES[0], line, *LINES[1:]]))
     with pytest.raises(
-        CheckpointError, match=r"metrics.jsonl is damaged in its line 2: .*Remove that line, or the file"
+        CheckpointError,
+        match=r"metrics.jsonl cannot be used: its line 2 is damaged: .*Remove that line, or move",
     ):
         drop_metrics_from(metrics, 9)
 
@@ -49,11 +49,11 @@ def test_a_damaged_line_is_dropped_at_the_end_and_told_elsewhere(line: str, tmp_
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_bytes(b'{"step": 0, "x": "\xff"}\n{"step": 1}\n')
-    with pytest.raises(CheckpointError, match="in its line 1: it is not valid JSON"):
+    with pytest.raises(CheckpointError, match="its line 1 is damaged: it is not valid JSON"):
         drop_metrics_from(metrics, 2)
 
 
 def test_a_pipe_in_its_place_is_told_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is no regular file, so figures cannot be added"):
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl cannot be used: it is not a file"):
         drop_metrics_from(tmp_path / "metrics.jsonl", 0)

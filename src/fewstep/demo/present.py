@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -12,13 +11,12 @@ from fewstep.demo.protocol import FULL, OPEN, Row
 from fewstep.demo.result import TITLES, SeedResult
 from fewstep.demo.shipped_rows import TEACHER_STEPS, load_teacher, student_sigmas
 from fewstep.demo.showcase import Panel, compose, draw_panel, draw_with
-from fewstep.errors import CheckpointError
 from fewstep.evaluation.models import Side
 from fewstep.evaluation.report import Report
 from fewstep.evaluation.report_charts import Losses
 from fewstep.evaluation.report_pictures import CaptionedSheet, Sheet, sheets_side_by_side
 from fewstep.evaluation.table import Cell, Subject, Table
-from fewstep.files import UnreadableError, parse_json
+from fewstep.runs.metrics import all_lines
 from fewstep.sampling.loaded import load_model
 from fewstep.sampling.pictures import save_picture
 from fewstep.sampling.sampler import teacher_sigmas
@@ -173,16 +171,10 @@ def _captioned(panel: Panel, sheet: Sheet, rows: Mapping[str, Row]) -> Captioned
 def read_losses(metrics: Path) -> dict[str, Losses]:
     """The losses of a run's metrics.jsonl, by name."""
     losses: dict[str, list[tuple[int, float]]] = {}
-    for text in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            line = parse_json(text, dict[str, Any])
-        except UnreadableError as error:
-            raise CheckpointError(
-                f"{metrics} cannot be drawn: {error}. Delete its folder and run the demo again."
-            ) from error
-        for name, value in line.items():
+    for line in all_lines(metrics):
+        for name, value in line.figures.items():
             if name.startswith("loss/"):
-                losses.setdefault(name.removeprefix("loss/"), []).append((int(line["step"]), float(value)))
+                losses.setdefault(name.removeprefix("loss/"), []).append((line.step, value))
     return dict(losses)
 
 

@@ -30,8 +30,9 @@ from fewstep.devices import cpu_threads
 from fewstep.embedded import assets
 from fewstep.errors import ConfigError
 from fewstep.export.export import export
-from fewstep.files import UnreadableError, explain_write_errors, parse_json
+from fewstep.files import explain_write_errors
 from fewstep.runs.folder import run_place
+from fewstep.runs.metrics import all_lines
 from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.training.run import train
@@ -194,15 +195,7 @@ def _distil(job: _Job, console: Console) -> float:
 
 def _logged_seconds(metrics: Path) -> float:
     """Time of the steps that an earlier process completed."""
-    if not metrics.is_file():
-        return 0.0
-    seconds = 0.0
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            seconds += parse_json(line, dict[str, Any])["seconds"]
-        except (UnreadableError, KeyError):  # a line that a kill cut off
-            break
-    return seconds
+    return sum(line.figures.get("seconds", 0.0) for line in all_lines(metrics))
 
 
 def _export(job: _Job) -> None:

@@ -16,7 +16,14 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from fewstep.errors import CheckpointError
-from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
+from fewstep.files import (
+    MAX_LINE_BYTES,
+    UnreadableError,
+    explain_write_errors,
+    parse_json,
+    whole_file,
+    whole_lines,
+)
 from fewstep.scores.metric import Finding, Picture
 from fewstep.seals import BrokenSealError, seal
 
@@ -60,8 +67,7 @@ class FindingStore:
         """A half-written last line is left out."""
         found = {}
         for path in sorted(self.folder.glob("*.jsonl")):
-            for line in _whole_lines(path):
-                row = _parsed(line, path)
+            for row in _rows(path):
                 if row.sha256 is not None and hashes.get(row.picture) == row.sha256:
                     found[row.picture] = Finding(row.score, row.details)
         return found
@@ -131,22 +137,18 @@ def _hash(picture: Picture) -> str:
     return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    content = path.read_bytes()
-    yield from (line for line in content[: content.rfind(b"\n") + 1].split(b"\n") if line)
-
-
 def _cut_half_line(path: Path) -> None:
     """Drop what a killed process left of its last line."""
     if path.is_file():
-        content = path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            path.write_bytes(content[:whole])
+        with path.open("r+b") as file:
+            start = max(0, path.stat().st_size - MAX_LINE_BYTES)
+            file.seek(start)
+            file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
-def _parsed(line: bytes, path: Path) -> _Row:
+def _rows(path: Path) -> Iterator[_Row]:
     try:
-        return parse_json(line, _Row)
+        for _, line in whole_lines(path):
+            yield parse_json(line, _Row)
     except UnreadableError as error:
         raise CheckpointError(f"{path} is damaged ({error}); delete it, and its scores are made again.") from error

@@ -3,16 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fewstep.backbones.licence import Licence, licence_of
 from fewstep.config.prompt_sources import DemoPrompts, HubPrompts, NamedPrompts, PromptFile, PromptSource
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import ConfigError
-from fewstep.files import UnreadableError, parse_json
 from fewstep.prompts.training_sets import TRAINING_SETS
 from fewstep.roles.weights import LoraWeights
 from fewstep.runs.folder import RunFolder
+from fewstep.runs.metrics import all_lines
 
 _SHEET = re.compile(r"update-(?P<update>\d{6})(-\d+x\d+)?\.png")
 _SCORES = "scores.md"
@@ -99,14 +98,10 @@ def _scores(folder: Path) -> str:
 
 def _measured_in(run: RunFolder, steps: int) -> str:
     """The run's last measurement up to a step, as a table."""
-    found: dict[str, Any] = {}
-    for line in run.metrics.read_text(encoding="utf-8").splitlines() if run.metrics.is_file() else []:
-        try:
-            told = parse_json(line, dict[str, Any])
-        except UnreadableError:  # a line that a kill cut off
-            continue
-        figures = {name: value for name, value in told.items() if name.startswith("evaluation/")}
-        if figures and isinstance(told.get("step"), int) and told["step"] < steps:
+    found: dict[str, float] = {}
+    for line in all_lines(run.metrics):
+        figures = {name: value for name, value in line.figures.items() if name.startswith("evaluation/")}
+        if figures and line.step < steps:
             found = figures
     if not found or run.config.evaluation is None:
         return ""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.errors import ConfigError, shown
-from fewstep.prompts.lines import MAX_LINE_BYTES, lines
+from fewstep.files import MAX_LINE_BYTES
+from fewstep.prompts.lines import lines
 
 _OTHER_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _QUOTED = re.compile(r'"([^"]*(?:""[^"]*)*)"')

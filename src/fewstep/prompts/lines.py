@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fewstep.errors import ConfigError
+from fewstep.files import MAX_LINE_BYTES
 
-MAX_LINE_BYTES = 16 * 2**20
-"""Of a line of text, or of a row with all its columns: what is longer is no table of prompts."""
 _OTHER_ENCODINGS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import CheckpointError
-from fewstep.files import UnreadableError, parse_json
+from fewstep.files import UnreadableError, parse_json, whole_lines
 
 END_BYTES = 2048
 """What is read of a file's end; a line has about 300."""
@@ -50,18 +50,23 @@ def all_lines(path: Path) -> Iterator[Line]:
     Raises:
         CheckpointError: It is no file, or a line is damaged.
     """
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is no regular file; move it away.")
-    texts = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    for number, text in enumerate(texts[:-1], 1):
-        if text:
+    return (line for _, line in stored_lines(path))
+
+
+def stored_lines(path: Path) -> Iterator[tuple[bytes, Line]]:
+    """:func:`all_lines`, each with its text; a file that is missing has none."""
+    if not path.exists():
+        return
+    try:
+        for number, text in whole_lines(path):
             try:
-                yield _line(text)
+                yield text, _line(text)
             except UnreadableError as error:
-                raise CheckpointError(
-                    f"{path} is damaged in its line {number}: {error}. Remove that line, or the file: the training "
-                    "does not need it."
-                ) from error
+                raise UnreadableError(f"its line {number} is damaged: {error}") from error
+    except UnreadableError as error:
+        raise CheckpointError(
+            f"{path} cannot be used: {error}. Remove that line, or move the file away: the training does not need it."
+        ) from error
 
 
 def last_figures(lines: Iterable[Line]) -> dict[str, float]:

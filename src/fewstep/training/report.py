@@ -9,12 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import BaseModel, Field
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from fewstep.errors import CheckpointError
-from fewstep.files import UnreadableError, explain_write_errors, parse_json, whole_file
+from fewstep.files import explain_write_errors, whole_file
+from fewstep.runs.metrics import stored_lines
 from fewstep.training.trackers import Trackers
 from fewstep.training.trainer import StepReport
 
@@ -141,12 +140,6 @@ class Reporter(AbstractContextManager["Reporter"]):
             self.console.print(line, highlight=False, soft_wrap=True)
 
 
-class _Line(BaseModel):
-    """What a line of metrics.jsonl has to say."""
-
-    step: int = Field(ge=0)
-
-
 def drop_metrics_from(metrics: Path, step: int) -> None:
     """Remove the lines of ``step`` and later, which a resumed run writes again, and a last line cut off by a kill.
 
@@ -155,20 +148,8 @@ def drop_metrics_from(metrics: Path, step: int) -> None:
     """
     if not metrics.exists():
         return
-    if not metrics.is_file():  # a pipe would be waited for, and for ever
-        raise CheckpointError(f"{metrics} is no regular file, so figures cannot be added to it; move it away.")
-    with explain_write_errors(metrics):
-        lines = [line for line in metrics.read_bytes().split(b"\n") if line]
-        kept = []
-        for number, line in enumerate(lines, 1):
-            try:
-                if parse_json(line, _Line).step < step:
-                    kept.append(line.decode() + "\n")
-            except UnreadableError as error:
-                if number < len(lines):
-                    raise CheckpointError(
-                        f"{metrics} is damaged in its line {number}: {error}. Remove that line, or the file: the "
-                        "training does not need it."
-                    ) from error
-        with whole_file(metrics) as unfinished:  # a kill in between must not cost the lines that were kept
-            unfinished.write_text("".join(kept), encoding="utf-8")
+    # a kill in between must not cost the lines that were kept
+    with explain_write_errors(metrics), whole_file(metrics) as unfinished, unfinished.open("wb") as kept:
+        for text, line in stored_lines(metrics):
+            if line.step < step:
+                kept.write(text + b"\n")
