@@ -57,9 +57,9 @@ def test_forwards_per_student_update(overrides: list[str], units: float) -> None
 
 
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_a_health_probe_every_fifty_updates_costs_under_a_hundredth(recipe: str) -> None:
+def test_a_health_probe_every_fifty_updates_costs_under_a_fiftieth(recipe: str) -> None:
     config = load_recipe(recipe, ["health={probe: {every: 50}}"]).config
-    assert 0 < health_units(config) < 0.01 * forward_units(config)
+    assert 0 < health_units(config) < 0.02 * forward_units(config)
 
 
 def test_hours_are_forwards_times_work_over_speed() -> None:
