@@ -32,10 +32,10 @@ demo: .venv/installed
 	@$(BIN)/fewstep demo
 
 test: check
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD) --durations=15
 
 test-slow: .venv/installed-test
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=40
 
 test-all: test test-slow
 
