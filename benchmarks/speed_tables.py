@@ -1,8 +1,9 @@
-"""Write the tables of speed of docs/scaling.md from the benchmarks' files: python -m benchmarks.speed_tables"""
+"""Write the tables of speed of docs/scaling.md from files and counts: python -m benchmarks.speed_tables"""
 
 import json
 from typing import Any
 
+from benchmarks.others import sources_table, units_table
 from benchmarks.pages import RESULTS, ROOT, filled, table
 
 PAGE = ROOT / "docs" / "scaling.md"
@@ -66,7 +67,13 @@ def embedding_table() -> str:
     return table(rows)
 
 
-TABLES = {"training": training_table, "scaling": scaling_table, "embedding": embedding_table}
+TABLES = {
+    "training": training_table,
+    "scaling": scaling_table,
+    "embedding": embedding_table,
+    "others": units_table,
+    "sources": sources_table,
+}
 
 
 def _both(found: dict[str, Any], name: str, form: str, unit: float = 1.0) -> str:

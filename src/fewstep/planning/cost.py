@@ -39,13 +39,24 @@ def forward_units(config: RunConfig, *, rounds: int | None = None) -> float:
         config: The recipe.
         rounds: Parts into which a process splits its samples; without it, one if ``memory.microbatch`` is not set.
     """
+    return sum(units_by_part(config, rounds=rounds).values()) + health_units(config)
+
+
+def units_by_part(config: RunConfig, *, rounds: int | None = None) -> dict[str, float]:
+    """Those of the method by what they are for: ``simulation``, ``fake_score``, ``student``, ``frozen`` (only asked).
+
+    The forward at the anchor, when it is kept, belongs to the simulation, and its backward to the student.
+    """
     # selective checkpointing keeps what is counted here: matrix products and attention
     recompute = 1.0 if config.memory.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
-    fake_score = config.student.every * with_gradient
     unsplit = config.memory.microbatch is None if rounds is None else rounds == 1
-    step = _simulations(config) + fake_score + _student(config, with_gradient, unsplit) + _frozen(config)
-    return step + health_units(config)
+    return {
+        "simulation": _simulations(config),
+        "fake_score": config.student.every * with_gradient,
+        "student": _student(config, with_gradient, unsplit),
+        "frozen": _frozen(config),
+    }
 
 
 def health_units(config: RunConfig) -> float:
