@@ -9,8 +9,8 @@ from typing import Any
 from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, parse_json, whole_lines
 
-END_BYTES = 2048
-"""What is read of a file's end; a line has about 300."""
+END_BYTES = 8192
+"""What is read of a file's end: a line has up to 700 bytes, and one of a measurement with many figures more."""
 
 
 @dataclass(frozen=True)
