@@ -3,6 +3,7 @@
 # make test-slow      the slow tier: the wheel in an empty environment, the demo and its claims, the benchmarks
 # make test-all       the fast tier, then the slow one
 # make test-portable  the numeric tests as on other processors: fewer instructions, other kernels, 1, 2 and 4 threads
+# make test-lowest    short tests with the lowest versions that pyproject.toml allows, in .venv-lowest; torch as constrained
 # make check          formatting and types only
 # make rebuild        train the embedded teacher and its classifier again (an hour), into runs/rebuild
 # make verify         measure the shipped rows again (a quarter of an hour)
@@ -25,7 +26,13 @@ SETTINGS ?=
 THREADS ?= 1,2,4
 TESTS ?= tests
 
-.PHONY: demo test test-slow test-all test-portable check rebuild verify clean
+# Packages that `make test-lowest` leaves at the version of constraints.txt, and its tests.
+KEEP ?= torch
+LOWEST ?= tests/core tests/config tests/prompts tests/cli/test_commands.py tests/cli/test_journey.py \
+  tests/backbones/test_sd3.py tests/backbones/test_flux.py tests/backbones/test_sana.py tests/export/test_diffusers_folder.py \
+  tests/roles/test_lora.py tests/training/test_run.py tests/scores/test_scoring.py
+
+.PHONY: demo test test-slow test-all test-portable test-lowest check rebuild verify clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -42,6 +49,9 @@ test-all: test test-slow
 test-portable: .venv/installed-test
 	$(BIN)/python -m tests.portable $(SETTINGS) --threads $(THREADS) --workers $(WORKERS) --tests $(TESTS)
 
+test-lowest: .venv-lowest/installed
+	$(TEST_ENV) .venv-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
+
 check: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -51,7 +61,7 @@ rebuild verify: .venv/installed-test
 	$(BIN)/python -m tools.embedded_teacher $@
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist .mypy_cache .pytest_cache .ruff_cache
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -67,4 +77,11 @@ clean:
 .venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing fewstep with its test tools into .venv (once; a few minutes)."
 	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+.venv-lowest/installed: pyproject.toml constraints.txt tools/lowest.py
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) -m tools.lowest eval parquet --keep $(KEEP) > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/lowest.txt --editable '.[eval,parquet]' \
+	  beartype hypothesis pytest
 	@touch $@
