@@ -5,6 +5,8 @@
 # make test-portable  the numeric tests as on other processors: fewer instructions, other kernels, 1, 2 and 4 threads
 # make test-lowest    short tests with the lowest versions that pyproject.toml allows, in .venv-lowest; torch as constrained
 # make check          formatting and types only
+# make package        the wheel and the source archive, looked through, into dist
+# make audit          the pinned versions against the known vulnerabilities (asks PyPI)
 # make rebuild        train the embedded teacher and its classifier again (an hour), into runs/rebuild
 # make verify         measure the shipped rows again (a quarter of an hour)
 #
@@ -31,8 +33,9 @@ KEEP ?= torch
 LOWEST ?= tests/core tests/config tests/prompts tests/cli/test_commands.py tests/cli/test_journey.py \
   tests/backbones/test_sd3.py tests/backbones/test_flux.py tests/backbones/test_sana.py tests/export/test_diffusers_folder.py \
   tests/roles/test_lora.py tests/training/test_run.py tests/scores/test_scoring.py
+AUDIT := build/audit/bin/python
 
-.PHONY: demo test test-slow test-all test-portable test-lowest check rebuild verify clean
+.PHONY: demo test test-slow test-all test-portable test-lowest check package audit rebuild verify clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -41,23 +44,33 @@ demo: .venv/installed
 test: check
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow" $(SPREAD) --durations=15
 
-test-slow: .venv/installed-test
+test-slow: .venv/installed-dev
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations=40
 
 test-all: test test-slow
 
-test-portable: .venv/installed-test
+test-portable: .venv/installed-dev
 	$(BIN)/python -m tests.portable $(SETTINGS) --threads $(THREADS) --workers $(WORKERS) --tests $(TESTS)
 
 test-lowest: .venv-lowest/installed
 	$(TEST_ENV) .venv-lowest/bin/python -m pytest -m "not slow" $(LOWEST)
 
-check: .venv/installed-test
+check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-rebuild verify: .venv/installed-test
+package: .venv/installed-dev
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/python -m tools.distribution dist
+
+audit:
+	$(PYTHON) -m venv build/audit
+	$(AUDIT) -m pip install --quiet 'pip-audit==2.10.1'
+	$(AUDIT) -m pip_audit --requirement constraints.txt --disable-pip --no-deps
+
+rebuild verify: .venv/installed-dev
 	$(BIN)/python -m tools.embedded_teacher $@
 
 clean:
@@ -74,9 +87,9 @@ clean:
 	$(INSTALL) --editable .
 	@touch $@
 
-.venv/installed-test: pyproject.toml constraints.txt | .venv/bin/python
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing fewstep with its test tools into .venv (once; a few minutes)."
-	$(INSTALL) --editable '.[test]'
+	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
 .venv-lowest/installed: pyproject.toml constraints.txt tools/lowest.py

@@ -24,7 +24,7 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def pretend_installed(folder: Path) -> None:
     """An environment as an earlier make left it."""
     (folder / ".venv" / "bin").mkdir(parents=True)
-    for name in ("bin/python", "installed", "installed-test"):
+    for name in ("bin/python", "installed", "installed-dev"):
         (folder / ".venv" / name).touch()
 
 
@@ -37,7 +37,7 @@ def test_a_python_that_is_too_old_or_missing_is_told_in_a_sentence(clone: Path, 
     assert not (clone / ".venv").exists()
 
 
-@pytest.mark.parametrize(("target", "extra"), [("demo", "."), ("test", "'.[test]'")])
+@pytest.mark.parametrize(("target", "extra"), [("demo", "."), ("test", "'.[dev]'")])
 def test_a_first_call_installs_from_the_constraints(clone: Path, target: str, extra: str) -> None:
     steps = make(clone, "--dry-run", target).stdout
     assert f"-m pip install --quiet --constraint constraints.txt --editable {extra}\n" in steps

@@ -65,7 +65,7 @@ def test_an_extra_with_its_packages_is_fine(install: Install) -> None:
 
 def test_every_extra_for_users_says_what_it_serves() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert project["optional-dependencies"].keys() - {"dev", "test"} <= EXTRAS.keys()
+    assert project["optional-dependencies"].keys() - {"dev"} <= EXTRAS.keys()
 
 
 @pytest.mark.parametrize("library", ["torch", "peft"])

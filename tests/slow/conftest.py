@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKED = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt")
+PACKED = ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "constraints.txt")
 
 
 LONGEST = ("test_wheel.py", "test_spread.py", "test_shipped_rows.py", "test_killed.py", "test_hostile.py")

@@ -39,4 +39,4 @@ def test_what_has_no_bound_or_does_not_exist_is_refused(project: Path, extra: st
 
 
 def test_every_package_of_ours_has_a_bound() -> None:
-    assert "diffusers==0.42" in list(lowest(Path(__file__).parents[2], extras=["eval", "parquet"]))
+    assert "diffusers==0.42" in list(lowest(Path(__file__).parents[2], extras=["eval", "parquet", "dev"]))
