@@ -5,6 +5,7 @@
 # make test-portable  the numeric tests as on other processors: fewer instructions, other kernels, 1, 2 and 4 threads
 # make test-lowest    short tests with the lowest versions that pyproject.toml allows, in .venv-lowest; torch as constrained
 # make check          formatting and types only
+# make docs           the documents as a site, strictly, into build/site
 # make package        the wheel and the source archive, looked through, into dist
 # make audit          the pinned versions against the known vulnerabilities (asks PyPI)
 # make rebuild        train the embedded teacher and its classifier again (an hour), into runs/rebuild
@@ -35,7 +36,7 @@ LOWEST ?= tests/core tests/config tests/prompts tests/cli/test_commands.py tests
   tests/roles/test_lora.py tests/training/test_run.py tests/scores/test_scoring.py
 AUDIT := build/audit/bin/python
 
-.PHONY: demo test test-slow test-all test-portable test-lowest check package audit rebuild verify clean
+.PHONY: demo test test-slow test-all test-portable test-lowest check docs package audit rebuild verify clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -59,6 +60,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: .venv/installed-dev
+	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 package: .venv/installed-dev
 	rm -rf dist
