@@ -64,3 +64,5 @@ def test_every_figure_that_is_not_finite_is_named() -> None:
     assert str(caught.value).startswith(
         "Step 7: in the update of the student, loss/ca is inf and grad_norm/student is nan;"
     )
+    # a resume refuses both
+    assert "start a new run from it, student.init={model: FOLDER}, with a lower learning rate" in str(caught.value)

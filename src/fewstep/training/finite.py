@@ -33,7 +33,8 @@ def read_finite(
     if broken:
         raise NonFiniteError(
             f"Step {step}: in the update of the {role}, {' and '.join(broken)}; the run stopped before any weight "
-            f"moved. Resume from the last checkpoint with a lower learning rate, or with precision.compute=fp32."
+            "moved. Export its last checkpoint and start a new run from it, student.init={model: FOLDER}, with a lower "
+            "learning rate or with precision.compute=fp32; neither may change in a resume."
         )
     return {name: value for name, value in values.items() if math.isfinite(value)}
 
