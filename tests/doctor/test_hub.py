@@ -34,8 +34,10 @@ def answering(answers: Mapping[str, tuple[int, object]], patch: pytest.MonkeyPat
                 hanging.wait(60)
                 return
             status, content = answers[self.path]
-            body = b"" if content is None else json.dumps(content).encode()
+            body = b"" if content is None or status == 307 else json.dumps(content).encode()
             self.send_response(status)
+            if status == 307:
+                self.send_header("Location", str(content))
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -92,6 +94,22 @@ def test_the_token_is_shown_to_nobody_before_the_hub_has_answered(monkeypatch: p
     with answering(ANSWERS, monkeypatch) as shown:
         list(hub([OPEN]))
     assert shown == [None, "Bearer hf_x", "Bearer hf_x"]
+
+
+@pytest.mark.parametrize(("to", "shown"), [("", "Bearer hf_x"), ("elsewhere", None)])
+def test_a_token_follows_a_model_that_moved_but_not_to_another_host(
+    to: str, shown: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    with answering(ANSWERS, monkeypatch) as elsewhere:
+        from huggingface_hub import constants
+
+        place = constants.ENDPOINT if to else ""
+        moved = {**ANSWERS, "/api/models/old/name/auth-check": (307, f"{place}/api/models/{OPEN}/auth-check")}
+        with answering(moved, monkeypatch) as here:
+            found = {line.about: line for line in hub(["old/name"])}
+    assert found["licences"].found.startswith("1 of 1")
+    assert (elsewhere if to else here)[-1] == shown
 
 
 def test_a_hub_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from fewstep.doctor.line import Line
 from fewstep.errors import shown
@@ -64,11 +65,21 @@ def _licences(endpoint: str, models: Sequence[str], token: str | None) -> Iterat
             yield Line("licence", f"{model} is gated", cure)
 
 
+class _KeepingTheToken(urllib.request.HTTPRedirectHandler):
+    """Follows a hub that sends elsewhere, without showing the token to another host."""
+
+    def redirect_request(self, req: urllib.request.Request, *others: Any) -> urllib.request.Request | None:
+        asked = super().redirect_request(req, *others)
+        if asked is not None and asked.host != req.host:
+            asked.remove_header("Authorization")
+        return asked
+
+
 def _ask(address: str, token: str | None) -> tuple[int | None, str | None]:
     """Status of an answer, None without one, and the name that it has."""
     request = urllib.request.Request(address, headers={} if token is None else {"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+        with urllib.request.build_opener(_KeepingTheToken).open(request, timeout=_SECONDS) as answer:
             content = json.loads(answer.read(2**16) or b"null")
             name = content.get("name") if isinstance(content, dict) else None
             return answer.status, shown(name, quoted=False) if isinstance(name, str) else None
