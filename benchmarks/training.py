@@ -184,7 +184,7 @@ def expected_units(config: RunConfig, draws: Sequence[Draws]) -> dict[str, float
 def _units(config: RunConfig, *, whole: float, to_anchor: float) -> dict[str, float]:
     gradient = 4.0 if config.memory.gradient_checkpointing else 3.0
     updates, frozen = config.student.every * gradient, 4.0 + 2.0
-    shared = 1.0 if config.memory.keep_anchor_graph else 0.0
+    shared = 1.0 if config.memory.keeps_anchor_graph(1) else 0.0
     return {
         "plain": whole + updates + 3 * gradient + frozen,
         # the simulation ends with the forward of ca and dm, of which the backward remains

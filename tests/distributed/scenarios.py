@@ -43,7 +43,7 @@ MODES: dict[str, tuple[str, ...]] = {
 SPREAD: dict[int, dict[str, tuple[str, tuple[str, ...]]]] = {
     2: {
         **{mode: (mode, ()) for mode in MODES if mode != "other-draws"},
-        "full-accumulated": ("full", ("memory.microbatch=2",)),
+        "full-accumulated": ("full", ("memory.microbatch=2", "memory.keep_anchor_graph=true")),
         "lora-accumulated": ("lora", ("memory.microbatch=1",)),
         "full-selective": ("full", SELECTIVE),
         "lora-replicated": ("lora", ("parallel.replicate=2",)),

@@ -137,7 +137,7 @@ def test_it_looks_at_the_noise_of_the_simulation_and_no_other_term_at_the_first_
 def test_it_has_a_weight_and_a_graph_of_its_own() -> None:
     terms = Terms(dm=DistributionMatching(), isg=IntraSegmentGuidance(), dp=DiversityPreservation())
     assert terms.weights() == {"dm": 1.0, "isg": 0.5, "dp": 0.05}
-    assert terms.graphs() == [("dp",), ("isg",), ("dm",)]
+    assert terms.graphs() == [("dm",), ("dp",), ("isg",)]
 
 
 @pytest.mark.parametrize("to", [0.0, 1.0])

@@ -15,6 +15,7 @@ from fewstep.planning.cost import EIGHT_H100, Machine, forward_units, health_uni
         # the forward at the anchor is made again for the gradient
         (["memory.keep_anchor_graph=false"], 37.5),
         (["memory.microbatch=1"], 37.5),
+        (["memory.microbatch=1", "memory.keep_anchor_graph=true"], 36.5),
         # ca shares dm's call at the anchor and costs the teacher's two; without dm that call is gone as well
         (["terms.ca=null"], 34.5),
         (["terms.ca=null", "terms.dm=null"], 29.5),

@@ -17,6 +17,7 @@ SETTINGS = {
     "full": PLAIN,
     "full with checkpointing": CHECKPOINTING,
     "full in microbatches": [*PLAIN, "memory.microbatch=1"],
+    "full in microbatches with kept graphs": [*PLAIN, "memory.microbatch=1", "memory.keep_anchor_graph=true"],
     "full in single calls": [*PLAIN, "memory.batch_frozen_calls=false", "memory.keep_anchor_graph=false"],
     "full with own anchors": [*PLAIN, "simulation.anchors=own", "simulation.step=renoise"],
     "full with companions": [*PLAIN, "terms.dp={steps: 2}", "terms.isg={}"],

@@ -142,8 +142,11 @@ def test_training_moves_the_student_and_the_fake_score_and_never_the_teacher(
     assert len(moved["student"]) == len(moved["fake_score"]) == len(list(roles.student.network.parameters()))
 
 
-def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(finished: Path, tmp_path: Path) -> None:
-    run(recipe(finished, "memory.microbatch=3"), tmp_path / "split")
+@pytest.mark.parametrize("kept", ["null", "true"])
+def test_splitting_the_batch_gives_the_losses_and_weights_of_the_whole(
+    kept: str, finished: Path, tmp_path: Path
+) -> None:
+    run(recipe(finished, "memory.microbatch=3", f"memory.keep_anchor_graph={kept}"), tmp_path / "split")
     for ours, theirs in zip(metrics(tmp_path / "split"), metrics(finished / "whole"), strict=True):
         assert {k: pytest.approx(v, rel=1e-4) for k, v in theirs.items()} == ours
     split, whole = saved_state(tmp_path / "split"), saved_state(finished / "whole")

@@ -44,7 +44,8 @@ def cell(plan: Plan) -> str:
     named = ["whole batch" if micro is None else f"microbatch {micro}"]
     kind = settings["memory.gradient_checkpointing"]
     named += [] if kind is False else ["selective" if kind == "selective" else "checkpointing"]
-    named += [] if settings["memory.keep_anchor_graph"] or micro is not None else ["no anchor graph"]
+    keeps = settings["memory.keep_anchor_graph"]
+    named += [] if keeps == (micro is None) else ["anchor graphs" if keeps else "no anchor graph"]
     named += [] if settings["memory.batch_frozen_calls"] else ["single calls"]
     named += [f"offload {name}" for name in ("teacher", "trained") if settings[f"memory.offload.{name}"]]
     return f"{plan.choice.memory.peak / GIB:.1f} GiB, {plan.hours:.0f} h: {', '.join(named)}"

@@ -203,13 +203,21 @@ class MemoryConfig(Changeable):
     gradient_checkpointing: _Recomputation = Field(
         default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
     )
-    keep_anchor_graph: bool = Field(default=True, description="the forward at the anchor is also the gradient forward")
-    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network")
+    keep_anchor_graph: bool | None = Field(
+        default=None,
+        description="the forward at the anchor is also the gradient forward: true, in every microbatch until the "
+        "student's update; None, where microbatch does not split the batch",
+    )
+    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network and loss graph")
     offload: Offload = Offload()
     prefetch: Count | None = Field(
         default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
     )
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
+
+    def keeps_anchor_graph(self, rounds: int) -> bool:
+        """Whether graphs at anchors are kept by a process that makes so many rounds of its samples."""
+        return rounds == 1 if self.keep_anchor_graph is None else self.keep_anchor_graph
 
 
 class _ParallelConfig(Changeable):

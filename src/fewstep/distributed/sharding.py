@@ -114,12 +114,6 @@ def settle(network: nn.Module) -> None:
         network.reshard()
 
 
-def expect_backward(network: nn.Module, *, more: bool) -> None:
-    """Say whether another backward follows the next one in this update; then FSDP2 keeps the order it gathers by."""
-    if isinstance(network, FSDPModule):
-        network.set_is_last_backward(not more)
-
-
 def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 

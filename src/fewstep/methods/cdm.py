@@ -8,7 +8,7 @@ per sample; who owns weights, optimisers and devices is not visible here. DMD2 a
 terms.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,7 +42,8 @@ class Method:
             ``final``: its finished sample.
         to_sigma: The backbone's map from pre-shift levels to sigma.
         initial_scale: The backbone's factor on standard normal noise at its largest sigma.
-        batch_frozen_calls: One batched call per frozen network instead of one per probe (memory against speed).
+        batch_frozen_calls: One batched call per frozen network and graph instead of one per probe (memory against
+            speed).
     """
 
     schedule: Schedule
@@ -121,16 +122,20 @@ def student_losses(
     prompts: PromptBatch,
     draws: Draws,
     on_views: Callable[[Mapping[str, Views]], None] | None = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Float[Tensor, "b"]]:
-    """The unweighted losses of every active term, per sample.
+    """The unweighted losses of the active terms, per sample.
 
     ``ca`` and ``dm`` ask at the same anchor, unless each has its own: one forward with gradient serves both. Teacher
     and fake score see detached probes only, so gradients reach nothing but the student.
 
     Args:
         on_views: Is shown what each term looked at, by name.
+        only: Names of the losses to make, those of one graph (:meth:`~fewstep.methods.terms.Terms.graphs`) so that no
+            other is alive with it; None makes all.
     """
-    terms = method.terms.active()
+    chosen = set(method.terms.weights() if only is None else only)
+    terms = {name: term for name, term in method.terms.active().items() if name in chosen}
     answers = _answers(method, terms, student, simulated, prompts.student, draws)
     x0_student = {name: answer.x0.detach() for name, answer in answers.items()}
     probes = {name: _probe(method, name, term, answers[name], simulated, draws) for name, term in terms.items()}
@@ -149,7 +154,7 @@ def student_losses(
         name: objectives.pull(answers[name].x0, term.direction(views[name]), term.normaliser(views[name]))
         for name, term in terms.items()
     }
-    if method.terms.isg is not None:
+    if method.terms.isg is not None and "isg" in chosen:
         assert draws.segment is not None
         losses["isg"] = isg_losses(
             method.terms.isg,
@@ -160,7 +165,7 @@ def student_losses(
             to_sigma=method.to_sigma,
             initial_scale=method.initial_scale,
         )
-    if method.terms.dp is not None:
+    if method.terms.dp is not None and "dp" in chosen:
         losses["dp"] = dp_losses(
             method.terms.dp,
             student=student,

@@ -268,14 +268,14 @@ class Terms(Section):
         return 0 if self.dp is None else 1
 
     def graphs(self, *, own_anchors: bool = False) -> list[tuple[str, ...]]:
-        """The losses by the student's forward they come from, the latest one first; those at one anchor share one.
+        """The losses by the student's forward they come from; those at one anchor share the first, which is there.
 
         Args:
             own_anchors: Each term has anchors of its own, so that nothing is shared.
         """
         shared = tuple(name for name, term in self.active().items() if term.at_anchor and not own_anchors)
         alone: list[tuple[str, ...]] = [(name,) for name in reversed(self.weights()) if name not in shared]
-        return [*alone, shared] if shared else alone
+        return [shared, *alone] if shared else alone
 
     def noisy_queries(self) -> list[str]:
         """The terms whose query takes noise of its own."""

@@ -50,11 +50,12 @@ def units_by_part(config: RunConfig, *, rounds: int | None = None) -> dict[str, 
     # selective checkpointing keeps what is counted here: matrix products and attention
     recompute = 1.0 if config.memory.gradient_checkpointing is True else 0.0
     with_gradient = 3.0 + recompute
-    unsplit = config.memory.microbatch is None if rounds is None else rounds == 1
+    if rounds is None:
+        rounds = 1 if config.memory.microbatch is None else 2
     return {
         "simulation": _simulations(config),
         "fake_score": config.student.every * with_gradient,
-        "student": _student(config, with_gradient, unsplit),
+        "student": _student(config, with_gradient, rounds),
         "frozen": _frozen(config),
     }
 
@@ -95,11 +96,11 @@ def _simulations(config: RunConfig) -> float:
     return earlier * one + last
 
 
-def _student(config: RunConfig, with_gradient: float, unsplit: bool) -> float:
+def _student(config: RunConfig, with_gradient: float, rounds: int) -> float:
     own = config.simulation.anchors == "own"
     forwards = len(config.terms.graphs(own_anchors=own))
-    # a graph is kept only when the batch is not split: then the call that ended the simulation is this forward
-    kept = config.memory.keep_anchor_graph and unsplit and not own
+    # where a graph is kept, the call that ended the simulation is this forward
+    kept = config.memory.keeps_anchor_graph(rounds) and not own
     saved = kept and any(term.at_anchor for term in config.terms.active().values())
     return forwards * with_gradient - saved + (config.terms.isg is not None)
 

@@ -204,14 +204,14 @@ class _Prediction:
         return teacher.frozen_bytes - saved
 
     def _states(self) -> float:
-        """Prompts, noise and states of all rows: they stay until the student's update is done."""
+        """States of all rows, which stay until the student's update is done; prompts and noise of those in a call."""
         terms, simulation = self.config.terms, self.config.simulation
         probed = sum(term.probe_of != "query" for term in terms.active().values())
         noises = 2 + probed + len(terms.noisy_queries()) + (terms.isg is not None)
         noises += self.config.schedule.bounds[1] - 1 if simulation.step == "renoise" else 0
         # state, velocity and x0 at the anchor, and the x0 that entered it, for each who has an anchor
-        anchored = 1 + (len(terms.active()) if self._own_anchors else 0)
-        return self.dealt.rows * ((noises + 4 * anchored) * self._latent + self.roles.prompt_bytes)
+        anchored = 4 * (1 + (len(terms.active()) if self._own_anchors else 0)) * self._latent
+        return self.dealt.rows * anchored + self.dealt.micro * (noises * self._latent + self.roles.prompt_bytes)
 
     @property
     def _own_anchors(self) -> bool:
@@ -225,74 +225,81 @@ class _Prediction:
     # The phases.
 
     def _simulation(self) -> dict[str, float]:
-        parts = self._call(self.student.forward.at(self.dealt.micro), STUDENT, self.dealt.micro)
+        held = (self.dealt.rounds - 1) * self._anchor_graph
+        parts = self._call(held + self.student.forward.at(self.dealt.micro), STUDENT, self.dealt.micro)
         return {**parts, "gathered": parts["gathered"] + self._begun(FAKE_SCORE)}
 
     def _fake_update(self) -> dict[str, float]:
-        held = self.student.kept.at(self.dealt.micro) if self._keeps_anchor else 0.0
-        return self._backward(self.fake, FAKE_SCORE, graphs=1, held=held)
+        return self._backward(self.fake, FAKE_SCORE, held=self.dealt.rounds * self._anchor_graph)
 
     def _look(self) -> dict[str, float]:
-        companions = self.config.terms.companions().values()
-        both = any(companion.guides for companion in companions) and not self.roles.adapter.guidance.embedded
-        # at the probes of all terms; then for companions, whose own graphs come later
-        moments = [(self._graphs - len(companions), self._questions if self.config.memory.batch_frozen_calls else 1)]
-        moments += [(self._graphs - 1, 1 + both)] if companions else []
-        calls = (self._frozen_call(graphs, asked * self.dealt.micro) for graphs, asked in moments)
-        parts = max(calls, key=lambda call: sum(call.values()))
-        gathered = parts["gathered"] + self._begun(FAKE_SCORE)
-        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+        calls = (self._frozen_call(place) for place in range(len(self._graphs)))
+        return max(calls, key=lambda call: sum(call.values()))
 
     def _probe(self) -> dict[str, float]:
         """As many pictures at a time as a step asks about, guided ones in two rows each; they lie on the CPU."""
         samples = max(self.dealt.micro, 2)
         return self._call(self.student.forward.at(samples), "teacher", samples)
 
-    def _frozen_call(self, graphs: int, samples: int) -> dict[str, float]:
-        held = graphs * self.student.kept.at(self.dealt.micro)
-        return self._call(held + self.student.forward.at(samples), "teacher", samples)
+    def _frozen_call(self, place: int) -> dict[str, float]:
+        """Of the student's graphs only the one whose losses are asked for is alive, and those kept at anchors."""
+        samples = self._questions(self._graphs[place]) * self.dealt.micro
+        held = self._waiting + self.student.kept.at(self.dealt.micro)
+        parts = self._call(held + self.student.forward.at(samples), "teacher", samples)
+        gathered = parts["gathered"] + self._begun(FAKE_SCORE)
+        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients(place)}
 
     def _student_forward(self) -> dict[str, float]:
-        micro = self.dealt.micro
-        parts = self._call(self._graphs * self.student.kept.at(micro), STUDENT, micro)
+        micro, last = self.dealt.micro, len(self._graphs) - 1
+        parts = self._call(self._waiting + self.student.kept.at(micro), STUDENT, micro)
         gathered = parts["gathered"] + self._begun(FAKE_SCORE, "teacher")
-        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients}
+        return {**parts, "gathered": gathered, "gradients": self._earlier_gradients(last)}
 
-    @property
-    def _earlier_gradients(self) -> float:
-        """Of the student, left by earlier rounds."""
-        return 0.0 if self.dealt.rounds == 1 or self.offload.trained else _FP32 * self._trained(STUDENT)
+    def _earlier_gradients(self, place: int) -> float:
+        """Of the student, left by earlier rounds or graphs."""
+        first = self.dealt.rounds == 1 and place == 0
+        return 0.0 if first or self.offload.trained else _FP32 * self._trained(STUDENT)
 
     def _student_update(self) -> dict[str, float]:
-        return self._backward(self.student, STUDENT, graphs=self._graphs, held=0.0)
+        return self._backward(self.student, STUDENT, held=self._waiting, again=len(self._graphs) > 1)
+
+    @cached_property
+    def _anchor_graph(self) -> float:
+        """What a round's graph at the anchors holds until the student's update; 0 when none is kept."""
+        kept = self.config.memory.keeps_anchor_graph(self.dealt.rounds) and not self._own_anchors
+        return self.student.kept.at(self.dealt.micro) if kept else 0.0
 
     @property
-    def _keeps_anchor(self) -> bool:
-        return self.config.memory.keep_anchor_graph and self.dealt.rounds == 1 and not self._own_anchors
+    def _waiting(self) -> float:
+        """Kept at anchors for later rounds, or for nobody, while a graph of the first is used."""
+        used = any(term.at_anchor for term in self.config.terms.active().values())
+        return (self.dealt.rounds - used) * self._anchor_graph
 
     @property
-    def _graphs(self) -> int:
-        """Forwards of the student whose graphs are alive together."""
-        terms = self.config.terms
-        nobodys = self._keeps_anchor and not any(term.at_anchor for term in terms.active().values())
-        return len(terms.graphs(own_anchors=self._own_anchors)) + nobodys
+    def _graphs(self) -> list[tuple[str, ...]]:
+        return self.config.terms.graphs(own_anchors=self._own_anchors)
 
-    @property
-    def _questions(self) -> int:
-        """Probes that the teacher is asked at together; the fake score is asked at fewer."""
-        terms = self.config.terms.active().values()
-        guided = sum(term.asks_guidance for term in terms)
-        fake = sum(term.asks_fake_score for term in terms)
-        return max(len(terms) + guided, fake)
+    def _questions(self, graph: tuple[str, ...]) -> int:
+        """Probes that the teacher is asked at together for a graph's losses; the fake score is asked at fewer."""
+        companions = self.config.terms.companions()
+        if graph[0] in companions:
+            return 1 + (companions[graph[0]].guides and not self.roles.adapter.guidance.embedded)
+        if not self.config.memory.batch_frozen_calls:
+            return 1
+        terms = [self.config.terms.active()[name] for name in graph]
+        return max(len(terms) + sum(term.asks_guidance for term in terms), sum(term.asks_fake_score for term in terms))
 
     def _call(self, activations: float, role: str, samples: int) -> dict[str, float]:
         inputs = samples * (self.roles.prompt_bytes + 3 * self._latent)
         return {"activations": activations + inputs, "gathered": self._gathered(role)}
 
-    def _backward(self, one: Activations, role: str, *, graphs: int, held: float) -> dict[str, float]:
-        """The larger of the beginning, when all graphs are whole, and later ones, when all gradients are there.
+    def _backward(self, one: Activations, role: str, *, held: float, again: bool = False) -> dict[str, float]:
+        """The larger of the beginning, when the graph is whole, and the end, when all gradients are there.
 
-        Graphs go through it one by one, so that a weight's gradients are cut up before the next graph makes more.
+        Args:
+            one: What the role's calls need.
+            held: By graphs that wait.
+            again: Another graph comes later, which begins with all gradients there.
         """
         micro, size = self.dealt.micro, self.sizes[role]
         kept, within = one.kept.at(micro), one.backward.at(micro) - one.kept.at(micro)
@@ -302,8 +309,8 @@ class _Prediction:
         transient = max(within, reduced * size.block_trained)
         earlier = gradients if self.dealt.rounds > 1 else 0.0
         moments = [
-            (graphs * kept + transient, earlier),
-            ((graphs - 1) * kept + transient, gradients),
+            (kept + transient, gradients if again else earlier),
+            (transient, gradients),
             # what was gathered is freed before its gradients are reduced
             (reduced * size.root_trained - size.root if self._spread else 0.0, gradients),
         ]

@@ -7,8 +7,7 @@ resumed run simulates again there is what the interrupted one had.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +20,7 @@ from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
 from fewstep.data.prompts import prompt_index
 from fewstep.distributed.rounds import Round, rounds
-from fewstep.distributed.sharding import begin_gathering, expect_backward, settle
+from fewstep.distributed.sharding import begin_gathering, settle
 from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.health.directions import view_figures, view_sums
@@ -71,13 +70,25 @@ class StepReport:
 
 
 @dataclass(frozen=True)
-class _Microbatch:
-    """Rows of the global batch that go through the networks together; losses count ``weight``."""
+class _Told:
+    """What networks and losses are told about some rows of the global batch at one step."""
 
-    weight: float
     prompts: PromptBatch
     draws: Draws
+
+
+@dataclass(frozen=True)
+class _Microbatch:
+    """Rows of the global batch that go through the networks together.
+
+    Attributes:
+        told: None in a batch that is split: then it is read and drawn again, which takes less than keeping all of it.
+    """
+
+    rows: Round
+    num_anchors: int
     simulated: Simulated
+    told: _Told | None
 
 
 def build_method(config: RunConfig, adapter: ModelAdapter) -> Method:
@@ -189,7 +200,7 @@ class Trainer:
         if updates_student:
             self._update_student(microbatches, figures)
         self._shared = microbatches if self.config.draw.reuse_trajectory and not updates_student else []
-        num_anchors = microbatches[0].draws.num_anchors
+        num_anchors = microbatches[0].num_anchors
         asked = figures.pop("stop") > 0
         report = StepReport(self.step, num_anchors, figures, student_updated=updates_student, stop=asked)
         self.step += 1
@@ -200,21 +211,21 @@ class Trainer:
         microbatches = []
         splits = self._rounds()
         used = updates_student or self.config.draw.reuse_trajectory
-        # a graph kept for every microbatch would hold the memory that splitting saves
-        keep_graph = used and self.config.memory.keep_anchor_graph and len(splits) == 1
+        keep_graph = used and self.config.memory.keeps_anchor_graph(len(splits))
         for place, rows in enumerate(splits):
             self._begin(self.roles.fake_score)
-            draws = self.draw(self.step, rows, updates_student).to(self.device)
-            if self._shared:
-                micro = replace(self._shared[place], draws=draws)
-            else:
-                micro = self._simulate(rows, draws, anchor_gradient=keep_graph)
+            told = self._tell(rows, with_terms=updates_student)
             method = self._methods[self._size(self.step)]
-            losses = fake_score_losses(method, self.roles.fake_score, micro.simulated, micro.prompts, micro.draws)
-            share = micro.weight * weighted_mean(losses, self.config.batch)
+            if self._shared:
+                simulated = self._shared[place].simulated
+            else:
+                simulated = simulate(method, self.roles.student, told.prompts, told.draws, anchor_gradient=keep_graph)
+            losses = fake_score_losses(method, self.roles.fake_score, simulated, told.prompts, told.draws)
+            share = rows.weight * weighted_mean(losses, self.config.batch)
             self._backward(share)
             loss += share.detach()
-            microbatches.append(micro)
+            kept = told if len(splits) == 1 else None
+            microbatches.append(_Microbatch(rows, told.draws.num_anchors, simulated, kept))
         asked = torch.tensor(float(stop), device=self.device)
         self._apply("fake_score", self.fake_optimiser, {"loss/fake_score": loss, "stop": asked}, figures, microbatches)
         self._align("fake_score", self.fake_optimiser.updates)
@@ -225,25 +236,31 @@ class Trainer:
         shares = {name: torch.zeros((), device=self.device) for name in weights}
         seen: dict[str, Tensor] = {}
         for micro in microbatches:
-            self._begin(self.roles.teacher, self.roles.fake_score)
-            losses = student_losses(
-                self._methods[self._size(self.step)],
-                student=self.roles.student,
-                teacher=self.roles.teacher,
-                fake_score=self.roles.fake_score,
-                guided_teacher=self.roles.teacher.guided,
-                simulated=micro.simulated,
-                prompts=micro.prompts,
-                draws=micro.draws,
-                on_views=None if self.config.health is None else partial(self._take_note, seen, micro.weight),
-            )
-            means = {name: micro.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()}
-            # graph by graph: in one backward a weight's gradients stay whole until the last graph has reached it
-            for graph in (graphs := self.config.terms.graphs(own_anchors=self._own_anchors)):
-                expect_backward(self.roles.student.network, more=graph != graphs[-1])
+            views: dict[str, Views] = {}
+            told = micro.told or self._tell(micro.rows, with_terms=True)
+            # graph by graph: one is alive at a time, and a weight's gradients are whole until that one has reached it
+            for graph in self.config.terms.graphs(own_anchors=self._own_anchors):
+                self._begin(self.roles.teacher, self.roles.fake_score)
+                losses = student_losses(
+                    self._methods[self._size(self.step)],
+                    student=self.roles.student,
+                    teacher=self.roles.teacher,
+                    fake_score=self.roles.fake_score,
+                    guided_teacher=self.roles.teacher.guided,
+                    simulated=micro.simulated,
+                    prompts=told.prompts,
+                    draws=told.draws,
+                    only=graph,
+                    on_views=None if self.config.health is None else views.update,
+                )
+                means = {
+                    name: micro.rows.weight * weighted_mean(loss, self.config.batch) for name, loss in losses.items()
+                }
                 self._backward(torch.stack([weights[name] * means[name] for name in graph]).sum())
-            for name, mean in means.items():
-                shares[name] += mean.detach()
+                for name, mean in means.items():
+                    shares[name] += mean.detach()
+            if self.config.health is not None:
+                self._take_note(seen, micro.rows.weight, views)
         measured = {f"loss/{name}": share for name, share in shares.items()}
         health = {}
         if seen:  # a sum of its own: in a longer one the losses may be added in another order
@@ -256,7 +273,8 @@ class Trainer:
 
     def _take_note(self, seen: dict[str, Tensor], weight: float, views: Mapping[str, Views]) -> None:
         """Add what some rows show of the run's health."""
-        for name, value in view_sums(self.config.terms.active(), views).items():
+        terms = self.config.terms.active()
+        for name, value in view_sums(terms, {name: views[name] for name in terms}).items():
             seen[name] = seen.get(name, torch.zeros_like(value)) + weight * value
 
     def _begin(self, *next_asked: Role) -> None:
@@ -303,15 +321,13 @@ class Trainer:
         last = len(self._methods) - 1
         return Streams(self.config.seed).integer("size", self._simulation(step), low=0, high=last) if last else 0
 
-    def _simulate(self, rows: Round, draws: Draws, *, anchor_gradient: bool) -> _Microbatch:
+    def _tell(self, rows: Round, *, with_terms: bool) -> _Told:
         start = self._simulation(self.step) * self.config.batch
         indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
         cond = self.embeddings.batch(indices).to(self.device)
         null_cond = self.embeddings.null.to(self.device).expand(len(indices))
-        prompts = self.adapter.prompt_batch(cond, null_cond)
-        method = self._methods[self._size(self.step)]
-        simulated = simulate(method, self.roles.student, prompts, draws, anchor_gradient=anchor_gradient)
-        return _Microbatch(rows.weight, prompts, draws, simulated)
+        draws = self.draw(self.step, rows, with_terms).to(self.device)
+        return _Told(self.adapter.prompt_batch(cond, null_cond), draws)
 
     def _apply(
         self,
@@ -332,7 +348,8 @@ class Trainer:
             figures |= read_finite(measured, role=role.replace("_", " "), step=self.step, beside=beside)
         except NonFiniteError:
             if optimiser.updates == 0:
-                asked = [(micro.prompts, micro.draws.initial_noise) for micro in microbatches]
+                told = [micro.told or self._tell(micro.rows, with_terms=False) for micro in microbatches]
+                asked = [(each.prompts, each.draws.initial_noise) for each in told]
                 blame_inputs(self.roles.teacher, asked, self.world)
             raise
         figures[f"lr/{role}"] = optimiser.lr
