@@ -35,7 +35,7 @@ from fewstep.export.weights import (
     TrainedStudent,
     merge_factors,
     public_name,
-    put_weights,
+    put_student,
     read_student,
     require_fit,
 )
@@ -146,10 +146,7 @@ def _contents(
     """Turn ``network``, the teacher, into the student, and find the factors that a format writes."""
     trained = student.config.student.weights
     if isinstance(format, Pipeline):
-        if isinstance(trained, LoraWeights):
-            merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=origin)
-        else:
-            put_weights(network, student.weights.empty, student.weights.parts(), origin=origin)
+        put_student(network, student, origin=origin)
         require_range(network.named_parameters(), dtype)
         return _Contents()
     require_loader(network, adapter)

@@ -13,7 +13,7 @@ from fewstep.backbones.protocol import BackboneConfig
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.roles.lora import product
-from fewstep.roles.weights import StartFromLora, StartFromModel
+from fewstep.roles.weights import LoraWeights, StartFromLora, StartFromModel
 from fewstep.runs.checkpoint import StoredTensors, stored_steps, stored_tensors
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.places import BEST, LATEST, checkpoints, completed_steps, is_published, pointed_to
@@ -97,6 +97,22 @@ def _chosen(folder: RunFolder, step: int | str | None) -> Path:
         f"The run {folder.path} has no checkpoint {shown(step, quoted=False)}{why}; it has {', '.join(named)}, and "
         f"last is {completed_steps(published[-1])}."
     )
+
+
+def put_student(network: nn.Module, student: TrainedStudent, *, origin: str) -> None:
+    """Turn ``network``, which holds the teacher, into the student, in place.
+
+    Args:
+        origin: Named by the error.
+
+    Raises:
+        CheckpointError: The student's weights are not those of this network.
+    """
+    trained = student.config.student.weights
+    if isinstance(trained, LoraWeights):
+        merge_factors(network, student.weights.all(), scaling=trained.scaling, origin=origin)
+    else:
+        put_weights(network, student.weights.empty, student.weights.parts(), origin=origin)
 
 
 @torch.no_grad()

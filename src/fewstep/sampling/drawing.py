@@ -152,7 +152,7 @@ def sample_lines(
     _, *paths = picture_paths(name, 2)
     require_writable(paths)
     _require_drawable(drawing, paths, count=1, grid=False, compared=False)
-    model = _load(drawing)
+    model = load(drawing)
     settings = settings_of(drawing, model)
     numbers = itertools.count()
     for number, raw in enumerate(lines, 1):
@@ -216,15 +216,16 @@ def _opening(drawing: Drawing) -> dict[str, Any]:
     return {"lora": drawing.loras, "height": spec.height, "width": spec.width, "frames": spec.frames}
 
 
-def _load(drawing: Drawing) -> DrawingModel:
-    load = load_in_turn if drawing.offload else load_model
+def load(drawing: Drawing) -> DrawingModel:
+    """Open the model of a request; with ``offload``, its weights are read when they are needed and not here."""
+    opened = load_in_turn if drawing.offload else load_model
     spec = drawing.model
-    return load(spec.model, drawing.device, dtype=DTYPES[spec.dtype], **_opening(drawing))
+    return opened(spec.model, drawing.device, dtype=DTYPES[spec.dtype], **_opening(drawing))
 
 
 def _draw(drawing: Drawing, texts: Sequence[str], *, timed: bool, progress: Progress | None) -> _Result:
     """Load a model and draw; nothing of it is held any more when this returns."""
-    model = _load(drawing)
+    model = load(drawing)
     settings = settings_of(drawing, model)
     if timed and not drawing.offload:  # what is read for every call does not get warm
         warm = drawing.model.model_copy(update={"sigmas": (settings["sigmas"][0],)})

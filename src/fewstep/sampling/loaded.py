@@ -146,18 +146,30 @@ def load_model(
         lora, height, width, frames: As :func:`open_adapter` has them.
     """
     adapter = open_adapter(model, lora=lora, height=height, width=width, frames=frames)
-    adapter.compute_dtype = dtype
-    network = adapter.load_network(dtype=dtype)
-    vae = adapter.load_vae()
-    pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": vae})
-    return TextToImage(
+    return with_network(
         adapter,
-        network,
-        pipeline,
+        adapter.load_network(dtype=dtype),
+        device,
+        dtype=dtype,
         facts=open_checkpoint(str(model)).facts,
         few_steps=few_steps(str(model)),
-        device=require_device(str(device)),
     )
+
+
+def with_network(
+    adapter: ModelAdapter,
+    network: nn.Module,
+    device: torch.device | str = "auto",
+    *,
+    dtype: torch.dtype = torch.float32,
+    facts: ModelFacts | None = None,
+    few_steps: int | None = None,
+) -> TextToImage:
+    """A network that is in memory already, with the other parts of its backbone; the arguments are as above."""
+    adapter.compute_dtype = dtype
+    vae = adapter.load_vae()
+    pipeline = adapter.load_pipeline(dtype=dtype, **{adapter.network_component: None, "vae": vae})
+    return TextToImage(adapter, network, pipeline, facts=facts, few_steps=few_steps, device=require_device(str(device)))
 
 
 def load_in_turn(
