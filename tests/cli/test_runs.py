@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.main import execute
-from fewstep.cli.runs import _age
 from tests.runs.made import line, made_run
 
 
@@ -31,13 +30,6 @@ def test_runs_as_json_are_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_no_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["runs", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"There is no run in {tmp_path}.\n"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "told"), [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (7200, "2 h"), (1e6, "11 d"), (1e9, "11574 d")]
-)
-def test_an_age_has_one_unit(seconds: float, told: str) -> None:
-    assert _age(seconds) == told
 
 
 def test_a_run_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -148,3 +148,10 @@ def test_a_thousand_runs_are_listed_from_small_files_and_the_ends_of_large_ones(
     small = sum((one / name).stat().st_size for name in ("config.json", "run.json"))
     # the system also counts what the command reads about itself
     assert size > 100 * END_BYTES and told["read"] <= 1000 * (small + END_BYTES) + 100_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (7200, "2 h"), (1e6, "11 d"), (1e9, "11574 d")]
+)
+def test_an_age_has_one_unit(seconds: float, told: str) -> None:
+    assert RunRow(Path("run"), "running", idle_seconds=seconds).age == told

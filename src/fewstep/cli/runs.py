@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fewstep.runs.summary import RunSummary
 
 _SortKey = Literal["age", "name", "recipe", "state", "updates"]
-_AGES = ((60, "s"), (60, "min"), (24, "h"))
 
 _Output = Annotated[
     Path | None, typer.Option(help="Draw losses and measurements over updates: a PNG, or an HTML page with tables too.")
@@ -111,7 +110,7 @@ def _setting(path: str, values: Sequence[Any]) -> list[str]:
 def _told(found: "RunSummary") -> dict[str, list[str]]:
     """What there is to say under each heading; nothing is left out."""
     row = found.row
-    ago = "" if row.idle_seconds is None else f", last step {_age(row.idle_seconds)} ago"
+    ago = "" if row.age is None else f", last step {row.age} ago"
     saved = [f"{name}{_mark(name == found.latest, name == found.best)}" for name in found.checkpoints]
     best = {name: f", at the best checkpoint {value:.4g}" for name, value in found.best_evaluation.items()}
     measured = [f"{name} {value:.4g}{best.get(name, '')}" for name, value in found.evaluation.items()]
@@ -150,18 +149,9 @@ def _cells(row: "RunRow") -> tuple[str, ...]:
         "-" if row.recipe is None else shown(row.recipe, quoted=False),
         row.state,
         f"{'-' if row.updates is None else row.updates}/{'-' if row.asked is None else row.asked}",
-        "-" if row.idle_seconds is None else _age(row.idle_seconds),
+        row.age or "-",
         shown(losses if row.problem is None else row.problem, 300, quoted=False) or "-",
     )
-
-
-def _age(seconds: float) -> str:
-    """How long ago, in one unit."""
-    for most, unit in _AGES:
-        if seconds < most:
-            return f"{int(seconds)} {unit}"
-        seconds /= most
-    return f"{int(seconds)} d"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:

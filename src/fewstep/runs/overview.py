@@ -23,6 +23,7 @@ SortKey = Literal["age", "name", "recipe", "state", "updates"]
 
 _T = TypeVar("_T")
 _MAX_JSON_BYTES = 2**20
+_AGES = ((60, "s"), (60, "min"), (24, "h"))
 
 
 class _Budget(BaseModel):
@@ -73,6 +74,18 @@ class RunRow:
     @property
     def name(self) -> str:
         return self.path.name or str(self.path)
+
+    @property
+    def age(self) -> str | None:
+        """How long ago the last step was written, in one unit."""
+        if self.idle_seconds is None:
+            return None
+        count = self.idle_seconds
+        for most, unit in _AGES:
+            if count < most:
+                return f"{int(count)} {unit}"
+            count /= most
+        return f"{int(count)} d"
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
