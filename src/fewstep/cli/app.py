@@ -22,6 +22,7 @@ from fewstep.cli.plan import plan
 from fewstep.cli.runs import compare, runs, show
 from fewstep.cli.sample import sample
 from fewstep.cli.told import told_once_a_machine
+from fewstep.cli.ui import ui
 from fewstep.errors import ConfigError
 
 app = typer.Typer(
@@ -43,6 +44,7 @@ app.command()(export)
 app.command()(plan)
 app.command()(runs)
 app.command()(sample)
+app.command()(ui)
 app.command()(show)
 
 _RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe's name, or a YAML file of your own.")]
