@@ -14,7 +14,7 @@ _SETTINGS = (
     "budget.student_updates=1",
     "batch=4",
     "schedule={kind: random_length, min_steps: 2, max_steps: 4}",
-    "report={tensorboard: false}",
+    "report={trackers: []}",
     "checkpoint={keep_last: 1}",
 )
 _ASKED = {"a red handwritten three": (3, 0), "a blue handwritten seven": (7, 2)}
