@@ -62,7 +62,7 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 
 docs: .venv/installed-dev
-	$(BIN)/mkdocs build --quiet --strict --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir build/site
 
 package: .venv/installed-dev
 	rm -rf dist
