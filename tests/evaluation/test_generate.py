@@ -216,9 +216,11 @@ def test_a_record_about_another_folder_is_refused(models: Path, tmp_path: Path) 
         folder.records()
 
 
-def test_pictures_of_another_tool_are_told_to_be_drawn_here(tmp_path: Path) -> None:
+def test_pictures_of_another_tool_are_told_how_they_are_scored(tmp_path: Path) -> None:
     (tmp_path / "0001.JPG").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"pictures such as '0001\.JPG' .* another tool drew are scored from Python"):
+    with pytest.raises(
+        ConfigError, match=r"pictures such as '0001\.JPG' .* another tool drew with: fewstep evaluate --pictures"
+    ):
         EvaluationFolder(tmp_path).read_task()
 
 

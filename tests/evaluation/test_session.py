@@ -240,7 +240,7 @@ def test_a_stranger_without_a_named_teacher_is_asked_for_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({}, "There is no model to evaluate; name one, or --phase score for drawn pictures."),
+        ({}, "There is no model to evaluate; name one, or --pictures FOLDER for pictures that"),
         ({"phase": "generate", "save_images": False, "models": ("m",)}, "--no-save-images with --phase generate would"),
         ({"phase": "score"}, "holds no evaluation; draw its pictures first: fewstep evaluate --phase generate"),
         ({"models": ("fewstep:digits",), "seeds": (1, 1)}, "The seeds are [1, 1]; give at least one, and each once."),

@@ -48,11 +48,18 @@ class _MeasureByDefault(TyperGroup):
 
 evaluate_app = typer.Typer(
     cls=_MeasureByDefault,
-    help="Measure models: draw prompts, score the pictures, write a report.",
+    help="Measure models, or pictures of any tool: draw prompts, score the pictures, write a report.",
     pretty_exceptions_enable=False,
 )
 
 
+_Pictures = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FOLDER[,name=NAME]",
+        help="Pictures that another tool drew for --prompts, or a .jsonl file that names them; may be repeated.",
+    ),
+]
 _Teacher = Annotated[str | None, typer.Option(help="As --model.", show_default="the one that the student's files name")]
 _Phase = Annotated[
     Literal["generate", "score", "both"], typer.Option(help="Draw, score what is drawn, or one after the other.")
@@ -105,6 +112,7 @@ def measure(
         typer.Argument(metavar="MODEL", help="Folders or repository ids, with choices: MODEL,steps=4."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="Another MODEL; may be repeated.")] = None,
+    pictures: _Pictures = None,
     teacher: _Teacher = None,
     phase: _Phase = "both",
     metrics: _Metrics = None,
@@ -124,7 +132,7 @@ def measure(
     threads: Annotated[int | None, typer.Option(min=1, max=most(Threads), help="Of the arithmetic.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON on the last line.")] = False,
 ) -> None:
-    """Measure models against their teacher: draw prompts, score the pictures, write a report."""
+    """Measure models against their teacher, or anybody's pictures: draw prompts, score the pictures, write a report."""
     from fewstep.evaluation.folder import Extras
     from fewstep.evaluation.session import Order
 
@@ -132,6 +140,7 @@ def measure(
     order = Order(
         output=output,
         models=(*(models or ()), *(model or ())),
+        pictures=tuple(pictures or ()),
         teacher=teacher,
         phase=phase,
         metrics=tuple(metrics or ()),

@@ -32,7 +32,7 @@ def compare_folders(folders: Sequence[Path], *, allow_different: bool = False) -
 def _row(folder: Path, summary: dict[str, Any], model: dict[str, Any], columns: Sequence[tuple[str, str]]) -> str:
     found = {(c["metric"], c["figure"]): c for c in summary["scores"] if c["model"] == model["name"]}
     texts = [_text(found.get(column)) for column in columns]
-    return f"| {folder.name}: {model['name']} | {model['sampling']['steps']} | {' | '.join(texts)} |"
+    return f"| {folder.name}: {model['name']} | {model['sampling']['steps'] or '-'} | {' | '.join(texts)} |"
 
 
 def _text(cell: dict[str, Any] | None) -> str:
@@ -90,7 +90,7 @@ class _Score(BaseModel):
 
 
 class _Sampling(BaseModel):
-    steps: int
+    steps: int | None
 
 
 class _Model(BaseModel):

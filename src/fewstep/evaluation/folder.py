@@ -76,12 +76,13 @@ class EvaluationFolder:
     def model_folder(self, name: str) -> Path:
         return self.path / "models" / name
 
-    def picture_paths(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int) -> tuple[Path, ...]:
+    def picture_paths(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int | None) -> tuple[Path, ...]:
         """Of one picture, or of every frame of one clip."""
         return frame_paths(self._place(entry, item, seed, steps), entry.sampling.frames)
 
-    def _place(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int) -> Path:
-        return self.model_folder(entry.name) / "pictures" / f"{item.id}.seed{seed}.steps{steps}.png"
+    def _place(self, entry: ModelEntry, item: PromptItem, seed: int, steps: int | None) -> Path:
+        told = "" if steps is None else f".steps{steps}"
+        return self.model_folder(entry.name) / "pictures" / f"{item.id}.seed{seed}{told}.png"
 
     def scores_folder(self, model: str, key: str) -> Path:
         return self.model_folder(model) / "scores" / key
@@ -116,9 +117,9 @@ class EvaluationFolder:
             found = next((path for path in self.path.glob("*") if path.suffix.lower() in SUFFIXES), None)
             if found is not None:
                 raise ConfigError(
-                    f"{self.path} holds pictures such as {shown(found.name)} and no {_FILE}: pictures that another "
-                    f"tool drew are scored from Python, by fewstep.scores.score_folder. Or let fewstep draw them: "
-                    f"fewstep evaluate --model MODEL --prompts FILE --output ANOTHER_FOLDER."
+                    f"{self.path} holds pictures such as {shown(found.name)} and no {_FILE}; score pictures that "
+                    f"another tool drew with: fewstep evaluate --pictures {self.path} --prompts FILE --output "
+                    f"ANOTHER_FOLDER."
                 )
             raise ConfigError(
                 f"{self.path} holds no evaluation; draw its pictures first: "
@@ -176,7 +177,8 @@ class EvaluationFolder:
             if old[key] != new[key]:
                 raise ConfigError(
                     f"{self.model_folder(entry.name)} holds pictures with {key} {_told(old[key], new[key])}; "
-                    f"choose another --output, or another name: --model {entry.model},name=another-name."
+                    f"choose another --output, or another name: "
+                    f"{'--pictures' if entry.role == 'pictures' else '--model'} {entry.model},name=another-name."
                 )
         return record
 

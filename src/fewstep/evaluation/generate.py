@@ -64,13 +64,18 @@ def generate(
 
 def requests(folder: EvaluationFolder, task: Task, entry: ModelEntry) -> list[_Request]:
     """Every picture of one model: those that are scored, then the report's own; none twice."""
-    items, own = task.prompts.items, entry.sampling.steps
+    items, own = task.prompts.items, _own_steps(entry)
     extras = task.extras
     wanted = [(item, seed, own) for item in items for seed in task.seeds]
     wanted += [(item, task.seeds[0], steps) for steps in extras.ladder for item in items[: extras.ladder_prompts]]
     wanted += [(item, seed, own) for item in items[: extras.strip_prompts] for seed in strip_seeds(task)]
     found = (_Request(i, seed, steps, folder.picture_paths(entry, i, seed, steps)) for i, seed, steps in wanted)
     return list({request.paths: request for request in found}.values())
+
+
+def _own_steps(entry: ModelEntry) -> int:
+    assert entry.sampling.steps is not None, f"{entry.name} is no model that could draw"
+    return entry.sampling.steps
 
 
 def strip_seeds(task: Task) -> tuple[int, ...]:
@@ -109,7 +114,7 @@ def _generate_model(
     if missing:
         sampler = open_sampler(spec, entry, device, prompts=[item.text for item in task.prompts.items])
         with progress_bar(console, f"Drawing {entry.name}", total, done=total - left) as advance:
-            calls = _draw_all(sampler, missing, own_steps=entry.sampling.steps, advance=advance)
+            calls = _draw_all(sampler, missing, own_steps=_own_steps(entry), advance=advance)
         del sampler
         gc.collect()
     ranks.wait()

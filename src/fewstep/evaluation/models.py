@@ -18,22 +18,23 @@ from fewstep.sampling.model_spec import ModelSpec
 from fewstep.seals import fingerprint
 from fewstep.section import Section
 
-Side = Literal["student", "teacher"]
+Side = Literal["student", "teacher", "pictures"]
+"""What a row is about: a model, what it was distilled from, or pictures that somebody else drew."""
 
 
 class Sampling(Section):
-    """How a model's pictures are drawn, every choice made."""
+    """How a model's pictures are drawn, every choice made; of pictures that somebody else drew only their size."""
 
-    sampler: Literal["own", "stock"]
-    steps: int
+    sampler: Literal["own", "stock", "given"]
+    steps: int | None = Field(description="None where the pictures are given")
     sigmas: tuple[float, ...] | None = Field(description="as stated by the user; None is the model's own grid")
-    guidance_scale: float | None = Field(description="None where the pipeline has none")
+    guidance_scale: float | None = Field(description="None where there is none, or nobody knows")
     height: int
     width: int
     frames: int | None = Field(default=None, description="of a clip; None where pictures are drawn")
     lora: str | None
     lora_scale: float
-    dtype: DtypeName
+    dtype: DtypeName | None = Field(description="None where the pictures are given")
 
 
 class ModelEntry(Section):
@@ -42,7 +43,7 @@ class ModelEntry(Section):
     name: str
     role: Side
     model: str
-    fingerprint: str = Field(description="of a local folder's content; the id itself for a repository")
+    fingerprint: str = Field(description="of a local folder's content, or of given pictures; a repository's id")
     sampling: Sampling
 
 
@@ -72,7 +73,7 @@ def resolve(spec: ModelSpec, role: Side) -> ModelEntry:
         dtype=spec.dtype,
     )
     return ModelEntry(
-        name=spec.name or _short_name(spec),
+        name=spec.name or short_name(spec.model, lora=spec.lora),
         role=role,
         model=spec.model,
         fingerprint=fingerprint(locate(spec.model)),
@@ -116,15 +117,17 @@ def require_distinct_names(entries: Sequence[ModelEntry]) -> None:
     for entry in entries:
         if entry.name in seen:
             raise ConfigError(
-                f"Two models are called {entry.name}; name one of them: --model {entry.model},name=another-name."
+                f"Two models are called {entry.name}; name one of them: "
+                f"{'--pictures' if entry.role == 'pictures' else '--model'} {entry.model},name=another-name."
             )
         seen.add(entry.name)
 
 
-def _short_name(spec: ModelSpec) -> str:
-    last = re.split(r"[/\\:]", spec.model.rstrip("/\\"))[-1] or "model"
-    if spec.lora is not None:
-        last = f"{last}-{Path(spec.lora).stem}"
+def short_name(model: str, *, lora: str | None = None) -> str:
+    """What a model, or a folder of pictures, is called where nobody names it: the last part of its place."""
+    last = re.split(r"[/\\:]", model.rstrip("/\\"))[-1] or "model"
+    if lora is not None:
+        last = f"{last}-{Path(lora).stem}"
     return re.sub(r"[^A-Za-z0-9._-]", "_", last)
 
 

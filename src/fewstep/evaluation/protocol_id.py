@@ -21,6 +21,10 @@ from fewstep.seals import fingerprint
 _PACKAGES = ("torch", "diffusers", "transformers")
 _NOT_MEASURED = {"batch", "frames", "allow_pickle", "revision", "source"}
 _ID_LENGTH = 12
+_BY_DESIGN = ("steps", "sigmas", "guidance_scale")
+"""In what a student and its teacher may differ."""
+_UNTOLD = ("dtype", "versions")
+"""What nobody knows of pictures that somebody else drew."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,12 @@ class ProtocolId:
         whole: Of all conditions.
         shared: Of those that a student and its teacher share: all but steps, sigmas and guidance, in which they differ
             by design.
+        seen: Of those that are known whoever drew: prompts, seeds, resolution and the metric's own.
     """
 
     whole: str
     shared: str
+    seen: str
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,9 @@ def conditions(origin: PictureOrigin, measured: Mapping[str, Any], *, looked_at:
 
 def protocol_id(known: Mapping[str, Any]) -> ProtocolId:
     """Hash conditions."""
-    shared = {key: value for key, value in known.items() if key not in ("steps", "sigmas", "guidance_scale")}
-    return ProtocolId(whole=short_hash(known), shared=short_hash(shared))
+    shared = {key: value for key, value in known.items() if key not in _BY_DESIGN}
+    seen = {key: value for key, value in shared.items() if key not in _UNTOLD}
+    return ProtocolId(whole=short_hash(known), shared=short_hash(shared), seen=short_hash(seen))
 
 
 def short_hash(value: Any) -> str:
@@ -135,7 +142,8 @@ def short_hash(value: Any) -> str:
 def require_comparable(scores: Sequence[Measured], *, allow_different: bool = False) -> list[str]:
     """Refuse to put scores of one metric side by side that were measured differently.
 
-    Models of one role must share the whole id; a student and its teacher all of it but steps, sigmas and guidance.
+    Models of one role must share the whole id; a student and its teacher all of it but steps, sigmas and guidance;
+    given pictures and a model what is known of both.
 
     Returns:
         The differences, one sentence each; empty unless ``allow_different``.
@@ -146,7 +154,8 @@ def require_comparable(scores: Sequence[Measured], *, allow_different: bool = Fa
     found: list[str] = []
     first: dict[tuple[str, str], Measured] = {}
     for score in scores:
-        for place, part in ((score.role, "whole"), ("any", "shared")):
+        drawn_here = () if score.role == "pictures" else (("drawn here", "shared"),)
+        for place, part in ((score.role, "whole"), *drawn_here, ("any", "seen")):
             other = first.setdefault((score.metric, place), score)
             if getattr(other.id, part) != getattr(score.id, part):
                 found.append(_difference(other, score))
@@ -167,7 +176,8 @@ def _difference(a: Measured, b: Measured) -> str:
 
 
 def _unequal(a: Measured, b: Measured) -> list[str]:
-    by_design = {"steps", "sigmas", "guidance_scale"} if a.role != b.role else set()
+    by_design = set(_BY_DESIGN) if a.role != b.role else set()
+    by_design |= set(_UNTOLD) if "pictures" in (a.role, b.role) else set()
     keys = dict.fromkeys((*a.conditions, *b.conditions))
     return [key for key in keys if key not in by_design and a.conditions.get(key) != b.conditions.get(key)]
 

@@ -87,7 +87,8 @@ def report_of(
 ) -> Report:
     """The report of an evaluation; ``summary`` is what scores.json holds."""
     records = tuple({one.record.entry.name: one.record for one in scored}.values())
-    students = ", ".join(subject.name for subject in table.subjects if subject.role == "student")
+    compared = ", ".join(subject.name for subject in table.subjects if subject.role != "teacher")
+    has_teacher = any(subject.role == "teacher" for subject in table.subjects)
     models = [
         (model["name"], {"model": model["model"], "content": model["fingerprint"], **model["sampling"]})
         for model in summary["models"]
@@ -96,7 +97,7 @@ def report_of(
     each = ("clip" if table.about_clips else "picture") + ("" if len(task.seeds) == 1 else "s")
     return Report(
         title=f"fewstep: {', '.join(subject.name for subject in table.subjects)}",
-        headline=f"{students} against the teacher",
+        headline=f"{compared} against the teacher" if has_teacher else compared,
         lead=f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} {each} each, "
         f"protocol {summary['protocol']}. {table.about_clips}".strip(),
         table=table,

@@ -134,13 +134,15 @@ def _sheet(shown: CaptionedSheet) -> str:
 def side_by_side(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """The first prompts, every model's picture of the first seed."""
     rows = []
+    own = any(record.entry.role != "pictures" for record in records)
+    noise = " All models start from the noise that prompt and seed name." if own else ""
     for item in task.prompts.items[:_SHOWN_PROMPTS]:
         tiles = [_model_tile(folder, record, item.id, task) for record in records]
         rows.append(f'<div class="prompt"><b>{escape(item.text)}</b></div>{"".join(tiles)}')
     return (
         f"<h2>Side by side</h2>"
-        f'<p class="note">The first prompts of the set, seed {task.seeds[0]}, nothing picked. All models start from '
-        f"the noise that prompt and seed name.</p>{_grid(len(records), rows)}"
+        f'<p class="note">The first prompts of the set, seed {task.seeds[0]}, nothing picked.{noise}</p>'
+        f"{_grid(len(records), rows)}"
     )
 
 
@@ -195,7 +197,8 @@ def _extremes(folder: EvaluationFolder, task: Task, student: Scored, teacher: Sc
 
 def diversity_strip(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """One prompt, many seeds, a line per model."""
-    seeds = strip_seeds(task)
+    given = all(record.entry.role == "pictures" for record in records)
+    seeds = task.seeds[: task.extras.strip_seeds] if given else strip_seeds(task)
     if len(seeds) < 2 or task.extras.strip_prompts < 1:
         return ""
     rows = []
@@ -219,7 +222,8 @@ def diversity_strip(folder: EvaluationFolder, task: Task, records: Sequence[Mode
 def step_ladder(folder: EvaluationFolder, task: Task, records: Sequence[ModelRecord]) -> str:
     """The same prompts at several numbers of steps, a line per model."""
     ladder = task.extras.ladder
-    if not ladder or task.extras.ladder_prompts < 1:
+    records = [record for record in records if record.entry.role != "pictures"]
+    if not ladder or not records or task.extras.ladder_prompts < 1:
         return ""
     rows = []
     for item in task.prompts.items[: task.extras.ladder_prompts]:
@@ -242,20 +246,19 @@ def step_ladder(folder: EvaluationFolder, task: Task, records: Sequence[ModelRec
 
 def _rung(record: ModelRecord, steps: int) -> str:
     label = "1 step" if steps == 1 else f"{steps} steps"
-    if record.calls_per_picture is None:
+    own = record.entry.sampling.steps
+    if record.calls_per_picture is None or own is None:
         return label
     # guidance doubles the calls of every step
-    calls = record.calls_per_picture * steps / record.entry.sampling.steps
+    calls = record.calls_per_picture * steps / own
     return f"{label}, {calls:g} {'call' if calls == 1 else 'calls'}"
 
 
 def _model_tile(folder: EvaluationFolder, record: ModelRecord, item_id: str, task: Task) -> str:
     item = next(item for item in task.prompts.items if item.id == item_id)
-    entry = record.entry
-    return tile(
-        folder.picture_paths(entry, item, task.seeds[0], entry.sampling.steps),
-        f"{entry.name}, {entry.sampling.steps} steps",
-    )
+    entry, steps = record.entry, record.entry.sampling.steps
+    told = entry.name if steps is None else f"{entry.name}, {steps} steps"
+    return tile(folder.picture_paths(entry, item, task.seeds[0], steps), told)
 
 
 def _grid(columns: int, rows: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def as_markdown(task: Task, table: Table) -> str:
         texts = [_format_cell(table.cell(subject.name, column)) for column in columns]
         calls = "-" if subject.calls is None else f"{subject.calls:g}"
         name = f"{subject.name} (teacher)" if subject.role == "teacher" else subject.name
-        lines.append(f"| {name} | {subject.steps} | {calls} | {' | '.join(texts)} |")
+        lines.append(f"| {name} | {subject.steps or '-'} | {calls} | {' | '.join(texts)} |")
     ids = sorted({cell.protocol for cell in table.cells})
     drawn = "clips" if table.about_clips else "pictures"
     lines += [

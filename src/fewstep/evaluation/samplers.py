@@ -126,11 +126,13 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
         prompts: All of the task, whichever are left to be drawn: each is embedded once, among the same neighbours.
     """
     sampling = entry.sampling
+    assert sampling.dtype is not None, f"{entry.name} is no model that could draw"
+    dtype = DTYPES[sampling.dtype]
     if sampling.sampler == "own":
         model = load_model(
             spec.model,
             device,
-            dtype=DTYPES[sampling.dtype],
+            dtype=dtype,
             height=sampling.height,
             width=sampling.width,
             frames=sampling.frames,
@@ -138,7 +140,7 @@ def open_sampler(spec: ModelSpec, entry: ModelEntry, device: torch.device, *, pr
         model.embedder.expect(prompts)
         return _OwnSampler(sampling, model)
     checkpoint = open_checkpoint(spec.model)
-    pipeline = load_stock(checkpoint, dtype=DTYPES[sampling.dtype], lora=spec.lora, lora_scale=spec.lora_scale)
+    pipeline = load_stock(checkpoint, dtype=dtype, lora=spec.lora, lora_scale=spec.lora_scale)
     return _StockSampler(sampling, pipeline.to(device), checkpoint)
 
 

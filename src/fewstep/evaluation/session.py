@@ -13,6 +13,7 @@ from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task, origin_of
 from fewstep.evaluation.generate import generate
+from fewstep.evaluation.given_pictures import GivenPictures, open_pictures, take_in
 from fewstep.evaluation.models import (
     ModelEntry,
     find_teacher,
@@ -47,6 +48,7 @@ class Order:
     Attributes:
         output: The evaluation's folder.
         models: As after ``--model``.
+        pictures: As after ``--pictures``.
         teacher: As after ``--teacher``; None is the one that a student's files name.
         metrics: Names; empty for the default ones.
         settings: Of the metrics, by name.
@@ -60,6 +62,7 @@ class Order:
 
     output: Path
     models: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
     teacher: str | None = None
     phase: _Phase = "both"
     metrics: tuple[str, ...] = ()
@@ -78,6 +81,7 @@ class Order:
 
 def evaluate(
     *models: str | Path,
+    pictures: Sequence[str | Path] = (),
     output: str | Path = _OUTPUT,
     teacher: str | None = None,
     metrics: Sequence[str] = (),
@@ -92,6 +96,7 @@ def evaluate(
 
     Args:
         models: Folders, repository ids or ``fewstep:digits``; with choices as after ``--model``.
+        pictures: Folders of pictures that another tool drew for the prompts, as after ``--pictures``.
         output: The evaluation's folder; what is in it already is not made again.
         teacher: As a model; None is the one that a student's files name.
         metrics: Names; empty for the default ones.
@@ -118,6 +123,7 @@ def evaluate(
     order = Order(
         output=Path(output),
         models=tuple(map(str, models)),
+        pictures=tuple(map(str, pictures)),
         teacher=teacher,
         metrics=tuple(metrics),
         settings=settings or {},
@@ -151,15 +157,15 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
             metrics = _metrics(order, task, frames)
         else:
             models = _models(order)
-            entries = [entry for _, entry in models]
-            task = _task(order, entries)
-            if task.prompts.note is not None:
-                told.print(task.prompts.note, markup=False)
+            task, given = _task(order, [entry for _, entry in models], console=told)
+            entries = [entry for _, entry in models] + [one.entry for one in given]
+            require_distinct_names(entries)
             frames = _frames(entries)
             metrics = _metrics(order, task, frames) if order.metrics or order.phase == "both" else ()
             _require_alike(folder, task, entries, order)
         check_metrics(metrics, task.prompts.items, num_seeds=len(task.seeds), frames=frames)
         if order.phase != "score":
+            take_in(folder, task, given, ranks=ranks, console=told)
             batch = order.batch or (_BATCH if frames == 1 else 1)
             generate(folder, task, models, batch=batch, ranks=ranks, console=told, device=order.device)
         if order.phase == "generate":
@@ -168,8 +174,13 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
 
 
 def _require_sense(order: Order) -> None:
-    if order.phase != "score" and not order.models:
-        raise ConfigError("There is no model to evaluate; name one, or --phase score for drawn pictures.")
+    if order.phase != "score" and not order.models and not order.pictures:
+        raise ConfigError(
+            "There is no model to evaluate; name one, or --pictures FOLDER for pictures that another tool drew, or "
+            "--phase score for drawn pictures."
+        )
+    if order.pictures and order.phase != "score" and order.prompts is None:
+        raise ConfigError("Pictures are scored with the prompts that they were drawn for; name those: --prompts FILE.")
     if order.phase != "both" and not order.save_images:
         raise ConfigError(
             f"--no-save-images with --phase {order.phase} would lose the pictures between the phases; leave it out, or "
@@ -180,7 +191,9 @@ def _require_sense(order: Order) -> None:
 
 
 def _models(order: Order) -> list[tuple[ModelSpec, ModelEntry]]:
-    """Students in the order given, then the teacher."""
+    """Students in the order given, then the teacher; pictures alone need none."""
+    if not order.models and order.teacher is None:
+        return []
     specs = [_with_defaults(parse_spec(text), order) for text in order.models]
     teacher = parse_spec(order.teacher) if order.teacher is not None else find_teacher(specs)
     if teacher is None:
@@ -191,7 +204,6 @@ def _models(order: Order) -> list[tuple[ModelSpec, ModelEntry]]:
     if teacher.name is None:
         teacher = teacher.model_copy(update={"name": "teacher"})
     entries = [resolve(spec, "student") for spec in specs] + [resolve(teacher, "teacher")]
-    require_distinct_names(entries)
     return list(zip([*specs, teacher], entries, strict=True))
 
 
@@ -204,10 +216,15 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
     return spec.model_copy(update=given)
 
 
-def _task(order: Order, entries: Sequence[ModelEntry]) -> Task:
-    *_, teacher = entries
-    prompts = load_prompt_set(order.prompts or (EMBEDDED if teacher.model == EMBEDDED_TEACHER else _DEFAULT_PROMPTS))
-    return Task(prompts.first(order.num_prompts), order.seeds, order.extras)
+def _task(order: Order, drawn: Sequence[ModelEntry], *, console: Console) -> tuple[Task, list[GivenPictures]]:
+    """The task, and the given pictures of its prompts."""
+    of_digits = any(entry.role == "teacher" and entry.model == EMBEDDED_TEACHER for entry in drawn)
+    prompts = load_prompt_set(order.prompts or (EMBEDDED if of_digits else _DEFAULT_PROMPTS))
+    if prompts.note is not None:
+        console.print(prompts.note, markup=False)
+    task = Task(prompts.first(order.num_prompts), order.seeds, order.extras)
+    with console.status("Reading the given pictures"):
+        return task, [open_pictures(text, prompts.items, task) for text in order.pictures]
 
 
 def _frames(entries: Sequence[ModelEntry]) -> int:
@@ -233,7 +250,7 @@ def _fits(name: str, task: Task) -> bool:
 
 def _require_alike(folder: EvaluationFolder, task: Task, entries: Sequence[ModelEntry], order: Order) -> None:
     """Refuse models that could not be compared afterwards, together with those that the folder holds already."""
-    new = [ModelRecord(entry=entry, versions=versions()) for entry in entries]
+    new = [ModelRecord(entry=entry, versions={} if entry.role == "pictures" else versions()) for entry in entries]
     names = {entry.name for entry in entries}
     old = [record for record in folder.records() if record.entry.name not in names]
     seen = []

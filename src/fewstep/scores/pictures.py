@@ -45,10 +45,10 @@ def clips_in(folder: Path) -> list[list[Path]]:
         if len(found[place]) != len(found[first]):
             told = f"the clip {first} has {len(found[first])} frames and {place} has {len(found[place])}"
             raise UnreadableError(f"{told}; a prompt's score is the mean over its frames, so cut them to one length")
-    return [sorted(frames, key=_by_number) for frames in found.values()]
+    return [sorted(frames, key=by_number) for frames in found.values()]
 
 
-def _by_number(path: Path) -> list[int | str]:
+def by_number(path: Path) -> list[int | str]:
     """Orders names by the numbers in them, with or without zeros in front."""
     return [int(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+)", path.name))]
 
