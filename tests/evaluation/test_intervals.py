@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.evaluation.intervals import bootstrap, bootstrap_mean, jackknife
+from fewstep.evaluation.intervals import bootstrap, bootstrap_mean, jackknife, wilson
 
 
 def normal_scores(count: int, *, seed: int, mean: float = 0.0) -> Tensor:
@@ -96,3 +96,15 @@ def test_several_figures_come_out_together() -> None:
     intervals = jackknife(both, 20).intervals()
     assert len(intervals) == 2
     assert intervals[0].method == "paired jackknife over prompts, 20 draws"
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    # statsmodels' proportion_confint(8, 10, method="wilson")
+    found = wilson(0.8, 10)
+    assert (found.low, found.high) == pytest.approx((0.4901625, 0.9433178), abs=1e-7)
+
+
+@pytest.mark.parametrize(("share", "ends"), [(0.0, (0.0, 0.2775328)), (1.0, (0.7224672, 1.0))])
+def test_a_share_of_all_or_nothing_has_an_interval_with_a_width(share: float, ends: tuple[float, float]) -> None:
+    found = wilson(share, 10)
+    assert (found.low, found.high) == pytest.approx(ends, abs=1e-7)

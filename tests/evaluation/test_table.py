@@ -196,3 +196,49 @@ def test_scores_of_another_shape_are_told(text: str, tmp_path: Path) -> None:
     (tmp_path / "scores.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"scores.json cannot be used: .*Score the evaluation again"):
         compare_folders([tmp_path])
+
+
+def pair(summary: dict[str, list[dict[str, object]]], figure: str) -> dict[str, object]:
+    return next(row for row in summary["pairs"] if row["figure"] == figure)
+
+
+def test_a_win_rate_is_the_share_of_prompts_won_with_ties_as_halves(tmp_path: Path) -> None:
+    # of every three prompts: one won, one lost, one drawn, and the last eight all won
+    greys: dict[str, Callable[[int, int], int]] = {
+        "a": lambda prompt, seed: 100 + (prompt % 3 - 1 if prompt < 22 else 1),
+        "b": lambda prompt, seed: 100,
+    }
+    table, _ = scored_in(tmp_path, greys)
+    won = next(one for one in table.pairs if one.figure == "brightness")
+    lost = next(one for one in table.pairs if one.figure == "darkness")
+    # 22 prompts: 7 wins, 8 losses, 7 ties
+    assert won.win_rate == pytest.approx((7 + 7 / 2 + 8) / 30)
+    assert lost.win_rate == pytest.approx(1 - (7 + 7 / 2 + 8) / 30)
+    assert (won.model, won.other, won.prompts) == ("a", "b", 30)
+
+
+def test_models_without_a_teacher_are_compared_with_each_other(tmp_path: Path) -> None:
+    table, _ = scored_in(tmp_path, dict.fromkeys(("a", "b", "c"), GREYS["teacher"]))
+    assert {(one.model, one.other) for one in table.pairs} == {("a", "b"), ("a", "c"), ("b", "c")}
+    assert {one.verdict for one in table.pairs} == {"no clear difference"}
+    assert "against c" in (tmp_path / "report.html").read_text()
+
+
+def test_a_pairs_difference_is_that_of_the_table(summary: dict[str, list[dict[str, object]]]) -> None:
+    for figure in ("brightness", "darkness", "spread"):
+        own, found = cell(summary, "student", figure), pair(summary, figure)
+        assert (found["difference"], found["interval"]) == (own["difference"], own["difference_interval"])
+        assert found["verdict"] == own["verdict"]
+
+
+def test_a_set_has_no_win_rate(summary: dict[str, list[dict[str, object]]]) -> None:
+    assert pair(summary, "spread")["win_rate"] is None
+    assert pair(summary, "brightness")["win_rate"] == 1.0
+
+
+def test_the_text_about_intervals_says_that_the_reference_is_held_fixed(
+    folder: Path, summary: dict[str, list[dict[str, object]]]
+) -> None:
+    assert "are held fixed" in str(summary["intervals"])
+    assert "are held fixed" in (folder / "report.html").read_text()
+    assert "the reference pictures held fixed" in (folder / "scores.md").read_text()

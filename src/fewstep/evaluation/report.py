@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.evaluation.folder import EvaluationFolder, Task
+from fewstep.evaluation.intervals import METHODS, Interval
+from fewstep.evaluation.pairs import Pair
 from fewstep.evaluation.report_charts import Losses, bar_chart, line_chart
 from fewstep.evaluation.report_pictures import best_and_worst, diversity_strip, side_by_side, step_ladder
 from fewstep.evaluation.results import arrow, format_value
@@ -14,12 +16,6 @@ from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Subject, Table
 from fewstep.files import write_text
 from fewstep.scores.metric import MetricCard
-
-_METHODS = (
-    "Intervals are of level 95 %, over prompts: drawn with repetitions for scores of single pictures (bootstrap), left "
-    "out in groups for figures of a whole set (jackknife). The difference to the teacher is paired: both models drew "
-    "each prompt from the same noise."
-)
 
 
 @dataclass(frozen=True)
@@ -62,6 +58,7 @@ class Report:
             _opening(self),
             *self.showcase,
             _scores(self),
+            _pairs(self.table),
             _charts(self.table),
             *self.pictures,
             _training(self.losses),
@@ -101,7 +98,7 @@ def report_of(
         lead=f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} {each} each, "
         f"protocol {summary['protocol']}. {table.about_clips}".strip(),
         table=table,
-        methods=_METHODS,
+        methods=METHODS,
         pictures=(
             side_by_side(folder, task, records),
             best_and_worst(folder, task, scored),
@@ -146,12 +143,43 @@ def _cell(cell: Cell | None) -> str:
     if cell.interval is not None:
         lines += f"<small>{format_value(cell.interval.low, cell)} to {format_value(cell.interval.high, cell)}</small>"
     if cell.difference is not None:
-        css = f' class="{cell.verdict}"' if cell.verdict in ("better", "worse") else ""
-        paired = cell.difference_interval
-        reach = "" if paired is None else f" [{format_value(paired.low, cell)}, {format_value(paired.high, cell)}]"
-        sign = "+" if cell.difference > 0 else ""
-        lines += f"<small{css}>{sign}{format_value(cell.difference, cell)}{reach}</small>"
+        lines += _difference(cell.difference, cell.difference_interval, cell.verdict, cell)
     return f"<td>{lines}</td>"
+
+
+def _pairs(table: Table) -> str:
+    """Every two models: on how many prompts the first wins, and by how much they differ."""
+    if not table.pairs:
+        return ""
+    columns = table.columns()
+    heads = "".join(f"<th>{escape(figure)} {arrow(table, (metric, figure))}</th>" for metric, figure in columns)
+    found = {(pair.model, pair.other, pair.metric, pair.figure): pair for pair in table.pairs}
+    rows = []
+    for model, other in dict.fromkeys((pair.model, pair.other) for pair in table.pairs):
+        cells = "".join(_pair_cell(table, found.get((model, other, *column))) for column in columns)
+        rows.append(f"<tr><td>{escape(model)}<small>against {escape(other)}</small></td>{cells}</tr>")
+    return (
+        '<h2>Against each other</h2><p class="note">The share of prompts that the first wins, where a metric scores '
+        "single pictures (a tie is half a win), and how much its figure is above the other&rsquo;s, each with its "
+        f'interval.</p><div class="scroll"><table><thead><tr><th>models</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _pair_cell(table: Table, pair: Pair | None) -> str:
+    cell = None if pair is None else table.cell(pair.model, (pair.metric, pair.figure))
+    if pair is None or cell is None:
+        return "<td>&ndash;</td>"
+    lines = "" if pair.win_rate is None else f"{pair.win_rate:.0%}"
+    if pair.win_interval is not None:
+        lines += f"<small>{pair.win_interval.low:.0%} to {pair.win_interval.high:.0%}</small>"
+    return f"<td>{lines}{_difference(pair.difference, pair.interval, pair.verdict, cell)}</td>"
+
+
+def _difference(value: float, interval: Interval | None, verdict: str | None, cell: Cell) -> str:
+    css = f' class="{verdict}"' if verdict in ("better", "worse") else ""
+    reach = "" if interval is None else f" [{format_value(interval.low, cell)}, {format_value(interval.high, cell)}]"
+    return f"<small{css}>{'+' if value > 0 else ''}{format_value(value, cell)}{reach}</small>"
 
 
 def _charts(table: Table) -> str:

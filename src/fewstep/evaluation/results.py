@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fewstep.evaluation.folder import EvaluationFolder, ModelRecord, Task
+from fewstep.evaluation.intervals import METHODS
 from fewstep.evaluation.protocol_id import short_hash
 from fewstep.evaluation.scoring import Scored
 from fewstep.evaluation.table import Cell, Table
@@ -37,6 +38,8 @@ def _as_json(task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, An
         "seeds": list(task.seeds),
         "models": [_model(record) for record in records.values()],
         "scores": [{**asdict(cell), "verdict": cell.verdict} for cell in table.cells],
+        "pairs": [{**asdict(pair), "verdict": pair.verdict} for pair in table.pairs],
+        "intervals": METHODS,
         "protocols": conditions,
         "warnings": list(table.warnings),
     }
@@ -79,7 +82,8 @@ def as_markdown(task: Task, table: Table) -> str:
     lines += [
         "",
         f"{len(task.prompts.items)} prompts ({task.prompts.name}), {len(task.seeds)} {drawn} each; brackets: 95 % "
-        f"interval over prompts; bold: the interval of the paired difference to the teacher leaves out zero. "
+        f"interval over prompts, the reference pictures held fixed; bold: the interval of the paired difference to the "
+        f"teacher leaves out zero. "
         f"{table.about_clips}Protocol {short_hash(ids)}, fewstep evaluate.",
         "",
     ]

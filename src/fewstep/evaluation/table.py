@@ -1,7 +1,7 @@
 """The table of an evaluation: every figure with its interval, and its difference to the teacher's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from fewstep.evaluation.folder import ModelRecord
 from fewstep.evaluation.intervals import GROUPS, Interval, Replicates, bootstrap, bootstrap_mean, jackknife
 from fewstep.evaluation.models import Side
+from fewstep.evaluation.pairs import Pair, interval_of, paired, pairs_of, verdict
 from fewstep.evaluation.protocol_id import Measured
 from fewstep.evaluation.scoring import Scored
 
@@ -69,21 +70,17 @@ class Cell:
     @property
     def verdict(self) -> str | None:
         """``better``, ``worse`` or ``no clear difference`` than the teacher; None where that is not known."""
-        if self.difference_interval is None:
-            return None
-        low, high = self.difference_interval.low, self.difference_interval.high
-        if low <= 0 <= high:
-            return "no clear difference"
-        return "better" if (low > 0) == self.higher_is_better else "worse"
+        return verdict(self.difference_interval, higher_is_better=self.higher_is_better)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All cells, and what was compared across protocols nevertheless."""
+    """All cells, every two models against each other, and what was compared across protocols nevertheless."""
 
     subjects: tuple[Subject, ...]
     cells: tuple[Cell, ...]
     warnings: tuple[str, ...] = ()
+    pairs: tuple[Pair, ...] = ()
 
     @property
     def about_clips(self) -> str:
@@ -117,8 +114,13 @@ def make_table(scored: Sequence[Scored], *, num_prompts: int, warnings: Sequence
     by_metric: dict[str, list[Scored]] = {}
     for one in scored:
         by_metric.setdefault(one.metric.card.name, []).append(one)
-    cells = [cell for group in by_metric.values() for cell in _cells(group, num_prompts)]
-    return Table(tuple(map(Subject.of, records)), tuple(cells), tuple(warnings))
+    cells: list[Cell] = []
+    pairs: list[Pair] = []
+    for group in by_metric.values():
+        drawn = {one.record.entry.name: _replicates(one, num_prompts) for one in group}
+        cells += _cells(group, drawn)
+        pairs += pairs_of(group, drawn, num_prompts=num_prompts)
+    return Table(tuple(map(Subject.of, records)), tuple(cells), tuple(warnings), tuple(pairs))
 
 
 def per_prompt(one: Scored, num_prompts: int) -> Tensor:
@@ -163,18 +165,17 @@ def _columns(found: Replicates) -> list[Replicates]:
     return columns
 
 
-def _cells(group: Sequence[Scored], num_prompts: int) -> list[Cell]:
+def _cells(group: Sequence[Scored], drawn: Mapping[str, Sequence[Replicates] | None]) -> list[Cell]:
     teacher = next((one for one in group if one.record.entry.role == "teacher"), None)
-    drawn = {one.record.entry.name: _replicates(one, num_prompts) for one in group}
     cells = []
     for one in group:
         name = one.record.entry.name
         for column, (figure, value) in enumerate(one.figures.items()):
             own = drawn[name]
             compared = teacher is not None and one is not teacher and figure in teacher.figures
-            paired = None
+            against = None
             if compared and teacher is not None:
-                paired = _paired(own, drawn[teacher.record.entry.name], column, list(teacher.figures).index(figure))
+                against = paired(own, drawn[teacher.record.entry.name], column, list(teacher.figures).index(figure))
             cells.append(
                 Cell(
                     model=name,
@@ -183,26 +184,11 @@ def _cells(group: Sequence[Scored], num_prompts: int) -> list[Cell]:
                     figure=figure,
                     value=value,
                     higher_is_better=one.metric.card.higher_is_better,
-                    interval=None if own is None else _interval(own[column]),
+                    interval=None if own is None else interval_of(own[column]),
                     difference=value - teacher.figures[figure] if compared and teacher is not None else None,
-                    difference_interval=paired,
+                    difference_interval=against,
                     protocol=one.id.whole,
                     n=len(one.pictures),
                 )
             )
     return cells
-
-
-def _paired(
-    own: list[Replicates] | None, teacher: list[Replicates] | None, column: int, teacher_column: int
-) -> Interval | None:
-    if own is None or teacher is None or len(own[column].values) != len(teacher[teacher_column].values):
-        return None
-    return _interval(own[column].minus(teacher[teacher_column]))
-
-
-def _interval(found: Replicates) -> Interval | None:
-    """One figure's interval; None where some draw did not have the figure."""
-    if not bool(found.values.isfinite().all()):
-        return None
-    return found.intervals()[0]
