@@ -11,7 +11,7 @@ from fewstep.evaluation.prompt_sets import NAMED, load_prompt_set, prompt_set, p
 
 
 def test_every_set_of_the_issue_has_a_name() -> None:
-    wanted = {"drawbench", "parti", "geneval", "dpgbench", "coco", "pickapic", "hpd", "ocr"}
+    wanted = {"drawbench", "parti", "geneval", "dpgbench", "coco", "pickapic", "hpd", "ocr", "mjhq", "t2i-compbench"}
     assert wanted <= set(prompt_set_names())
 
 
@@ -133,3 +133,31 @@ def test_a_json_list_of_texts_is_read_as_prompts(tmp_path: Path) -> None:
     file = tmp_path / "anime.json"
     file.write_text('["a girl", "a robot"]')
     assert [item.text for item in load_prompt_set(f"hpd={file}").items] == ["a girl", "a robot"]
+
+
+def test_an_object_of_objects_has_its_ids_as_keys(tmp_path: Path) -> None:
+    """The form of MJHQ-30K's meta_data.json."""
+    (tmp_path / "meta_data.json").write_text(
+        json.dumps({"a1f": {"category": "animals", "prompt": "a fox"}, "0b2": {"category": "food", "prompt": "a pie"}})
+    )
+    found = load_prompt_set(f"mjhq={tmp_path / 'meta_data.json'}").items
+    assert [(item.id, item.text, item.facts["category"]) for item in found] == [
+        ("a1f", "a fox", "animals"),
+        ("0b2", "a pie", "food"),
+    ]
+
+
+def test_several_files_of_a_set_tell_which_prompt_is_from_which(tmp_path: Path) -> None:
+    """The form of T2I-CompBench's folder."""
+    for name, text in (
+        ("color_val", "a red car\na blue cup\n"),
+        ("color_train", "no\n"),
+        ("shape_val", "a round bag\n"),
+    ):
+        (tmp_path / f"{name}.txt").write_text(text)
+    found = load_prompt_set(f"t2i-compbench={tmp_path}/*_val.txt").items
+    assert [(item.text, item.facts["file"]) for item in found] == [
+        ("a red car", "color_val"),
+        ("a blue cup", "color_val"),
+        ("a round bag", "shape_val"),
+    ]

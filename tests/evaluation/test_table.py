@@ -242,3 +242,17 @@ def test_the_text_about_intervals_says_that_the_reference_is_held_fixed(
     assert "are held fixed" in str(summary["intervals"])
     assert "are held fixed" in (folder / "report.html").read_text()
     assert "the reference pictures held fixed" in (folder / "scores.md").read_text()
+
+
+def test_the_table_is_written_for_a_paper(folder: Path) -> None:
+    lines = (folder / "scores.tex").read_text().splitlines()
+    assert lines[1] == r"\begin{tabular}{lrrrrr}"
+    assert lines[3] == r"model & steps & calls & brightness $\uparrow$ & darkness $\uparrow$ & spread $\uparrow$ \\"
+    assert re.fullmatch(r"student & 4 & 4 & \\textbf\{123\.50\} \{\\scriptsize \[[\d., ]+\]\} & .* \\\\", lines[5])
+    assert lines[7:9] == [r"\bottomrule", r"\end{tabular}"]
+    assert all(line.startswith("% ") for line in lines[9:])
+
+
+def test_a_name_is_plain_text_in_latex(tmp_path: Path) -> None:
+    scored_in(tmp_path, {"a_b 50%": GREYS["student"], "teacher": GREYS["teacher"]})
+    assert r"a\_b 50\% & 4" in (tmp_path / "scores.tex").read_text()

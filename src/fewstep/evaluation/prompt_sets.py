@@ -118,6 +118,18 @@ NAMED: dict[str, _NamedSet] = {
         HubFiles("zhwang/HPDv2", tuple(f"benchmark/{s}.json" for s in ("anime", "concept-art", "paintings", "photo"))),
         "https://huggingface.co/datasets/zhwang/HPDv2",
     ),
+    "mjhq": _NamedSet(
+        "30,000 prompts in 10 categories, those of MJHQ-30K's pictures, which are a reference for fid",
+        "none stated",
+        HubFiles("playgroundai/MJHQ-30K", ("meta_data.json",)),
+        "https://huggingface.co/datasets/playgroundai/MJHQ-30K",
+    ),
+    "t2i-compbench": _NamedSet(
+        "2,400 prompts in 8 categories about attributes, relations, counts and what combines them",
+        "MIT, that of its repository",
+        None,
+        "https://github.com/Karine-Huang/T2I-CompBench/tree/main/examples/dataset (its eight files *_val.txt)",
+    ),
     "ocr": _NamedSet(
         "1,018 prompts with the text to be drawn in double quotes (Flow-GRPO)",
         "MIT, that of its repository",
@@ -157,8 +169,9 @@ def load_prompt_set(source: str) -> PromptSet:
 
 def _read(path: Path) -> list[_Columns]:
     """All rows of a file of prompts, with the columns beside them."""
-    tables = (open_table(file) for file in files_of(path))
-    return [row.columns for table in tables for row in table.rows(table.names)]
+    files = files_of(path)
+    rows = [(file, row.columns) for file in files for table in (open_table(file),) for row in table.rows(table.names)]
+    return [columns if len(files) == 1 else {**columns, "file": file.stem} for file, columns in rows]
 
 
 def prompt_set(name: str, rows: Sequence[_Columns]) -> PromptSet:

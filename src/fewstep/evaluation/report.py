@@ -26,6 +26,7 @@ class Report:
         title: Of the window.
         headline: What it opens with.
         lead: A paragraph under it.
+        all_prompts: The name of a page beside this one that shows every prompt, if there is one.
         showcase: Sections of pictures before the figures, as HTML.
         table: The figures; one without an interval is shown without.
         methods: How they came about.
@@ -43,6 +44,7 @@ class Report:
     lead: str
     table: Table
     methods: str
+    all_prompts: str | None = None
     words: Mapping[str, str] = field(default_factory=dict)
     showcase: Sequence[str] = ()
     pictures: Sequence[str] = ()
@@ -67,22 +69,33 @@ class Report:
             _commands(self.commands),
             f"<footer>{'<br>'.join(map(escape, self.footer))}</footer>",
         ]
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{escape(self.title)}</title><style>{_CSS}</style></head>"
-            f"<body><main>{''.join(sections)}</main></body></html>\n"
-        )
+        return page(self.title, sections)
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all."""
         write_text(path, self.html())
 
 
+def page(title: str, sections: Sequence[str]) -> str:
+    """A whole page in this file's type and colours, of sections that are HTML."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_CSS}</style></head>"
+        f"<body><main>{''.join(sections)}</main></body></html>\n"
+    )
+
+
 def report_of(
-    folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored], summary: Mapping[str, Any]
+    folder: EvaluationFolder,
+    task: Task,
+    table: Table,
+    scored: Sequence[Scored],
+    summary: Mapping[str, Any],
+    *,
+    all_prompts: str | None = None,
 ) -> Report:
-    """The report of an evaluation; ``summary`` is what scores.json holds."""
+    """The report of an evaluation; ``summary`` is what scores.json holds, ``all_prompts`` a page beside it."""
     records = tuple({one.record.entry.name: one.record for one in scored}.values())
     compared = ", ".join(subject.name for subject in table.subjects if subject.role != "teacher")
     has_teacher = any(subject.role == "teacher" for subject in table.subjects)
@@ -99,6 +112,7 @@ def report_of(
         f"protocol {summary['protocol']}. {table.about_clips}".strip(),
         table=table,
         methods=METHODS,
+        all_prompts=all_prompts,
         pictures=(
             side_by_side(folder, task, records),
             best_and_worst(folder, task, scored),
@@ -113,7 +127,8 @@ def report_of(
 
 def _opening(report: Report) -> str:
     warnings = "".join(f'<p class="warning">{escape(text)}</p>' for text in report.table.warnings)
-    return f'<h1>{escape(report.headline)}</h1><p class="lead">{escape(report.lead)}</p>{warnings}'
+    link = "" if report.all_prompts is None else f' <a href="{escape(report.all_prompts)}">Every prompt</a>'
+    return f'<h1>{escape(report.headline)}</h1><p class="lead">{escape(report.lead)}{link}</p>{warnings}'
 
 
 def _scores(report: Report) -> str:
@@ -271,6 +286,8 @@ tr.student td:first-child { color: var(--accent); font-weight: 600; }
 .case { display: grid; gap: 6px 8px; max-width: 100%; align-items: start; align-content: start; }
 .case .prompt { grid-column: 1 / -1; font-size: 14px; border-top: 1px solid var(--line); padding-top: 8px; }
 .case .prompt b { font-weight: 600; } .case .prompt span { color: var(--soft); }
+a { color: inherit; }
+.all .case { grid-template-columns: repeat(auto-fill, minmax(180px, 1fr)); margin: 18px 0; }
 .tile { margin: 0; } .tile img { width: 100%; display: block; border-radius: 8px; background: #000; }
 .tile img.small { image-rendering: pixelated; }
 .tile figcaption { font-size: 12px; color: var(--soft); margin-top: 3px; font-variant-numeric: tabular-nums; }

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind for programs and papers: scores.json, scores.csv, pictures.csv, scores.md."""
+"""What an evaluation leaves behind for programs and papers: scores.json, .csv, .md and .tex, and pictures.csv."""
 
 import csv
 import io
@@ -15,12 +15,13 @@ from fewstep.files import write_json, write_text
 
 
 def write_results(folder: EvaluationFolder, task: Task, table: Table, scored: Sequence[Scored]) -> dict[str, Any]:
-    """Write the four files; returns what scores.json holds."""
+    """Write the five files; returns what scores.json holds."""
     summary = _as_json(task, table, scored)
     write_json(folder.path / "scores.json", summary)
     write_text(folder.path / "scores.csv", _csv([_flat(cell) for cell in table.cells]))
     write_text(folder.path / "pictures.csv", _csv(_picture_rows(scored)))
     write_text(folder.path / "scores.md", as_markdown(task, table))
+    write_text(folder.path / "scores.tex", as_latex(task, table))
     return summary
 
 
@@ -88,6 +89,48 @@ def as_markdown(task: Task, table: Table) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def as_latex(task: Task, table: Table) -> str:
+    """The same table for a paper, with the commands of booktabs."""
+    columns = table.columns()
+    arrows = {"↑": r" $\uparrow$", "↓": r" $\downarrow$", "": ""}
+    heads = [f"{_tex(figure)}{arrows[arrow(table, (metric, figure))]}" for metric, figure in columns]
+    lines = [
+        f"% {len(task.prompts.items)} prompts ({_one_line(task.prompts.name)}), {len(task.seeds)} of each; protocol "
+        f"{short_hash(sorted({cell.protocol for cell in table.cells}))}, fewstep evaluate",
+        rf"\begin{{tabular}}{{lrr{'r' * len(columns)}}}",
+        r"\toprule",
+        rf"model & steps & calls & {' & '.join(heads)} \\",
+        r"\midrule",
+    ]
+    for subject in table.subjects:
+        calls = "--" if subject.calls is None else f"{subject.calls:g}"
+        texts = [_tex_cell(table.cell(subject.name, column)) for column in columns]
+        lines.append(rf"{_tex(subject.name)} & {subject.steps or '--'} & {calls} & {' & '.join(texts)} \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in METHODS.split(". ")), ""])
+
+
+def _tex_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "--"
+    value = format_value(cell.value, cell)
+    text = rf"\textbf{{{value}}}" if cell.verdict in ("better", "worse") else value
+    if cell.interval is None:
+        return text
+    low, high = format_value(cell.interval.low, cell), format_value(cell.interval.high, cell)
+    return rf"{text} {{\scriptsize [{low}, {high}]}}"
+
+
+def _tex(text: str) -> str:
+    """A text as LaTeX prints it."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {sign: rf"\{sign}" for sign in "&%$#_{}"}
+    return "".join(special.get(sign, sign) for sign in _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def arrow(table: Table, column: tuple[str, str]) -> str:

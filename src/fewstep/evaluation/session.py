@@ -21,6 +21,7 @@ from fewstep.evaluation.models import (
     resolve,
 )
 from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
+from fewstep.evaluation.prompts_page import PROMPTS_FILE, write_prompts_page
 from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
 from fewstep.evaluation.ranks import Ranks, join_ranks, require_kind_of_device
 from fewstep.evaluation.report import report_of
@@ -280,7 +281,10 @@ def _score(
         with console.status("Intervals: every figure on prompts drawn again and again"):
             table = make_table(scored, num_prompts=len(task.prompts.items), warnings=warnings)
         summary = write_results(folder, task, table, scored)
-        report_of(folder, task, table, scored, summary).write(folder.path / "report.html")
+        beside = PROMPTS_FILE if order.save_images else None
+        report_of(folder, task, table, scored, summary, all_prompts=beside).write(folder.path / "report.html")
+        if order.save_images:
+            write_prompts_page(folder, task, scored)
         console.print(as_markdown(task, table), markup=False, soft_wrap=True)
         console.print(f"The report is {folder.path / 'report.html'}.")
         if not order.save_images:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BeforeValidator
 
 from fewstep.errors import ConfigError, shown
 from fewstep.files import UnreadableError, parse_json, read_json
@@ -151,9 +153,19 @@ def _jsonl(path: Path) -> Iterator[_Row]:
             yield _Row(place, _columns(value))
 
 
+def _by_id(value: Any) -> Any:
+    """An object of objects as a list of them, each with its key as its id."""
+    if isinstance(value, dict) and value and all(isinstance(inner, dict) for inner in value.values()):
+        return [{"id": key, **inner} for key, inner in value.items()]
+    return value
+
+
+_Rows = Annotated[list[Any], BeforeValidator(_by_id)]
+
+
 def _json(path: Path) -> Iterator[_Row]:
     try:
-        values = read_json(path, list[Any])
+        values = read_json(path, _Rows)
     except UnreadableError as error:
         raise ConfigError(
             f"The prompt file {path} cannot be used: {error}. It must be a JSON list of prompts or of objects."
