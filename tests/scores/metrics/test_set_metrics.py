@@ -111,6 +111,47 @@ def test_kid_of_one_picture_per_prompt_is_the_plain_estimate(tmp_path: Path) -> 
     assert found == pytest.approx(1000 * (among - 2 * between), rel=1e-9)
 
 
+def test_kid_over_subsets_of_everything_is_the_plain_estimate(tmp_path: Path) -> None:
+    rows, real = np.random.default_rng(3).normal(size=(2, 5, 4))
+    save_file({"features": torch.from_numpy(real)}, tmp_path / "real.safetensors")
+    found = concluded(
+        metric("kid_subsets", reference=str(tmp_path / "real.safetensors"), subsets=3),
+        no_pictures(5, prompts=2),
+        torch.from_numpy(rows),
+    )
+    pairs = [(i, j) for i in range(5) for j in range(i)]
+    among = np.mean([cube(rows[i], rows[j]) for i, j in pairs]) + np.mean([cube(real[i], real[j]) for i, j in pairs])
+    between = np.mean([cube(a, b) for a in rows for b in real])
+    assert found["kid_subsets"] == pytest.approx(1000 * (among - 2 * between), rel=1e-9)
+
+
+def test_kid_over_many_subsets_comes_near_kid_of_all_pairs(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    real, rows = torch.randn(300, 8, generator=generator), torch.randn(300, 8, generator=generator) + 0.3
+    save_file({"features": real}, tmp_path / "real.safetensors")
+    chosen = {"reference": str(tmp_path / "real.safetensors")}
+    whole = concluded(metric("kid", **chosen), no_pictures(300, prompts=300), rows)["kid"]
+    parts = concluded(
+        metric("kid_subsets", subsets=200, subset_size=100, **chosen), no_pictures(300, prompts=300), rows
+    )["kid_subsets"]
+    # a subset of a third scatters by about a quarter of the value, 200 of them by a fiftieth
+    assert parts == pytest.approx(whole, rel=0.1)
+
+
+def test_a_subset_stays_as_it_was_when_other_pictures_are_left_out(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    real, rows = torch.randn(60, 8, generator=generator), torch.randn(60, 8, generator=generator)
+    save_file({"features": real}, tmp_path / "real.safetensors")
+    chosen = metric("kid_subsets", reference=str(tmp_path / "real.safetensors"), subsets=5, subset_size=10)
+    pictures = no_pictures(60, prompts=60)
+    whole = concluded(chosen, pictures, rows)["kid_subsets"]
+    # 5 subsets of 10 leave out some picture of 60; without it nothing changes
+    without = [
+        concluded(chosen, pictures[:i] + pictures[i + 1 :], torch.cat([rows[:i], rows[i + 1 :]])) for i in range(60)
+    ]
+    assert sum(found["kid_subsets"] == pytest.approx(whole, rel=1e-9) for found in without) >= 20
+
+
 def test_cmmd_of_two_points_is_the_value_worked_by_hand() -> None:
     # a distance of 10: k = exp(-100 / 200); a point with itself counts, with k = 1
     value = mean_discrepancy(torch.tensor([[0.0, 0.0]]), torch.tensor([[6.0, 8.0]]))

@@ -26,7 +26,9 @@ def loaded(kind: type, folder: Path):  # type: ignore[no-untyped-def]
     return vqa
 
 
-def qwen_logits(model, tokenizer: dict[str, int], image: Image.Image, question: str) -> torch.Tensor:  # type: ignore[no-untyped-def]
+def qwen_logits(  # type: ignore[no-untyped-def]
+    model, tokenizer: dict[str, int], image: Image.Image, question: str, *, asks_for_yes_or_no: bool = True
+) -> torch.Tensor:
     """The next word's logits for a picture of 56x84 pixels, its patches cut by hand: 4x6 of them, merged to 2x3."""
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
     pixels = (np.asarray(image, dtype=np.float64) / 255 - mean) / std
@@ -42,7 +44,8 @@ def qwen_logits(model, tokenizer: dict[str, int], image: Image.Image, question: 
         *("<|im_start|>", "system", "You", "are", "a", "helpful", "assistant", ".", "<|im_end|>"),
         *("<|im_start|>", "user", "<|vision_start|>", *["<|image_pad|>"] * 6, "<|vision_end|>"),
         *question.split(),
-        *("Answer", "with", "yes", "or", "no", "only", ".", "<|im_end|>", "<|im_start|>", "assistant"),
+        *(("Answer", "with", "yes", "or", "no", "only", ".") if asks_for_yes_or_no else ()),
+        *("<|im_end|>", "<|im_start|>", "assistant"),
     ]
     ids = torch.tensor([[tokenizer.get(word, tokenizer["[UNK]"]) for word in words]])
     with torch.no_grad():

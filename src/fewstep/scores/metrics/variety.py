@@ -56,7 +56,7 @@ class PromptDiversityMetric(FeatureMetric):
         higher_is_better=True,
         preprocessing=DINOV2.preprocessing,
         licence=DINOV2.licence,
-        comparable="only with the same features and prompts; it takes the place of intra-LPIPS and has other units",
+        comparable="only with the same features and prompts; lpips is the older measure of it, in other units",
         source=DINOV2.source,
     )
     settings_class = _VarietySettings

@@ -233,8 +233,11 @@ def own_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load_inception(tensors: Mapping[str, Tensor], *, source: str) -> Inception:
+def load_inception(tensors: Mapping[str, Tensor], *, source: str, with_classes: bool = False) -> Inception:
     """The network with a checkpoint's weights, ready to read pictures.
+
+    Args:
+        with_classes: Whether the classifier's weights must be there too.
 
     Raises:
         CheckpointError: The tensors are not those of this network.
@@ -243,8 +246,9 @@ def load_inception(tensors: Mapping[str, Tensor], *, source: str) -> Inception:
         network = Inception()
     expected = network.state_dict()
     found = own_names(tensors)
-    # neither the classifier nor the counters of training take part in the features
-    ignored = {name for name in expected if name.startswith("fc.") or name.endswith("num_batches_tracked")}
+    # neither the counters of training nor the classifier's bias take part in anything, its weights in no feature
+    unread = ("fc.bias",) if with_classes else ("fc.bias", "fc.weight")
+    ignored = {name for name in expected if name in unread or name.endswith("num_batches_tracked")}
     wrong = sorted(set(expected) - ignored - set(found)) + sorted(set(found) - set(expected))
     wrong += [name for name in expected if name in found and found[name].shape != expected[name].shape]
     if wrong:

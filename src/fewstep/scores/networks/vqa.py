@@ -91,13 +91,28 @@ class QwenVqa(_Vqa):
         read = processor(images=[image], return_tensors="pt")
         return read["pixel_values"].to(self.device), read["image_grid_thw"].to(self.device)
 
+    @torch.no_grad()
+    def probability_of_yes(self, image: Image.Image, question: str) -> float:
+        """How probable it is, among all words, that the answer begins with ``Yes``.
+
+        Raises:
+            ValueError: The model's numbers are not finite.
+        """
+        return float(self._next_words(question, *self._pixels(image))[self._word_ids("Yes")[0]].exp())
+
     def _answer(self, question: str, pixels: Tensor, grid: Tensor) -> str:
+        words = self._next_words(f"{question} Answer with yes or no only.", pixels, grid)
+        yes, no = (words[self._word_ids(word)].logsumexp(0) for word in ("yes", "no"))
+        return "yes" if yes > no else "no"
+
+    def _next_words(self, question: str, pixels: Tensor, grid: Tensor) -> Tensor:
+        """Log probabilities of the first word of the answer."""
         config = self.network.config
         count = int(grid.prod()) // config.vision_config.spatial_merge_size**2
         text = (
             "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<|vision_start|>"
             + "<|image_pad|>" * count
-            + f"<|vision_end|>{question} Answer with yes or no only.<|im_end|>\n<|im_start|>assistant\n"
+            + f"<|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
         )
         ids = torch.tensor([self._tokenizer(text, add_special_tokens=False)["input_ids"]], device=self.device)
         logits = self.network(
@@ -108,9 +123,7 @@ class QwenVqa(_Vqa):
             mm_token_type_ids=(ids == config.image_token_id).int(),
             logits_to_keep=1,
         ).logits[0, -1]
-        words = _finite(logits.float()).log_softmax(-1)
-        yes, no = (words[self._word_ids(word)].logsumexp(0) for word in ("yes", "no"))
-        return "yes" if yes > no else "no"
+        return _finite(logits.float()).log_softmax(-1)
 
     def _word_ids(self, word: str) -> Tensor:
         """The tokens that are this word, with and without a capital."""

@@ -1,5 +1,7 @@
 """What a model does where the prompt leaves a choice: how far its pictures differ, and how often it chooses what."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,7 +9,9 @@ from torch import Tensor
 from fewstep.errors import ConfigError
 
 
-def within_prompt_diversity(features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"]) -> float:
+def within_prompt_diversity(
+    features: Float[Tensor, "n d"], prompts: Int[Tensor, "n"], *, squared: bool = False
+) -> float:
     """Mean distance of two pictures of one prompt, then the mean over prompts.
 
     Only its ratio to the same figure of real pictures is comparable between feature extractors.
@@ -15,6 +19,7 @@ def within_prompt_diversity(features: Float[Tensor, "n d"], prompts: Int[Tensor,
     Args:
         features: One row per picture.
         prompts: The prompt of each picture, as a number.
+        squared: Whether the squares of the distances are averaged.
 
     Raises:
         ConfigError: A prompt has a single picture.
@@ -27,7 +32,8 @@ def within_prompt_diversity(features: Float[Tensor, "n d"], prompts: Int[Tensor,
                 f"Prompt number {int(prompt)} has one picture; diversity within a prompt needs at least two. "
                 f"Draw more pictures of each prompt."
             )
-        means.append(torch.nn.functional.pdist(members).mean())
+        distances = torch.nn.functional.pdist(members)
+        means.append((distances.square() if squared else distances).mean())
     return float(torch.stack(means).mean())
 
 
@@ -76,3 +82,19 @@ def vendi_score(features: Tensor) -> float:
     gram = rows @ rows.mT if len(rows) <= rows.shape[1] else rows.mT @ rows
     spectrum = torch.linalg.eigvalsh(gram / len(rows)).clamp(min=0)
     return float(torch.special.entr(spectrum).sum().exp())
+
+
+def inception_score(logits: Float[Tensor, "n c"], *, splits: int) -> float:
+    """The mean over contiguous splits of exp(mean KL(p(class | picture) | p(class))).
+
+    Args:
+        logits: A row per picture, in an order that does not follow the classes.
+        splits: Parts whose scores are averaged; p(class) is each part's own.
+    """
+    shares = logits.double().log_softmax(dim=1)
+    scores = []
+    for split in range(splits):
+        part = shares[split * len(shares) // splits : (split + 1) * len(shares) // splits]
+        common = part.logsumexp(dim=0) - math.log(len(part))
+        scores.append((part.exp() * (part - common)).sum(dim=1).mean().exp())
+    return float(torch.stack(scores).mean())
