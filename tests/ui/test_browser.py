@@ -130,8 +130,11 @@ def test_nothing_is_wider_than_a_telephone(served: Served, tmp_path: Path, dark:
         assert browser.value("document.body.classList.contains('dark')") is dark
 
 
-def test_ctrl_c_ends_it_without_a_traceback(served: Served) -> None:
+def test_ctrl_c_ends_it_at_once_while_a_page_is_open_and_a_picture_is_drawn(browser: Browser, served: Served) -> None:
+    browser.write("#fs-teacher-steps input", "1000")
+    browser.press("#fs-draw")
+    browser.wait_for("document.querySelector('#fs-shown').innerText.includes('drawing 1 of 4')")
     served.process.send_signal(signal.SIGINT)
     _, told = served.process.communicate(timeout=PATIENCE)
     assert (served.process.returncode, told.splitlines()[-1]) == (130, "fewstep: Interrupted.")
-    assert "Traceback" not in told
+    assert "Traceback" not in told and "shutdown" not in told

@@ -56,7 +56,13 @@ def _draw_tab(gr: Any, offers: Sequence[Offer], studio: Studio) -> None:
             with gr.Row(visible=bool(others)):
                 own_steps, own_scale = (others[0].steps, others[0].guidance_scale) if others else (None, None)
                 teacher_steps = gr.Number(
-                    own_steps, label="Teacher's steps", minimum=1, maximum=most(Steps), precision=0, min_width=120
+                    own_steps,
+                    label="Teacher's steps",
+                    minimum=1,
+                    maximum=most(Steps),
+                    precision=0,
+                    min_width=120,
+                    elem_id="fs-teacher-steps",
                 )
                 guidance = gr.Number(
                     own_scale,

@@ -3,7 +3,8 @@
 import errno
 import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -62,17 +63,10 @@ def serve(named: Named, place: socket.socket) -> None:
     """Serve until Ctrl-C or a signal, which both end a drawing that is going on."""
     import uvicorn
 
-    studio = Studio()
-    config = uvicorn.Config(
-        web_app(named, studio, only_local=place.getsockname()[0] in _LOCAL),
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    try:
-        uvicorn.Server(config).run(sockets=[place])
-    finally:
-        studio.stop()
+    app = web_app(named, Studio(), only_local=place.getsockname()[0] in _LOCAL)
+    # pages that are open never end their connections: these are cut after a second, of which the log would complain
+    config = uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=1)
+    uvicorn.Server(config).run(sockets=[place])
 
 
 def address(place: socket.socket) -> str:
@@ -92,6 +86,11 @@ def web_app(named: Named, studio: Studio, *, only_local: bool = True) -> _App:
     import gradio as gr
     from fastapi import FastAPI
 
+    @asynccontextmanager
+    async def living(_: Any) -> AsyncIterator[None]:
+        yield
+        studio.stop()  # the process ends when the thread that draws does
+
     theme = gr.themes.Base(
         primary_hue="teal",
         neutral_hue="stone",
@@ -99,7 +98,7 @@ def web_app(named: Named, studio: Studio, *, only_local: bool = True) -> _App:
         font_mono=["ui-monospace", "monospace"],
     )
     app = gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
+        FastAPI(openapi_url=None, lifespan=living),
         build(named, studio),
         "/",
         app_kwargs={"openapi_url": None},
