@@ -19,7 +19,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         Family("sd3", tiny.sd3_pipeline, {"max_sequence_length": 24}, "sd35"),
         Family("sd3", lambda: tiny.sd3_pipeline(sd35=False)),
-        Family("sd3", lambda: tiny.sd3_pipeline(t5=False), {"max_sequence_length": 1}, "sd3-without-t5"),
+        Family("sd3", lambda: tiny.sd3_pipeline(t5=False), {"max_sequence_length": 4}, "sd3-without-t5"),
         Family("sd3", lambda: tiny.sd3_pipeline(sd35=False).to(torch.float16), name="sd3-stored-in-fp16"),
         Family(
             "sd3",

@@ -81,7 +81,9 @@ def measured_peak(config: RunConfig, adapter: RandomSD3) -> int:
         settings = role_settings(config)
         roles = build_roles(adapter, settings, world, build_mesh(world, alone=settings.spread_alone))
         network = adapter.network_config
-        embeddings = RandomEmbeddings(network["joint_attention_dim"], network["pooled_projection_dim"], 77 + 19)
+        embeddings = RandomEmbeddings(
+            network["joint_attention_dim"], network["pooled_projection_dim"], adapter.num_prompt_tokens
+        )
         trainer = Trainer(config, adapter, roles, embeddings, device, world=world)
         networks = [role.network for role in (roles.student, roles.teacher, roles.fake_score)]
         with PeakMeter(device, resident(networks, trainer.state_dict())) as meter:

@@ -4,6 +4,7 @@ The network predicts ``velocity = noise - x0`` on unpacked latents and takes ``1
 and query-key normalisation of the 3.5 models live inside the network and ask nothing of the adapter.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -59,10 +60,12 @@ class SD3Adapter(FlowMatchAdapter):
 
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         # the time stays float32 under any compute dtype: bfloat16 cannot tell 999 from 1000
+        text = cond.tensors["prompt_embeds"].to(self.compute_dtype)
         output = network(
             hidden_states=point.x_sigma.to(self.compute_dtype),
             timestep=1000.0 * point.sigma.float(),
-            encoder_hidden_states=cond.tensors["prompt_embeds"].to(self.compute_dtype),
+            encoder_hidden_states=text,
+            joint_attention_kwargs=self._counted(network, point.x_sigma, text),
             pooled_projections=cond.tensors["pooled_prompt_embeds"].to(self.compute_dtype),
             return_dict=False,
         )[0]
@@ -96,11 +99,13 @@ class SD3Adapter(FlowMatchAdapter):
             do_classifier_free_guidance=False,
             max_sequence_length=self.config.max_sequence_length,
         )
-        return Conditioning({"prompt_embeds": embeds, "pooled_prompt_embeds": pooled})
+        return Conditioning({"prompt_embeds": embeds[:, : self.num_prompt_tokens], "pooled_prompt_embeds": pooled})
 
     @property
     def num_prompt_tokens(self) -> int:
-        return self.clip_tokens + self.config.max_sequence_length
+        """Without a T5 the tokens of zeros are equal, so one of them stands for all."""
+        of_t5 = self.config.max_sequence_length
+        return self.clip_tokens + (of_t5 if self._has_t5 else min(of_t5, 1))
 
     def prompt_shapes(self) -> Mapping[str, PromptTensor]:
         pooled = int(self.network_config["pooled_projection_dim"])
@@ -111,6 +116,15 @@ class SD3Adapter(FlowMatchAdapter):
 
     def token_limits(self, pipeline: Any) -> list[int]:
         return super().token_limits(pipeline) if self._has_t5 else ModelAdapter.token_limits(self, pipeline)
+
+    def _counted(self, network: nn.Module, latents: Tensor, text: Tensor) -> dict[str, Any] | None:
+        """What attention is told where the last token stands for all tokens of zeros."""
+        if self._has_t5 or self.config.max_sequence_length < 2 or text.shape[1] != self.num_prompt_tokens:
+            return None
+        from fewstep.backbones.repeated_text import count_last
+
+        image_tokens = math.prod(latents.shape[-2:]) // self.patch_size**2
+        return count_last(network, text, copies=self.config.max_sequence_length, image_tokens=image_tokens)
 
     @property
     def _has_t5(self) -> bool:
