@@ -26,6 +26,7 @@ from benchmarks.counting import Counter
 from benchmarks.networks import Size
 from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws
+from fewstep.planning.exchange import others_part
 from fewstep.planning.measured import PeakMeter, resident
 from fewstep.training.trainer import DrawSource, Trainer
 
@@ -196,7 +197,7 @@ def _timed(trainer: Trainer) -> float:
 
 def _exchanged(taken: Mapping[str, Mapping[str, int]], weights: int, processes: int) -> float:
     """Every forward and backward call gathers a network's weights, and a backward sends gradients of their size."""
-    per_gather = weights * (processes - 1) / processes
+    per_gather = others_part(weights, processes)
     return per_gather * sum(role["calls"] + 2 * role["backward_calls"] for role in taken.values())
 
 

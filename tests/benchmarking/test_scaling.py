@@ -1,7 +1,12 @@
 """The exponents are slopes, and one above proportion is told."""
 
 import pytest
-from benchmarks.scaling import Case, Cost, exponent, exponents, measure, too_fast
+from benchmarks.bench_trainer import draw_with_lengths, random_trainer
+from benchmarks.counting import Counter
+from benchmarks.networks import Size
+from benchmarks.scaling import LENGTH, ROLES, SETTINGS, Case, Cost, evenly, exponent, exponents, measure, too_fast
+
+from fewstep.planning.exchange import passes
 
 
 def cost_of(size: int, power: float) -> Cost:
@@ -40,3 +45,19 @@ def test_of_several_processes_the_first_does_its_own_share() -> None:
     cost = measure(Case(layers=1, latent_side=4, batch=8, processes=2), repeats=1)
     assert cost.units == 2 * 36 + 2 * 3 * 8 + 2 * 8 + 3 * 8 + 6 * 8
     assert cost.exchanged > 0
+
+
+@pytest.mark.parametrize("settings", [[], ["memory.keep_anchor_graph=false", "memory.batch_frozen_calls=false"]])
+def test_the_trainer_makes_the_passes_that_a_plan_counts(settings: list[str]) -> None:
+    size = Size(layers=1, heads=2, latent_side=4)
+    with random_trainer(size, [*SETTINGS, *settings, f"batch={LENGTH}"], num_prompts=8) as trainer:
+        trainer.draw = evenly(draw_with_lengths(trainer, [LENGTH]))
+        networks = {role: getattr(trainer.roles, role).network for role in ROLES}
+        counter = Counter(networks, trainer.adapter.block_classes)
+        every = trainer.config.student.every
+        for _ in range(every):
+            trainer.run_step()
+        taken = counter.taken()
+    # every anchor from the first to the last is some sample's
+    counted = passes(trainer.config, every * LENGTH, 1)
+    assert {role: (calls["calls"], calls["backward_calls"]) for role, calls in taken.items()} == counted

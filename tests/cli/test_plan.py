@@ -34,6 +34,13 @@ def test_the_cost_has_its_unit_and_the_price_it_comes_from(capsys: pytest.Captur
     assert "costs 0.00 US dollars at 4.00 US dollars for a device and hour (--price)." in capsys.readouterr().out
 
 
+def test_with_a_network_the_exchange_and_the_layout_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["plan", "digits", "--gpus", "16", "--network", "100"]) == 0
+    text = capsys.readouterr().out
+    for word in ("s of networks at the process that", "s of exchange", "parallel.shard=", "parallel.replicate="):
+        assert word in text
+
+
 @pytest.mark.slow  # tests/planning asks the same of the planner
 def test_a_machine_that_is_too_small_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["plan", "sana-600m", "--memory", "3GiB"]) == 0

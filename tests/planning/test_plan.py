@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from fewstep.config import load_recipe
+from fewstep.errors import ConfigError
 from fewstep.planning import activations
 from fewstep.planning.activations import PlannedNetwork
 from fewstep.planning.cost import forward_units
+from fewstep.planning.exchange import Links
 from fewstep.planning.memory import GIB, predict
 from fewstep.planning.meta_networks import planned_adapter, shipped
 from fewstep.planning.plan import Planner, Rates, given
@@ -122,6 +124,41 @@ def test_hours_and_price_follow_speed_and_price(sana: Planner) -> None:
     assert slow.flops_per_step == slow.choice.units * config.batch / config.student.every * sana.roles.flops
     steps = config.budget.student_updates * config.student.every
     assert slow.hours == pytest.approx(slow.flops_per_step * steps / (8 * 100e12 * 0.5) / 3600)
+
+
+def test_with_a_network_the_layout_is_chosen_and_the_hours_are_those_of_its_updates(sana: Planner) -> None:
+    plan = sana.plan(gpus=16, memory=80 * GIB, links=Links())
+    assert plan.timing is not None and plan.fits
+    assert plan.settings["parallel.shard"] * plan.settings["parallel.replicate"] == 16
+    assert plan.choice.config.parallel.shard == plan.settings["parallel.shard"]
+    assert plan.hours == pytest.approx(plan.timing.seconds * plan.choice.config.budget.student_updates / 3600)
+    assert plan.hours > sana.plan(gpus=16, memory=80 * GIB).hours
+
+
+def test_a_slower_network_never_ends_sooner(sana: Planner) -> None:
+    hours = [sana.plan(gpus=32, memory=80 * GIB, links=Links(between=speed)).hours for speed in (4e11, 5e10, 1e9)]
+    assert hours == sorted(hours)
+
+
+def test_a_layout_that_was_given_is_kept_and_takes_no_less_than_the_chosen_one(sana: Planner) -> None:
+    given_one = Planner("sana-600m", ["parallel.shard=16"])
+    given_one.roles = sana.roles  # what is measured of the same networks
+    kept, chosen = (each.plan(gpus=16, memory=80 * GIB, links=Links(between=1e9)).timing for each in (given_one, sana))
+    assert kept is not None and chosen is not None
+    assert (kept.shard, kept.replicate) == (16, 1)
+    assert kept.seconds >= chosen.seconds
+
+
+def test_little_memory_cuts_the_weights_up_however_slow_the_network(sana: Planner) -> None:
+    wide, tight = (sana.plan(gpus=8, memory=size * GIB, links=Links(within=1e9)).timing for size in (80, 16))
+    assert wide is not None and tight is not None
+    assert wide.shard < tight.shard
+
+
+@pytest.mark.parametrize("overrides", [["parallel.shard=3"], ["parallel.shard=4", "parallel.replicate=4"]])
+def test_a_layout_that_is_not_the_number_of_devices_is_refused(overrides: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"parallel.shard is .* but --gpus is 8; shard times replicate"):
+        Planner("sana-600m", overrides).plan(gpus=8, memory=80 * GIB, links=Links())
 
 
 def test_a_batch_that_is_not_split_keeps_its_anchor_graph() -> None:

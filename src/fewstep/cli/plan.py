@@ -57,12 +57,25 @@ def plan(
             "its reserve instead of assumed ones.",
         ),
     ] = None,
+    network: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            max=1e6,
+            callback=finite,
+            metavar="GBPS",
+            help="Gbit/s that a machine of eight devices sends to others: counts what devices exchange and wait for, "
+            "and chooses parallel.shard and parallel.replicate.",
+            show_default="nothing is waited for",
+        ),
+    ] = None,
     price: Annotated[
         float, typer.Option(min=0.0, max=1e9, callback=finite, help="US dollars for one device and hour.")
     ] = 2.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Predict memory, time and cost of a run, and choose settings that fit; nothing is downloaded or computed."""
+    from fewstep.planning.exchange import Links
     from fewstep.planning.measurements import load_measurements
     from fewstep.planning.plan import Planner, Rates
 
@@ -73,7 +86,8 @@ def plan(
     given = {"teraflops": teraflops, "utilisation": utilisation, "price": price}
     rates = Rates(**{name: value for name, value in given.items() if value is not None})
     planner = Planner(recipe, overrides or (), mode=mode, measured=found)
-    made = planner.plan(gpus=gpus, memory=size, rates=rates).as_dict()
+    links = None if network is None else Links(between=network * 1e9 / 8)
+    made = planner.plan(gpus=gpus, memory=size, rates=rates, links=links).as_dict()
     if as_json:
         print(json.dumps(made, indent=2))
     else:
@@ -123,6 +137,8 @@ def _show(made: dict[str, Any], price: float) -> None:
         f"PFLOP per step; the budget takes {made['hours']:.1f} h and costs {_dollars(made['cost'])} "
         f"at {_dollars(price)} for a device and hour (--price)."
     )
+    if made["timing"] is not None:
+        console.print(_timed(made["timing"]))
     if made["fits"]:
         console.print(f"Settings: {' '.join(_override(name, value) for name, value in made['settings'].items())}")
     else:
@@ -130,6 +146,16 @@ def _show(made: dict[str, Any], price: float) -> None:
         for change in made["changes"][1:]:
             console.print(f"  {change}")
     console.print(_source(made), style="dim")
+
+
+def _timed(timing: dict[str, Any]) -> str:
+    """How long a student update takes, and what of it is exchange."""
+    more = "more" if timing["exchange"] > timing["compute"] else "less"
+    return (
+        f"A student update takes {timing['seconds']:.3g} s: {timing['compute']:.3g} s of networks at the process that "
+        f"the others wait for, {timing['exchange']:.3g} s of exchange ({more} than the networks take), of the shorter "
+        f"{timing['overlap']:.0%} at the same time; assumed, never measured."
+    )
 
 
 def _source(made: dict[str, Any]) -> str:

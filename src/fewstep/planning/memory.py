@@ -61,6 +61,7 @@ class PlannedRoles:
         self._measured: dict[tuple[str, Recomputation], Activations] = {}
         self._spreads: dict[tuple[str, int], Spread] = {}
         self._trained: dict[tuple[str, int], float] = {}
+        self._weight_bytes: dict[str, float] = {}
 
     @cached_property
     def base(self) -> PlannedNetwork:
@@ -85,6 +86,13 @@ class PlannedRoles:
     def network(self, role: str) -> PlannedNetwork:
         """The network that a role calls."""
         return self.base if role in self.factors or role not in self.weights else self.whole
+
+    def weight_bytes(self, role: str) -> float:
+        """Of the whole network that a role calls, as it is while it computes."""
+        if role not in self._weight_bytes:
+            parameters = self.network(role).network.parameters()
+            self._weight_bytes[role] = float(sum(each.numel() * each.element_size() for each in parameters))
+        return self._weight_bytes[role]
 
     def activations(self, role: str, kind: Recomputation) -> Activations:
         """What a role's calls need; roles that train alike need the same."""

@@ -1,6 +1,6 @@
 """A plan: what a recipe needs on a machine, with settings that fit it, and what to change when none do."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ from fewstep.config.recipe import load_recipe
 from fewstep.config.run_config import RunConfig
 from fewstep.errors import ConfigError
 from fewstep.planning.cost import EIGHT_H100, Machine, hours
+from fewstep.planning.exchange import Links, Timing, timing
 from fewstep.planning.measurements import Measurements
 from fewstep.planning.memory import GIB, PlannedRoles, split
 from fewstep.planning.search import ASSUMED, FREE, Choice, Reserve, choose
@@ -33,6 +34,7 @@ class Plan:
         price: Of those hours on all devices, US dollars.
         changes: When nothing fits, what would; else nothing.
         basis: The measurement that hours and reserve come from; None when both are assumed.
+        timing: Of a student update, by which hours count what devices wait for; None when no links were given.
     """
 
     recipe: str
@@ -46,6 +48,7 @@ class Plan:
     price: float
     changes: tuple[str, ...]
     basis: "Basis | None" = None
+    timing: Timing | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As ``fewstep plan --json`` prints it."""
@@ -63,10 +66,19 @@ class Plan:
             "flops_per_step": self.flops_per_step,
             "hours": self.hours,
             "cost": self.price,
-            "settings": self.choice.settings,
+            "settings": self.settings,
             "changes": list(self.changes),
             "measured": None if self.basis is None else asdict(self.basis),
+            "timing": None if self.timing is None else asdict(self.timing) | {"seconds": self.timing.seconds},
         }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What was chosen, by the names in a recipe."""
+        if self.timing is None:
+            return self.choice.settings
+        layout = {"parallel.shard": self.timing.shard, "parallel.replicate": self.timing.replicate}
+        return self.choice.settings | layout
 
 
 @dataclass(frozen=True)
@@ -133,25 +145,30 @@ class Planner:
         self.measured = measured
         self.reserve = ASSUMED if measured is None else measured.reserve(trains=_mode_of(self.config))
 
-    def plan(self, *, gpus: int, memory: float, rates: Rates | None = None) -> Plan:
-        """Choose settings for some devices of so many bytes."""
+    def plan(self, *, gpus: int, memory: float, rates: Rates | None = None, links: Links | None = None) -> Plan:
+        """Choose settings for some devices of so many bytes.
+
+        With ``links`` the hours count what devices exchange and wait for, and ``parallel.shard`` with
+        ``parallel.replicate`` is chosen too, unless it was given; without, devices share the work at no loss.
+        """
         rates = rates or Rates()
         if gpus > 1 and self.roles.base_kind != "compute":
             raise ConfigError(
                 f"weights.base is {self.roles.base_kind}, which only one process can train on, but --gpus is {gpus}; "
                 "plan for one, or set it to compute."
             )
-        choice, fits = self._choose(gpus, memory)
+        timed = None
+        if links is None:
+            choice, fits = self._choose(gpus, memory)
+        else:
+            choice, fits, timed = self._laid_out(gpus, memory, rates, links)
         chosen = choice.config
         forwards = choice.units * chosen.batch / chosen.student.every
-        precision = chosen.precision.compute
-        teraflops = rates.teraflops or EIGHT_H100.teraflops[precision]
-        machine = Machine(f"{gpus} devices", gpus, {precision: teraflops}, rates.utilisation)
-        basis = self._basis(chosen, gpus)
-        if basis is not None:
-            machine = Machine(basis.card, gpus, {precision: basis.teraflops}, utilisation=1.0)
+        machine, basis = self._machine(chosen, gpus, rates)
         rounds = split(chosen, gpus).rounds
         took = hours(chosen, teraflop_per_forward=self.roles.flops / 1e12, machine=machine, rounds=rounds)
+        if timed is not None:
+            took = timed.seconds * chosen.budget.student_updates / 3600
         return Plan(
             recipe=self.recipe,
             gpus=gpus,
@@ -164,7 +181,55 @@ class Planner:
             price=took * gpus * rates.price,
             changes=() if fits else tuple(self._changes(choice, gpus=gpus, memory=memory)),
             basis=basis,
+            timing=timed,
         )
+
+    def _machine(self, chosen: RunConfig, gpus: int, rates: Rates) -> tuple[Machine, Basis | None]:
+        """How fast the devices are, and by which measurement."""
+        precision, basis = chosen.precision.compute, self._basis(chosen, gpus)
+        if basis is not None:
+            return Machine(basis.card, gpus, {precision: basis.teraflops}, utilisation=1.0), basis
+        teraflops = rates.teraflops or EIGHT_H100.teraflops[precision]
+        return Machine(f"{gpus} devices", gpus, {precision: teraflops}, rates.utilisation), None
+
+    def _laid_out(self, gpus: int, memory: float, rates: Rates, links: Links) -> tuple[Choice, bool, Timing]:
+        """The quickest layout that fits, without offloading where that is possible; else the smallest."""
+        found = []
+        for place, config in enumerate(self._layouts(gpus, links)):
+            choice, fits = self._choose(
+                gpus, memory, config=config, seconds=lambda one: self._timing(one, gpus, rates, links).seconds
+            )
+            timed = self._timing(choice.config, gpus, rates, links)
+            offload = choice.config.memory.offload
+            order = (not fits, 0.0 if fits else choice.needed, offload.trained, offload.teacher, timed.seconds)
+            found.append((order, place, (choice, fits, timed)))
+        return min(found, key=lambda each: each[:2])[2]
+
+    def _timing(self, config: RunConfig, gpus: int, rates: Rates, links: Links) -> Timing:
+        machine, _ = self._machine(config, gpus, rates)
+        speed = machine.teraflops[config.precision.compute] * 1e12 * machine.utilisation
+        return timing(config, self.roles, processes=gpus, speed=speed, links=links)
+
+    def _layouts(self, gpus: int, links: Links) -> list[RunConfig]:
+        """The recipe with every way to cut up and copy the weights that fills whole machines or parts of one."""
+        given = self.config.parallel
+        shards = [number for number in range(1, gpus + 1) if gpus % number == 0]
+        if given.shard is None and given.replicate is None:
+            shards = [number for number in shards if links.node % number == 0 or number % links.node == 0]
+        else:
+            shards = [number for number in shards if number == (given.shard or gpus // (given.replicate or 1))]
+            shards = [number for number in shards if given.replicate in (None, gpus // number)]
+        if not shards:
+            raise ConfigError(
+                f"parallel.shard is {given.shard} and parallel.replicate is {given.replicate}, but --gpus is {gpus}; "
+                "shard times replicate has to be their number."
+            )
+        return [
+            self.config.model_copy(
+                update={"parallel": given.model_copy(update={"shard": number, "replicate": gpus // number})}
+            )
+            for number in shards
+        ]
 
     def _basis(self, chosen: RunConfig, gpus: int) -> Basis | None:
         if self.measured is None:
@@ -179,9 +244,24 @@ class Planner:
             reserve_measured=self.reserve is not ASSUMED,
         )
 
-    def _choose(self, gpus: int, memory: float, *, fixed: Collection[str] | None = None) -> tuple[Choice, bool]:
-        held = self.fixed if fixed is None else fixed
-        return choose(self.config, self.roles, processes=gpus, limit=memory, fixed=held, reserve=self.reserve)
+    def _choose(
+        self,
+        gpus: int,
+        memory: float,
+        *,
+        fixed: Collection[str] | None = None,
+        config: RunConfig | None = None,
+        seconds: Callable[[RunConfig], float] | None = None,
+    ) -> tuple[Choice, bool]:
+        return choose(
+            config or self.config,
+            self.roles,
+            processes=gpus,
+            limit=memory,
+            fixed=self.fixed if fixed is None else fixed,
+            reserve=self.reserve,
+            seconds=seconds,
+        )
 
     def fewest_gpus(self, memory: float, *, more_than: int = 0) -> int | None:
         """The smallest power of two of devices that suffices."""

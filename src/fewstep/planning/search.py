@@ -1,7 +1,7 @@
 """Which settings for memory fit a device, and what they cost: the fewest forwards first."""
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,7 @@ def choose(
     limit: float,
     fixed: Collection[str] = (),
     reserve: Reserve = ASSUMED,
+    seconds: Callable[[RunConfig], float] | None = None,
 ) -> tuple[Choice, bool]:
     """The cheapest settings that need at most ``limit`` bytes, and whether there are any; else the smallest ones.
 
@@ -77,9 +78,10 @@ def choose(
         limit: Memory of one device.
         fixed: Names of ``FREE`` to leave as the recipe has them.
         reserve: That a device needs beside the peak.
+        seconds: Of an update under some settings, to choose the quickest; None chooses the fewest forwards.
     """
     smallest: Choice | None = None
-    for candidate, units in _in_order(config, processes, fixed):
+    for candidate, units in _in_order(config, processes, fixed, seconds):
         choice = Choice(candidate, predict(candidate, roles, processes=processes), units, reserve)
         if choice.needed <= limit:
             return choice, True
@@ -89,8 +91,10 @@ def choose(
     return smallest, False
 
 
-def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iterator[tuple[RunConfig, float]]:
-    """Every combination: without offloading first, then by forwards, then by the largest microbatch."""
+def _in_order(
+    config: RunConfig, processes: int, fixed: Collection[str], seconds: Callable[[RunConfig], float] | None
+) -> Iterator[tuple[RunConfig, float]]:
+    """Every combination: without offloading first, then by seconds or forwards, then by the largest microbatch."""
     values = {name: [_get(config, name)] if name in fixed else _values(config, name, processes) for name in FREE}
     ranked = []
     for place, combination in enumerate(itertools.product(*values.values())):
@@ -100,10 +104,11 @@ def _in_order(config: RunConfig, processes: int, fixed: Collection[str]) -> Iter
         dealt = split(candidate, processes)
         units = forward_units(candidate, rounds=dealt.rounds)
         kind, offload = candidate.memory.gradient_checkpointing, candidate.memory.offload
-        key = (offload.trained, offload.teacher, units, -dealt.micro, _KINDS.index(kind))
-        ranked.append((key, place, candidate))
-    for key, _, candidate in sorted(ranked, key=lambda entry: entry[:2]):
-        yield candidate, float(key[2])
+        cost = units if seconds is None else seconds(candidate)
+        key = (offload.trained, offload.teacher, cost, -dealt.micro, _KINDS.index(kind))
+        ranked.append((key, place, candidate, units))
+    for _, _, candidate, units in sorted(ranked, key=lambda entry: entry[:2]):
+        yield candidate, units
 
 
 def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:

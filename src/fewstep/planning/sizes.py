@@ -21,6 +21,7 @@ class Spread:
         root: Bytes of the weights outside of any group when they are gathered for computing.
         block: The same of the largest group; 0 when the network is too small for groups.
         root_trained, block_trained: How many parameters of those have a gradient.
+        groups: That are gathered one by one, the root included.
     """
 
     trained: float
@@ -31,6 +32,7 @@ class Spread:
     block: float
     root_trained: int
     block_trained: int
+    groups: int
 
     @classmethod
     def of(cls, network: nn.Module, block_classes: Collection[str], shards: int) -> "Spread":
@@ -57,6 +59,7 @@ class Spread:
             block=_bytes(largest),
             root_trained=_count(parameter for parameter in root if parameter.requires_grad),
             block_trained=_count(parameter for parameter in largest if parameter.requires_grad),
+            groups=len(groups) + 1,
         )
 
     @property
