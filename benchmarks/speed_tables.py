@@ -44,6 +44,33 @@ def training_table() -> str:
     return table(rows)
 
 
+def memory_table() -> str:
+    """Peaks of the plain formulation and ours, and what ours is made of."""
+    parts = ("weights", "optimiser", "ema", "gradients", "activations")
+    rows = [("recomputation", "plain", "ours", "predicted", "in the", *parts)]
+    for name, found in json.loads((RESULTS / "memory.json").read_text())["settings"].items():
+        sizes = [
+            found.get("plain"),
+            found["ours"],
+            found["predicted"],
+            *(found["parts"].get(part, 0) for part in parts),
+        ]
+        told = ["" if size is None else f"{size / MIB:.0f}" for size in sizes]
+        rows.append((name, *told[:3], found["phase"], *told[3:]))
+    return table(rows)
+
+
+def smallest_table() -> str:
+    """The smallest settings of every recipe, before and now."""
+    rows = [("recipe", "trains", "on the device, GiB", "offloaded, GiB")]
+    for name, found in json.loads((RESULTS / "smallest.json").read_text())["gib"].items():
+        told = (
+            f"{found[where]['before']:.1f} to **{found[where]['now']:.1f}**" for where in ("on the device", "offloaded")
+        )
+        rows.append((*name.split(), *told))
+    return table(rows)
+
+
 def scaling_table() -> str:
     """Exponents by axis."""
     axes: dict[str, Any] = json.loads((RESULTS / "scaling.json").read_text())["axes"]
@@ -69,6 +96,8 @@ def embedding_table() -> str:
 
 TABLES = {
     "training": training_table,
+    "memory": memory_table,
+    "smallest": smallest_table,
     "scaling": scaling_table,
     "embedding": embedding_table,
     "others": units_table,
