@@ -126,6 +126,13 @@ def test_the_clean_resize_averages_away_what_is_finer_than_its_pixels() -> None:
     assert float((small[:, 4:-4, 4:-4] - (127.5 - 128) / 128).abs().max()) < 1e-3
 
 
+def test_the_clean_resize_stays_within_the_bytes_where_bicubic_weights_overshoot() -> None:
+    edge = np.zeros((80, 80, 3), dtype=np.uint8)
+    edge[:, 40:] = 255
+    small = resize_clean(Image.fromarray(edge))
+    assert (float(small.min()), float(small.max())) == (-1.0, 127 / 128)
+
+
 @pytest.mark.parametrize("resize", [resize_clean, resize_torch, resize_tf1])
 def test_a_prepared_picture_has_the_stored_pixels(resize) -> None:  # type: ignore[no-untyped-def]
     rows, columns = [0, 37, 150, 298], [0, 80, 211, 298]

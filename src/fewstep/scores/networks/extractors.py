@@ -44,7 +44,7 @@ class _ExtractorCard:
 INCEPTION = _ExtractorCard(
     name="inception",
     source="nikhilr01/sen-bridge-weights",
-    preprocessing="bicubic with antialiasing to 299x299 in floating point (clean-fid), (x - 128) / 128",
+    preprocessing="bicubic with antialiasing to 299x299 in floats, cut off at 0 and 255 (clean-fid), (x - 128) / 128",
     licence="Apache-2.0 (the TensorFlow model of 2015-12-05)",
 )
 _INCEPTION_TORCH = replace(

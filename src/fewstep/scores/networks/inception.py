@@ -262,12 +262,13 @@ def load_inception(tensors: Mapping[str, Tensor], *, source: str, with_classes: 
 
 
 def resize_clean(image: Image.Image) -> Tensor:
-    """Bicubic with antialiasing, each channel in floating point, never rounded again: as clean-fid does."""
+    """Bicubic with antialiasing, each channel in floating point, cut off but not rounded again: as clean-fid does."""
     channels = [
         np.asarray(Image.fromarray(plane).resize((INPUT_SIZE, INPUT_SIZE), Image.Resampling.BICUBIC))
         for plane in np.moveaxis(np.asarray(image, dtype=np.float32), 2, 0)
     ]
-    return (torch.from_numpy(np.stack(channels)) - 128) / 128
+    # bicubic weights overshoot at edges
+    return (torch.from_numpy(np.stack(channels)).clamp(0, 255) - 128) / 128
 
 
 def resize_torch(image: Image.Image) -> Tensor:
