@@ -1,12 +1,16 @@
 """Which metric has which name, and what its card says: as lines for a terminal, and as the page docs/metrics.md."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from fewstep.errors import ConfigError, shown
+from fewstep.files import read_json
 from fewstep.scores.metric import Metric, MetricCard, PromptItem
 
 _METRICS = "fewstep.scores.metrics"
@@ -120,7 +124,8 @@ def _create(name: str, settings: Mapping[str, Any]) -> Metric:
 _PAGE_HEAD = """# Metrics
 
 Written by `fewstep evaluate metrics --markdown`; a test compares this page with the code. How to use them:
-[evaluation](evaluation.md).
+[evaluation](evaluation.md). `run against` names the program that papers use and how far ours was from it, both with the
+same random weights: `python -m tools.originals` measures it.
 
 """
 
@@ -149,6 +154,7 @@ def _card(name: str) -> str:
         "checkpoint": _checkpoint(card),
         "licence": card.licence,
         "comparable": card.comparable,
+        "run against": "; ".join(map(str, _comparisons().get(name, ()))) or "no original",
         "settings": ", ".join(
             f"`{field}`" + (f" ({known.description})" if known.description else "")
             for field, known in metric.settings_class.model_fields.items()
@@ -156,6 +162,23 @@ def _card(name: str) -> str:
     }
     body = "".join(f"| {key} | {_cell(text)} |\n" for key, text in rows.items())
     return f"## {name}\n\n{card.title}\n\n| | |\n|---|---|\n{body}"
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How far a metric is from the program that papers use, on equal random weights; see ``tools/originals``."""
+
+    original: str
+    what: str
+    difference: str
+
+    def __str__(self) -> str:
+        return f"{self.original}, {self.what}: {self.difference}"
+
+
+@cache
+def _comparisons() -> dict[str, list[_Comparison]]:
+    return read_json(Path(__file__).with_name("originals.json"), dict[str, list[_Comparison]])
 
 
 def _made_from(metric: type[Metric]) -> str:
