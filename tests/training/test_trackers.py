@@ -147,7 +147,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_made(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"^report.trackers names {name}, .*pip install 'fewstep\[trackers\]'"):
+    with pytest.raises(ConfigError, match=rf"^report.trackers names {name}, .*pip install 'fewstep\[tracking\]'"):
         run(recipe(tmp_path, f"report.trackers=[{name}]"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -17,7 +17,7 @@ EXTRAS = {
     "quantised": "a frozen base in 8 or 4 bits",
     "tensorboard": "curves of a run in TensorBoard",
     "testing": "the conformance suite for a backbone of one's own",
-    "trackers": "figures of a run in TensorBoard, trackio or Weights & Biases",
+    "tracking": "figures of a run in TensorBoard, trackio or Weights & Biases",
     "ui": "fewstep ui, in a browser",
 }
 """What an extra serves. That for work on fewstep itself is not here."""

@@ -99,7 +99,7 @@ def require_trackers(names: Sequence[TrackerName] | None) -> None:
         if not _if_installed(name):
             raise ConfigError(
                 f"report.trackers names {name}, which is not installed; install it with: pip install "
-                "'fewstep[trackers]', or leave it out."
+                "'fewstep[tracking]', or leave it out."
             )
 
 
