@@ -387,8 +387,8 @@ def test_teacher_answers_both_scales_in_one_batched_call(folder: Path) -> None:
     calls = guidance_asked(trainer.roles.teacher.network)
     for _ in range(2):
         trainer.run_step()
-    # ca, dm and cdm at the low scale, ca once more at the high one; two samples each
-    assert [sorted(call) for call in calls] == [[1.0] * 6 + [3.5] * 2]
+    # ca and dm at the low scale, ca once more at the high one, then cdm, whose graph comes later; two samples each
+    assert [sorted(call) for call in calls] == [[1.0] * 4 + [3.5] * 2, [1.0] * 2]
 
 
 def test_intra_segment_guidance_asks_the_teacher_once_at_the_drawn_embedded_scale(folder: Path) -> None:
