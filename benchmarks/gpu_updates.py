@@ -26,7 +26,8 @@ from fewstep.methods.draws import Draws
 from fewstep.planning.cost import forward_units
 from fewstep.planning.measured import PeakMeter, resident
 from fewstep.planning.measurements import Card, Update
-from fewstep.planning.memory import PlannedRoles, predict, split
+from fewstep.planning.memory import predict, split
+from fewstep.planning.planned_roles import PlannedRoles
 from fewstep.roles.build import build_roles
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer

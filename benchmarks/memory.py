@@ -18,7 +18,8 @@ from benchmarks.networks import Size
 from benchmarks.plain import PlainTrainer
 from fewstep.data.prompts import load_prompts
 from fewstep.planning.measured import PeakMeter, resident
-from fewstep.planning.memory import PlannedRoles, predict
+from fewstep.planning.memory import predict
+from fewstep.planning.planned_roles import PlannedRoles
 
 LENGTHS = (1, 2)
 SETTINGS = {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fewstep.config import load_recipe
 from fewstep.planning.cost import units_by_part
 from fewstep.planning.exchange import Links, Timing, cut_up, passes, simulated, summed, timing
-from fewstep.planning.memory import PlannedRoles
+from fewstep.planning.planned_roles import PlannedRoles
 from tests.planning.real_steps import adapter_of, config_of
 
 PLAIN = Links(node=8, within=100e9, between=80e9, reached=1.0, hop=0.0, overlap=0.0)

@@ -6,7 +6,8 @@ import torch
 from fewstep.config import load_recipe
 from fewstep.planning.live import LiveStorage
 from fewstep.planning.measured import compared, predicted_peak
-from fewstep.planning.memory import PlannedRoles, predict, split
+from fewstep.planning.memory import predict, split
+from fewstep.planning.planned_roles import PlannedRoles
 from tests.planning.real_steps import adapter_of, config_of, measured_peak
 
 LORA = ["student.weights={kind: lora, rank: 8}", "fake_score.weights={kind: lora, rank: 8}"]

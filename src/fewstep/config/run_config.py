@@ -1,9 +1,9 @@
 """The settings of one run. A choice is a type; off is None; what has no default must be stated by the recipe."""
 
 import json
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-from pydantic import Field, PlainValidator, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import (
@@ -25,10 +25,10 @@ from fewstep.bounds import (
     Weight,
 )
 from fewstep.config.installed_terms import read_terms
+from fewstep.config.memory_config import MemoryConfig
 from fewstep.config.prompt_sources import PromptSource
 from fewstep.core.schedules import FOUR_STEPS, RandomLengthSchedule, Schedule, check_levels
 from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
-from fewstep.errors import shown
 from fewstep.health.settings import HealthConfig, Rewind
 from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import DistributionMatching, Terms
@@ -42,18 +42,6 @@ from fewstep.roles.weights import (
     start_problem,
 )
 from fewstep.section import Changeable, Section
-
-
-def _recomputation(value: Any) -> bool | Literal["selective"]:
-    if isinstance(value, bool):
-        return value
-    if value == "selective":
-        return "selective"
-    raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be true, false or selective")
-
-
-_Recomputation = Annotated[bool | Literal["selective"], PlainValidator(_recomputation)]
-
 
 TrackerName = Literal["tensorboard", "trackio", "wandb"]
 """Where a run's figures may go besides its own folder."""
@@ -185,39 +173,6 @@ class _CheckpointConfig(Changeable):
 
     every: Count | None = Field(default=None, description="student updates")
     keep_last: Count = 2
-
-
-class Offload(Section):
-    """What stays in the memory of the CPU while a GPU computes; saves its memory and costs time."""
-
-    teacher: bool = Field(default=False, description="the frozen network, brought over block by block")
-    trained: bool = Field(default=False, description="trained weights, gradients and the optimiser's state")
-
-
-class MemoryConfig(Changeable):
-    """What only changes memory and speed, not the gradient; ``fewstep plan`` chooses what is not stated."""
-
-    microbatch: Batch | None = Field(
-        default=None, description="samples per process and forward; None is the whole batch over the processes"
-    )
-    gradient_checkpointing: _Recomputation = Field(
-        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
-    )
-    keep_anchor_graph: bool | None = Field(
-        default=None,
-        description="the forward at the anchor is also the gradient forward: true, in every microbatch until the "
-        "student's update; None, where microbatch does not split the batch",
-    )
-    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network and loss graph")
-    offload: Offload = Offload()
-    prefetch: Count | None = Field(
-        default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
-    )
-    compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
-
-    def keeps_anchor_graph(self, rounds: int) -> bool:
-        """Whether graphs at anchors are kept by a process that makes so many rounds of its samples."""
-        return rounds == 1 if self.keep_anchor_graph is None else self.keep_anchor_graph
 
 
 class _ParallelConfig(Changeable):

@@ -17,7 +17,8 @@ from functools import cache
 
 from fewstep.config.run_config import RunConfig
 from fewstep.planning.cost import health_units, units_by_part
-from fewstep.planning.memory import FAKE_SCORE, STUDENT, PlannedRoles, split
+from fewstep.planning.memory import split
+from fewstep.planning.planned_roles import FAKE_SCORE, STUDENT, PlannedRoles
 
 _FP32 = 4
 

@@ -11,7 +11,8 @@ from fewstep.config.run_config import RunConfig
 from fewstep.distributed.sharding import local
 from fewstep.errors import ConfigError
 from fewstep.planning.live import LiveStorage
-from fewstep.planning.memory import GIB, PlannedRoles, predict
+from fewstep.planning.memory import GIB, predict
+from fewstep.planning.planned_roles import PlannedRoles
 
 _MIB = 2**20
 

@@ -10,7 +10,8 @@ from fewstep.errors import ConfigError
 from fewstep.planning.cost import EIGHT_H100, Machine, hours
 from fewstep.planning.exchange import Links, Timing, timing
 from fewstep.planning.measurements import Measurements
-from fewstep.planning.memory import GIB, PlannedRoles, split
+from fewstep.planning.memory import GIB, split
+from fewstep.planning.planned_roles import PlannedRoles
 from fewstep.planning.search import ASSUMED, FREE, Choice, Reserve, choose
 
 Mode = Literal["full", "lora"]

@@ -5,10 +5,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.config.run_config import MemoryConfig, RunConfig
+from fewstep.config.memory_config import MemoryConfig
+from fewstep.config.run_config import RunConfig
 from fewstep.config.schema import leaf_paths
 from fewstep.planning.cost import forward_units
-from fewstep.planning.memory import GIB, Memory, PlannedRoles, predict, split
+from fewstep.planning.memory import GIB, Memory, predict, split
+from fewstep.planning.planned_roles import PlannedRoles
 from fewstep.roles.weights import LoraWeights
 
 FREE = tuple(leaf_paths(MemoryConfig, "memory."))

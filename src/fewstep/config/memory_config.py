@@ -1,0 +1,53 @@
+"""The section of what only changes memory and speed, which ``fewstep plan`` fills and a resume may change."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+
+from fewstep.bounds import Batch, Count
+from fewstep.errors import shown
+from fewstep.section import Changeable, Section
+
+
+def _recomputation(value: Any) -> bool | Literal["selective"]:
+    if isinstance(value, bool):
+        return value
+    if value == "selective":
+        return "selective"
+    raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be true, false or selective")
+
+
+_Recomputation = Annotated[bool | Literal["selective"], PlainValidator(_recomputation)]
+
+
+class Offload(Section):
+    """What stays in the memory of the CPU while a GPU computes; saves its memory and costs time."""
+
+    teacher: bool = Field(default=False, description="the frozen network, brought over block by block")
+    trained: bool = Field(default=False, description="trained weights, gradients and the optimiser's state")
+
+
+class MemoryConfig(Changeable):
+    """What only changes memory and speed, not the gradient; ``fewstep plan`` chooses what is not stated."""
+
+    microbatch: Batch | None = Field(
+        default=None, description="samples per process and forward; None is the whole batch over the processes"
+    )
+    gradient_checkpointing: _Recomputation = Field(
+        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
+    )
+    keep_anchor_graph: bool | None = Field(
+        default=None,
+        description="the forward at the anchor is also the gradient forward: true, in every microbatch until the "
+        "student's update; None, where microbatch does not split the batch",
+    )
+    batch_frozen_calls: bool = Field(default=True, description="one batched call per frozen network and loss graph")
+    offload: Offload = Offload()
+    prefetch: Count | None = Field(
+        default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
+    )
+    compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
+
+    def keeps_anchor_graph(self, rounds: int) -> bool:
+        """Whether graphs at anchors are kept by a process that makes so many rounds of its samples."""
+        return rounds == 1 if self.keep_anchor_graph is None else self.keep_anchor_graph

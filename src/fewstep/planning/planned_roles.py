@@ -1,0 +1,88 @@
+"""Student, teacher and fake score as they are planned: without weights, measured on the meta device when asked for."""
+
+from functools import cached_property
+
+from fewstep.backbones.diffusers_adapter import DiffusersAdapter
+from fewstep.config.run_config import RunConfig
+from fewstep.devices import DTYPES
+from fewstep.planning.activations import Activations, PlannedNetwork
+from fewstep.planning.meta_networks import planned_adapter
+from fewstep.planning.sizes import Spread, trained_part
+from fewstep.roles.recomputation import Recomputation
+from fewstep.roles.weights import LoraWeights
+
+STUDENT, FAKE_SCORE = "student", "fake_score"
+
+
+class PlannedRoles:
+    """Student, teacher and fake score without weights, and what their calls need; measured when asked for.
+
+    Args:
+        config: Decides the checkpoint, the size, the precision and which weights are trained.
+        adapter: Of that checkpoint; found by its name unless given.
+    """
+
+    def __init__(self, config: RunConfig, adapter: DiffusersAdapter | None = None) -> None:
+        self.adapter = planned_adapter(config.backbone) if adapter is None else adapter
+        self.compute = DTYPES[config.precision.compute]
+        self.weights = {STUDENT: config.student.weights, FAKE_SCORE: config.fake_score.weights}
+        self.factors = {role: held for role, held in self.weights.items() if isinstance(held, LoraWeights)}
+        self.base_kind = next((held.base for held in self.factors.values()), "compute")
+        self._measured: dict[tuple[str, Recomputation], Activations] = {}
+        self._spreads: dict[tuple[str, int], Spread] = {}
+        self._trained: dict[tuple[str, int], float] = {}
+        self._weight_bytes: dict[str, float] = {}
+
+    @cached_property
+    def base(self) -> PlannedNetwork:
+        """The teacher's network, with the factors of roles that train some."""
+        return PlannedNetwork.frozen(self.adapter, self.factors, compute=self.compute)
+
+    @cached_property
+    def whole(self) -> PlannedNetwork:
+        """A network of which every weight is trained."""
+        return PlannedNetwork.trained(self.adapter, compute=self.compute)
+
+    @cached_property
+    def flops(self) -> float:
+        """Of one forward of one sample, without factors."""
+        return (self.whole if not self.factors else self.base).forward_flops()
+
+    @cached_property
+    def prompt_bytes(self) -> float:
+        """Of the embeddings of one prompt."""
+        return float(sum(tensor.num_bytes(self.compute) for tensor in self.adapter.prompt_shapes().values()))
+
+    def network(self, role: str) -> PlannedNetwork:
+        """The network that a role calls."""
+        return self.base if role in self.factors or role not in self.weights else self.whole
+
+    def weight_bytes(self, role: str) -> float:
+        """Of the whole network that a role calls, as it is while it computes."""
+        if role not in self._weight_bytes:
+            parameters = self.network(role).network.parameters()
+            self._weight_bytes[role] = float(sum(each.numel() * each.element_size() for each in parameters))
+        return self._weight_bytes[role]
+
+    def activations(self, role: str, kind: Recomputation) -> Activations:
+        """What a role's calls need; roles that train alike need the same."""
+        key = (repr(self.weights[role]), kind)
+        if key not in self._measured:
+            factors = role if role in self.factors else None
+            self._measured[key] = self.network(role).activations(kind, factors=factors)
+        return self._measured[key]
+
+    def spread(self, role: str, shards: int) -> Spread:
+        """Sizes of the network that a role calls."""
+        key = (role, shards)
+        if key not in self._spreads:
+            self._spreads[key] = Spread.of(self.network(role).network, self.adapter.block_classes, shards)
+        return self._spreads[key]
+
+    def trained(self, role: str, shards: int) -> float:
+        """Trained parameters of a role at each process."""
+        key = (role, shards)
+        if key not in self._trained:
+            only = role if role in self.factors else None
+            self._trained[key] = trained_part(self.network(role).network, shards, only=only)
+        return self._trained[key]
