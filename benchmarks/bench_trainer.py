@@ -21,7 +21,8 @@ from fewstep.distributed.world import join
 from fewstep.methods.draws import Draws, Streams
 from fewstep.roles.build import build_roles
 from fewstep.training.run import role_settings
-from fewstep.training.trainer import DrawSource, Trainer
+from fewstep.training.step_draws import DrawSource
+from fewstep.training.trainer import Trainer
 
 # fmt: off
 PUBLISHED_LENGTHS = (

@@ -24,7 +24,7 @@ from fewstep.methods.draws import Draws, TermDraws
 from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import CfgAugmentation, OffTrajectory, Term
 from fewstep.training.optimiser import lr_factor
-from fewstep.training.trainer import DrawSource
+from fewstep.training.step_draws import DrawSource
 
 
 @dataclass(frozen=True)

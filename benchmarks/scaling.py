@@ -28,7 +28,8 @@ from fewstep.distributed.rounds import Round
 from fewstep.methods.draws import Draws
 from fewstep.planning.exchange import others_part
 from fewstep.planning.measured import PeakMeter, resident
-from fewstep.training.trainer import DrawSource, Trainer
+from fewstep.training.step_draws import DrawSource
+from fewstep.training.trainer import Trainer
 
 LENGTH = 8
 SETTINGS = ("backbone.max_sequence_length=51", "memory.gradient_checkpointing=false")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import BaseModel, Field
@@ -49,6 +49,17 @@ class _Index(BaseModel):
     files: Seals
     shards: list[str]
     shapes: dict[str, tuple[Annotated[int, Field(ge=0, le=2**24)], ...]]
+
+
+class Embeddings(Protocol):
+    """Prompt embeddings by index; :class:`EmbeddingCache` is one."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int]) -> Conditioning: ...
+
+    @property
+    def null(self) -> Conditioning: ...
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from fewstep.training.guarding import Guarding, Probe
 from fewstep.training.noise_levels import require_fitting_levels
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
-from fewstep.training.trackers import TrackedRun, Trackers, require_trackers
+from fewstep.training.trackers import Trackers, require_trackers, tracked_run
 from fewstep.training.trainer import Trainer
 from fewstep.training.watching import Watchers, due, prepare_watchers
 
@@ -228,29 +228,18 @@ def _restore(trainer: Trainer, folder: RunFolder) -> Path | None:
 
 
 def _reporter(trainer: Trainer, folder: RunFolder, console: Console) -> Reporter | None:
-    config = trainer.config
     if not trainer.world.is_main:
         return None
+    config, first_step = trainer.config, trainer.step
+    run, tell = tracked_run(config, folder, first_step=first_step), partial(console.print, markup=False)
     return Reporter(
         folder.metrics,
-        first_step=trainer.step,
+        first_step=first_step,
         total_steps=trainer.total_steps,
         steps_per_update=config.student.every,
         log_every=config.report.log_every,
-        trackers=Trackers(config.report.trackers, _tracked(trainer, folder), partial(console.print, markup=False)),
+        trackers=Trackers(config.report.trackers, run, tell),
         console=console,
-    )
-
-
-def _tracked(trainer: Trainer, folder: RunFolder) -> TrackedRun:
-    facts = folder.facts
-    started = "".join(filter(str.isalnum, str(facts["sessions"][0].get("started", ""))[:19]))
-    return TrackedRun(
-        name=folder.path.name,
-        id=f"{facts['recipe']}-{facts['config_hash']}-{started}",
-        settings=trainer.config.model_dump(mode="json"),
-        folder=folder.path,
-        first_step=trainer.step,
     )
 
 
@@ -258,7 +247,7 @@ def _loop(
     trainer: Trainer,
     folder: RunFolder,
     watchers: Watchers,
-    guarding: Guarding | None,
+    guard: Guarding | None,
     stop: StopRequest,
     console: Console,
 ) -> None:
@@ -278,12 +267,12 @@ def _loop(
                 reporter.step(report)
             if report.student_updated:
                 with nullcontext() if reporter is None else reporter.paused():
-                    alarm = None if guarding is None else guarding.look(trainer, report, reporter)
-                    if guarding is None or alarm is None:
-                        _look_and_save(trainer, folder, watchers, guarding, reporter)
+                    alarm = None if guard is None else guard.look(trainer, report, reporter)
+                    if guard is None or alarm is None:
+                        _look_and_save(trainer, folder, watchers, guard, reporter)
                     else:
-                        _act(trainer, folder, guarding, alarm, reporter)
-        _save(trainer, folder, guarding)
+                        _act(trainer, folder, guard, alarm, reporter)
+        _save(trainer, folder, guard)
     if stopped and trainer.step < trainer.total_steps:
         console.print(f"Stopped at step {trainer.step} of {trainer.total_steps} and saved; go on with --resume.")
 

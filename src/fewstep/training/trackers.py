@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewstep.config.run_config import TrackerName
+from fewstep.config.run_config import RunConfig, TrackerName
 from fewstep.errors import ConfigError, shown
 from fewstep.files import interruption
+from fewstep.runs.folder import RunFolder
 
 _PROJECT = "fewstep"
 
@@ -35,6 +36,19 @@ class TrackedRun:
     settings: Mapping[str, Any]
     folder: Path
     first_step: int
+
+
+def tracked_run(config: RunConfig, folder: RunFolder, *, first_step: int) -> TrackedRun:
+    """What a run's folder and settings say of it; its first start is part of the id, and so the same after a resume."""
+    facts = folder.facts
+    started = "".join(filter(str.isalnum, str(facts["sessions"][0].get("started", ""))[:19]))
+    return TrackedRun(
+        name=folder.path.name,
+        id=f"{facts['recipe']}-{facts['config_hash']}-{started}",
+        settings=config.model_dump(mode="json"),
+        folder=folder.path,
+        first_step=first_step,
+    )
 
 
 class Tracker(Protocol):

@@ -6,18 +6,19 @@ The student stands still between its updates, so one simulation can serve all st
 resumed run simulates again there is what the interrupted one had.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.run_config import RunConfig
-from fewstep.core.conditioning import Conditioning, PromptBatch
+from fewstep.core.conditioning import PromptBatch
 from fewstep.core.objectives import weighted_mean
 from fewstep.core.sigmas import SigmaRange
+from fewstep.data.embeddings import Embeddings
 from fewstep.data.prompts import prompt_index
 from fewstep.distributed.rounds import Round, rounds
 from fewstep.distributed.sharding import begin_gathering, settle
@@ -25,7 +26,7 @@ from fewstep.distributed.world import World, alone
 from fewstep.errors import ConfigError, NonFiniteError
 from fewstep.health.directions import view_figures, view_sums
 from fewstep.methods.cdm import Method, fake_score_losses, simulate, student_losses
-from fewstep.methods.draws import Draws, Streams
+from fewstep.methods.draws import Draws
 from fewstep.methods.isg import segment_grid
 from fewstep.methods.simulation import Simulated
 from fewstep.methods.terms import Views
@@ -34,20 +35,7 @@ from fewstep.roles.role import Role, Roles
 from fewstep.roles.weights import FullWeights, LoraWeights
 from fewstep.training.finite import blame_inputs, read_finite
 from fewstep.training.optimiser import RoleOptimiser
-
-DrawSource = Callable[[int, Round, bool], Draws]
-"""Step, rows of the global batch, whether the student is updated -> the random numbers."""
-
-
-class _Embeddings(Protocol):
-    """Prompt embeddings by index; :class:`~fewstep.data.embeddings.EmbeddingCache` is one."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Sequence[int]) -> Conditioning: ...
-
-    @property
-    def null(self) -> Conditioning: ...
+from fewstep.training.step_draws import DrawSource, StepDraws
 
 
 @dataclass(frozen=True)
@@ -129,7 +117,7 @@ class Trainer:
         config: RunConfig,
         adapter: ModelAdapter,
         roles: Roles,
-        embeddings: _Embeddings,
+        embeddings: Embeddings,
         device: torch.device,
         *,
         world: World | None = None,
@@ -140,11 +128,12 @@ class Trainer:
         self.adapter = adapter
         sizes = [adapter.at_size(*size) for size in config.backbone.training_sizes]
         self._methods = [build_method(config, sized) for sized in sizes]
-        self._latent_shapes = [sized.latent_shape(sized.config.height, sized.config.width) for sized in sizes]
+        shapes = [sized.latent_shape(sized.config.height, sized.config.width) for sized in sizes]
+        self._draws = StepDraws(config, shapes)
         self.roles = roles
         self.embeddings = embeddings
         self.device = device
-        self.draw = draw or self._draw_from_streams
+        self.draw = draw or self._draws
         self.step = 0
         self._shared: list[_Microbatch] = []  # simulated for the steps up to the next student update
         updates = config.budget.student_updates
@@ -168,12 +157,7 @@ class Trainer:
     @property
     def rows_at_once(self) -> int:
         """Most samples that a process asks a network about together; of every process the same number."""
-        world, group = self.world, self.config.terms.group
-        microbatch = self.config.memory.microbatch
-        return max(
-            len(each.own)
-            for each in rounds(self.config.batch, rank=0, size=world.size, microbatch=microbatch, group=group)
-        )
+        return max(len(each.own) for each in self._rounds(rank=0))
 
     def lower_rates(self, factor: float) -> None:
         """Go on with this factor on the learning rates of the recipe."""
@@ -209,13 +193,13 @@ class Trainer:
     def _update_fake_score(self, figures: dict[str, float], *, updates_student: bool, stop: bool) -> list[_Microbatch]:
         loss = torch.zeros((), device=self.device)
         microbatches = []
-        splits = self._rounds()
+        splits = self._rounds(self.world.rank)
         used = updates_student or self.config.draw.reuse_trajectory
         keep_graph = used and self.config.memory.keeps_anchor_graph(len(splits))
         for place, rows in enumerate(splits):
             self._begin(self.roles.fake_score)
             told = self._tell(rows, with_terms=updates_student)
-            method = self._methods[self._size(self.step)]
+            method = self._methods[self._draws.size(self.step)]
             if self._shared:
                 simulated = self._shared[place].simulated
             else:
@@ -239,10 +223,10 @@ class Trainer:
             views: dict[str, Views] = {}
             told = micro.told or self._tell(micro.rows, with_terms=True)
             # graph by graph: one is alive at a time, and a weight's gradients are whole until that one has reached it
-            for graph in self.config.terms.graphs(own_anchors=self._own_anchors):
+            for graph in self.config.terms.graphs(own_anchors=self._draws.own_anchors):
                 self._begin(self.roles.teacher, self.roles.fake_score)
                 losses = student_losses(
-                    self._methods[self._size(self.step)],
+                    self._methods[self._draws.size(self.step)],
                     student=self.roles.student,
                     teacher=self.roles.teacher,
                     fake_score=self.roles.fake_score,
@@ -287,42 +271,12 @@ class Trainer:
         # spread networks average gradients over the processes; each process has its share of a sum
         (self.world.size * share).backward()  # type: ignore[no-untyped-call]
 
-    def _rounds(self) -> list[Round]:
-        world, microbatch, group = self.world, self.config.memory.microbatch, self.config.terms.group
-        return rounds(self.config.batch, rank=world.rank, size=world.size, microbatch=microbatch, group=group)
-
-    def _draw_from_streams(self, step: int, rows: Round, with_terms: bool) -> Draws:
-        looked_at = with_terms or self.config.draw.reuse_trajectory  # by terms, at this step or at a later one
-        return Draws.for_step(
-            Streams(self.config.seed),
-            step,
-            schedule=self.config.schedule,
-            latent_shape=self._latent_shapes[self._size(step)],
-            positions=rows.own,
-            concurrent=rows.concurrent,
-            terms=self.config.terms if with_terms else None,
-            simulation=self._simulation(step),
-            stratified_over=self.config.batch if self.config.draw.anchors == "stratified" else None,
-            own_anchors=list(self.config.terms.active()) if self._own_anchors and looked_at else [],
-            first_anchor=self.config.terms.first_anchor,
-            renoises=self.config.simulation.step == "renoise",
-        )
-
-    @property
-    def _own_anchors(self) -> bool:
-        return self.config.simulation.anchors == "own"
-
-    def _simulation(self, step: int) -> int:
-        """Number of the simulation that a step looks at: its draws and prompts are named by it."""
-        return step // self.config.student.every if self.config.draw.reuse_trajectory else step
-
-    def _size(self, step: int) -> int:
-        """Which of the training sizes a step's pictures have."""
-        last = len(self._methods) - 1
-        return Streams(self.config.seed).integer("size", self._simulation(step), low=0, high=last) if last else 0
+    def _rounds(self, rank: int) -> list[Round]:
+        microbatch, group = self.config.memory.microbatch, self.config.terms.group
+        return rounds(self.config.batch, rank=rank, size=self.world.size, microbatch=microbatch, group=group)
 
     def _tell(self, rows: Round, *, with_terms: bool) -> _Told:
-        start = self._simulation(self.step) * self.config.batch
+        start = self._draws.simulation(self.step) * self.config.batch
         indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
         cond = self.embeddings.batch(indices).to(self.device)
         null_cond = self.embeddings.null.to(self.device).expand(len(indices))
