@@ -1,6 +1,11 @@
-"""``fewstep ui``: what it refuses before anything is loaded."""
+"""``fewstep ui``: what it refuses before anything is loaded, and how it ends."""
 
+import signal
+import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -24,6 +29,24 @@ def test_what_cannot_be_opened_is_one_sentence(model: str, capsys: pytest.Captur
     assert execute(["ui", model, "--port", "0"]) == 2
     told = capsys.readouterr()
     assert model in told.err and told.err.count("\n") == 1 and told.out == ""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_ctrl_c_ends_the_page_with_130_wherever_it_was_started(ignored: bool) -> None:
+    pytest.importorskip("gradio")
+    # as a shell starts what a script puts into the background
+    first = (lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)) if ignored else None
+    command = [sys.executable, "-m", "fewstep", "ui", "--port", "0", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=first)
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[4]
+    for _ in range(600):
+        with suppress(OSError), urllib.request.urlopen(address, timeout=60):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=120)
+    assert (process.returncode, told) == (130, "fewstep: Interrupted.\n")
 
 
 def test_a_port_in_use_is_the_users_error(capsys: pytest.CaptureFixture[str]) -> None:

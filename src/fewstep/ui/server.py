@@ -60,13 +60,20 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def serve(named: Named, place: socket.socket) -> None:
-    """Serve until Ctrl-C or a signal, which both end a drawing that is going on."""
+    """Serve until Ctrl-C or a signal, which both end a drawing that is going on.
+
+    Raises:
+        KeyboardInterrupt: It was ended.
+    """
     import uvicorn
 
     app = web_app(named, Studio(), only_local=place.getsockname()[0] in _LOCAL)
     # pages that are open never end their connections: these are cut after a second, of which the log would complain
     config = uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=1)
-    uvicorn.Server(config).run(sockets=[place])
+    server = uvicorn.Server(config)
+    server.run(sockets=[place])
+    if server.should_exit:  # what was started in the background of a script ignores Ctrl-C but for the server's own ear
+        raise KeyboardInterrupt
 
 
 def address(place: socket.socket) -> str:
