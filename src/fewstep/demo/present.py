@@ -16,7 +16,7 @@ from fewstep.evaluation.report import Report
 from fewstep.evaluation.report_charts import Losses
 from fewstep.evaluation.report_pictures import CaptionedSheet, Sheet, sheets_side_by_side
 from fewstep.evaluation.table import Cell, Subject, Table
-from fewstep.runs.metrics import all_lines
+from fewstep.runs.metrics import all_lines, curves
 from fewstep.sampling.loaded import load_model
 from fewstep.sampling.pictures import save_picture
 from fewstep.sampling.sampler import teacher_sigmas
@@ -170,12 +170,8 @@ def _captioned(panel: Panel, sheet: Sheet, rows: Mapping[str, Row]) -> Captioned
 
 def read_losses(metrics: Path) -> dict[str, Losses]:
     """The losses of a run's metrics.jsonl, by name."""
-    losses: dict[str, list[tuple[int, float]]] = {}
-    for line in all_lines(metrics):
-        for name, value in line.figures.items():
-            if name.startswith("loss/"):
-                losses.setdefault(name.removeprefix("loss/"), []).append((line.step, value))
-    return dict(losses)
+    found = curves(all_lines(metrics))
+    return {name.removeprefix("loss/"): curve for name, curve in found.items() if name.startswith("loss/")}
 
 
 def _panels(folder: Path, rows: Mapping[str, Row]) -> list[Panel]:

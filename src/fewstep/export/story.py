@@ -1,6 +1,5 @@
 """What a run tells about its student: settings, prompts, measurements, a sample sheet, the licence of its teacher."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from fewstep.prompts.training_sets import TRAINING_SETS
 from fewstep.roles.weights import LoraWeights
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.metrics import all_lines
+from fewstep.runs.places import sheets_in, update_of
 
-_SHEET = re.compile(r"update-(?P<update>\d{6})(-\d+x\d+)?\.png")
 _SCORES = "scores.md"
 
 
@@ -116,13 +115,11 @@ def _measured_in(run: RunFolder, steps: int) -> str:
 def _sheet(run: RunFolder, steps: int) -> tuple[Path, str] | None:
     """The newest sheet that the weights of a step were painted on."""
     config = run.config
-    found = [(match["update"], path) for path in run.sheets.glob("*.png") if (match := _SHEET.fullmatch(path.name))]
-    painted = sorted(one for one in found if int(one[0]) <= steps // config.student.every)
+    painted = [path for path in sheets_in(run.sheets) if update_of(path) <= steps // config.student.every]
     if not painted:
         return None
-    update, path = painted[-1]
-    return path, (
-        f"The student after {int(update)} updates (below) and its teacher in {config.sampling.teacher_steps} steps "
-        f"(above), from the same noise. Nothing was picked: the prompts are spread evenly over those of the run, and "
-        f"every picture has the seed {config.report.sheet_seed}."
+    return painted[-1], (
+        f"The student after {update_of(painted[-1])} updates (below) and its teacher in "
+        f"{config.sampling.teacher_steps} steps (above), from the same noise. Nothing was picked: the prompts are "
+        f"spread evenly over those of the run, and every picture has the seed {config.report.sheet_seed}."
     )

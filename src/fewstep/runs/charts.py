@@ -12,6 +12,7 @@ from fewstep.config.identity import shown_setting
 from fewstep.errors import ConfigError, shown
 from fewstep.files import explain_write_errors, whole_file, write_text
 from fewstep.runs.comparison import WINDOW, Curve, Figure, RunComparison
+from fewstep.runs.metrics import thinned
 
 # Okabe and Ito's, which people who see few colours can tell apart
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#888888")
@@ -94,13 +95,7 @@ def _draw_chart(canvas: _Canvas, name: str, curves: Sequence[Curve], left: float
         canvas.text(place(update, low)[0], y1 + 6, f"{update:.4g}", _SOFT, right=share > 0)
     for curve, colour in zip(curves, cycle(_COLOURS), strict=False):
         if curve:
-            canvas.line([place(*point) for point in _thinned(curve)], colour, 2)
-
-
-def _thinned(curve: Curve) -> Curve:
-    """As many points as a chart shows, the last one with them."""
-    step = -(-len(curve) // _MOST_POINTS)
-    return [*curve[:-1:step], curve[-1]]
+            canvas.line([place(*point) for point in thinned(curve, _MOST_POINTS)], colour, 2)
 
 
 class _Picture:

@@ -1,14 +1,13 @@
 """Runs side by side: settings that differ, figures at the end and at their best, losses over updates."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fewstep.config.identity import differing_settings
 from fewstep.runs.folder import RunFolder
-from fewstep.runs.metrics import Line, all_lines
+from fewstep.runs.metrics import Line, all_lines, curves
 from fewstep.runs.summary import EVALUATION
 from fewstep.scores.registry import metric_class, metric_names
 
@@ -65,13 +64,13 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
         CheckpointError: A file of one is damaged.
     """
     folders = [RunFolder.open(path) for path in paths]
-    curves = [_curves(list(all_lines(folder.metrics)), folder.config.student.every) for folder in folders]
-    names = list(dict.fromkeys(name for found in curves for name in found))
+    each = [_curves(all_lines(folder.metrics), folder.config.student.every) for folder in folders]
+    names = list(dict.fromkeys(name for found in each for name in found))
     return RunComparison(
         _labels(paths),
         differing_settings([folder.config for folder in folders]),
-        {name: [_figure(name, found[name]) if name in found else None for found in curves] for name in names},
-        {name: [found.get(name, []) for found in curves] for name in names},
+        {name: [_figure(name, found[name]) if name in found else None for found in each] for name in names},
+        {name: [found.get(name, []) for found in each] for name in names},
     )
 
 
@@ -83,14 +82,14 @@ def _labels(paths: Sequence[Path]) -> list[str]:
     return next((names for names in named if len(set(names)) == len(names)), [str(path) for path in paths])
 
 
-def _curves(lines: Sequence[Line], every: int) -> dict[str, Curve]:
+def _curves(lines: Iterable[Line], every: int) -> dict[str, Curve]:
     """Losses, smooth, and measurements; what is no number is left out."""
     found: dict[str, Curve] = {}
-    for line in lines:
-        for name, value in line.figures.items():
-            if name.startswith((_LOSS, EVALUATION)) and math.isfinite(value):
-                found.setdefault(name, []).append(((line.step + 1) / every, value))
-    return {name: _smooth(curve) if name.startswith(_LOSS) else curve for name, curve in found.items()}
+    for name, steps in curves(lines).items():
+        if name.startswith((_LOSS, EVALUATION)):
+            curve = [((step + 1) / every, value) for step, value in steps]
+            found[name] = _smooth(curve) if name.startswith(_LOSS) else curve
+    return found
 
 
 def _smooth(curve: Curve) -> Curve:

@@ -1,13 +1,18 @@
 """metrics.jsonl as numbers: its last lines, read from the end, or all of them."""
 
+import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fewstep.errors import CheckpointError
 from fewstep.files import UnreadableError, parse_json, whole_lines
+
+Curve = list[tuple[int, float]]
+"""One figure, as (step, value) in order."""
+_Point = TypeVar("_Point")
 
 END_BYTES = 8192
 """What is read of a file's end: a line has up to 700 bytes, and one of a measurement with many figures more."""
@@ -72,6 +77,22 @@ def stored_lines(path: Path) -> Iterator[tuple[bytes, Line]]:
 def last_figures(lines: Iterable[Line]) -> dict[str, float]:
     """The last value of every figure."""
     return {name: value for line in lines for name, value in line.figures.items()}
+
+
+def curves(lines: Iterable[Line]) -> dict[str, Curve]:
+    """Every figure over the steps; what is no finite number is left out."""
+    found: dict[str, Curve] = {}
+    for line in lines:
+        for name, value in line.figures.items():
+            if math.isfinite(value):
+                found.setdefault(name, []).append((line.step, value))
+    return found
+
+
+def thinned(points: Sequence[_Point], most: int) -> Sequence[_Point]:
+    """About as many points of a curve as a chart shows, the last one among them."""
+    step = -(-len(points) // most)
+    return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
 def _line(text: bytes) -> Line:

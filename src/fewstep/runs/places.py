@@ -14,6 +14,8 @@ CHECKPOINTS = "checkpoints"
 
 MANIFEST = "manifest.json"
 LATEST, BEST, HEALTHY = "latest", "best", "healthy"
+SHEET = re.compile(r"update-(?P<update>\d+)(?P<size>-\d+x\d+)?\.png")
+"""What a sample sheet is called: the student updates before it, and the pictures' size where there are several."""
 _MAX_POINTER_BYTES = 100
 _PUBLISHED = re.compile(r"step-[0-9]{8}")
 
@@ -58,6 +60,24 @@ def checkpoints(folder: Path) -> list[Path]:
             "steps in eight digits, such as step-00000400, or take it out of the folder."
         )
     return published
+
+
+def sheet_name(update: int, size: str = "") -> str:
+    """What :data:`SHEET` matches; a size is ``-HEIGHTxWIDTH``."""
+    return f"update-{update:06d}{size}.png"
+
+
+def sheets_in(folder: Path) -> list[Path]:
+    """Sample sheets, the oldest first."""
+    found = (path for path in folder.glob("*.png") if SHEET.fullmatch(path.name))
+    return sorted(found, key=lambda path: (update_of(path), path.name))
+
+
+def update_of(sheet: Path) -> int:
+    """The student updates before a sample sheet, by its name."""
+    told = SHEET.fullmatch(sheet.name)
+    assert told is not None
+    return int(told["update"])
 
 
 def completed_steps(checkpoint: Path) -> int:

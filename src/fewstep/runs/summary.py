@@ -13,7 +13,7 @@ from fewstep.errors import ConfigError
 from fewstep.runs.folder import RunFolder
 from fewstep.runs.metrics import Line, all_lines, last_figures
 from fewstep.runs.overview import RunRow, read_row
-from fewstep.runs.places import BEST, LATEST, checkpoints, completed_steps, pointed_to
+from fewstep.runs.places import BEST, LATEST, checkpoints, completed_steps, pointed_to, sheets_in
 
 EVALUATION = "evaluation/"
 """What the names of measured figures begin with in metrics.jsonl."""
@@ -79,7 +79,7 @@ def summary_of(path: Path) -> RunSummary:
         checkpoints=[checkpoint.name for checkpoint in checkpoints(folder.checkpoints)],
         latest=None if latest is None else latest.name,
         best=None if best is None else best.name,
-        sheets=sorted(sheet.name for sheet in folder.sheets.glob("update-*.png")),
+        sheets=[sheet.name for sheet in sheets_in(folder.sheets)],
     )
 
 

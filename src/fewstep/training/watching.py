@@ -21,6 +21,7 @@ from fewstep.distributed.world import World
 from fewstep.files import explain_write_errors, whole_file
 from fewstep.roles.averaging import swapped
 from fewstep.roles.role import Role
+from fewstep.runs.places import sheet_name
 from fewstep.sampling.pictures import to_pil
 from fewstep.sampling.sampler import noise_batch, sample_latents, step_noise_batch, teacher_sigmas, velocity_field
 from fewstep.scores.pictures import three_frames
@@ -56,7 +57,7 @@ class Watchers:
         if self.painters and due(updates, trainer.config.report.sheet_every):
             with _averaged(trainer) as student:
                 for size, painter in self.painters.items():
-                    path = sheets / f"update-{updates:06d}{size}.png"
+                    path = sheets / sheet_name(updates, size)
                     painter.paint(path, student=student, teacher=trainer.roles.teacher)
         if self.evaluation is None or not due(updates, self.evaluation.every):
             return None
@@ -146,17 +147,8 @@ class RoleSampler:
         return self.adapter.latent_shape(self.adapter.config.height, self.adapter.config.width)
 
     @torch.no_grad()
-    def sample(
-        self,
-        role: Role,
-        cond: Conditioning,
-        noise: Tensor,
-        sigmas: Tensor,
-        guidance_scale: float | None = None,
-        step_noise: Tensor | None = None,
-    ) -> Tensor:
-        """Draw pixels in [0, 1] on the CPU, (b, 3, h, w) or of videos (b, 3, f, h, w); empty without a decoder."""
-        x0 = self.latents(role, cond, noise, sigmas, guidance_scale, step_noise)
+    def pixels(self, x0: Tensor) -> Tensor:
+        """Decode latents to [0, 1] on the CPU, (b, 3, h, w) or of videos (b, 3, f, h, w); empty without a decoder."""
         if self.vae is None:
             return torch.empty(0)
         # one picture at a time: a decoder at full size needs more memory than the network
@@ -207,9 +199,12 @@ class _SheetPainter:
         if self._teacher_row is None:
             sigmas = teacher_sigmas(adapter, sampling.teacher_steps)
             guidance_scale = sampling.teacher_guidance_scale
-            self._teacher_row = self.sampler.sample(teacher, self.cond, self.noise, sigmas, guidance_scale)
+            x0 = self.sampler.latents(teacher, self.cond, self.noise, sigmas, guidance_scale)
+            self._teacher_row = self.sampler.pixels(x0)
         sigmas = adapter.to_sigma(torch.tensor(sampling.levels))
-        drawn = self.sampler.sample(student, self.cond, self.noise, sigmas, step_noise=self.step_noise)
+        drawn = self.sampler.pixels(
+            self.sampler.latents(student, self.cond, self.noise, sigmas, step_noise=self.step_noise)
+        )
         if len(drawn):
             _write_png(path, torch.cat([_row(self._teacher_row), _row(drawn)], dim=1))
 
@@ -255,7 +250,8 @@ class _StudentEvaluation:
             rows = slice(start, start + batch)
             step_noise = None if self.step_noise is None else self.step_noise[rows]
             cond, noise = self.cond.rows(rows), self.noise[rows]
-            drawn.append(self.sampler.sample(student, cond, noise, sigmas, step_noise=step_noise))
+            x0 = self.sampler.latents(student, cond, noise, sigmas, step_noise=step_noise)
+            drawn.append(self.sampler.pixels(x0))
         images = to_pil((torch.cat(drawn) * 255).round().to(torch.uint8)) if world.is_main else []
         return world.from_main(lambda: self.evaluation.measure(images, update=update, device=world.device))
 

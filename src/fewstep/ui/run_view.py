@@ -1,25 +1,23 @@
 """What a run shows while it goes on: how far it is, its curves, and sheets of the student over time."""
 
 import base64
-import math
-import re
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
 from PIL import Image
 
-from fewstep.evaluation.report_charts import Losses, line_chart
+from fewstep.evaluation.report_charts import line_chart
 from fewstep.runs.folder import RunFolder
-from fewstep.runs.metrics import all_lines
+from fewstep.runs.metrics import all_lines, curves, thinned
 from fewstep.runs.overview import read_row
+from fewstep.runs.places import SHEET, sheets_in
 from fewstep.runs.summary import summary_of
 
 _GROUPS = {"Losses": "loss/", "Health": "health/", "Measured": "evaluation/", "Gradient norms": "grad_norm/"}
 _MOST_POINTS = 600
 _SMALL = 640
 """Pixels of a sheet's width below which its pixels are to be seen."""
-_SHEET = re.compile(r"update-(?P<update>\d+)(?P<size>-\d+x\d+)?\.png")
 
 
 def stamp_of(run: Path) -> tuple[int, int]:
@@ -60,37 +58,28 @@ def story_html(run: Path) -> str:
 
 def curves_html(run: Path) -> str:
     """Every figure as a small chart of raw values and their running mean, by what it is about."""
-    figures = figures_of(run)
+    figures = curves(all_lines(RunFolder.open(run).metrics))
     if not figures:
         return '<p class="fs-note">No step was written yet. This page follows the run by itself.</p>'
     parts = []
     for title, prefix in _GROUPS.items():
-        curves = {name: points for name, points in figures.items() if name.startswith(prefix)}
-        if curves:
-            charts = "".join(line_chart(name.removeprefix(prefix), _thinned(curve)) for name, curve in curves.items())
+        group = {name: points for name, points in figures.items() if name.startswith(prefix)}
+        if group:
+            charts = "".join(
+                line_chart(name.removeprefix(prefix), thinned(curve, _MOST_POINTS)) for name, curve in group.items()
+            )
             parts.append(f'<h3>{title}</h3><div class="fs-charts">{charts}</div>')
     return f'<div class="fs-curves">{"".join(parts)}</div>'
 
 
-def figures_of(run: Path) -> Mapping[str, list[tuple[int, float]]]:
-    """Every finite figure that the run wrote, as (step, value) by name."""
-    found: dict[str, list[tuple[int, float]]] = {}
-    for line in all_lines(RunFolder.open(run).metrics):
-        for name, value in line.figures.items():
-            if math.isfinite(value):
-                found.setdefault(name, []).append((line.step, value))
-    return found
-
-
 def sheets_of(run: Path) -> list[Path]:
     """The run's sample sheets, the oldest first."""
-    found = RunFolder.open(run).sheets
-    return sorted(path for path in found.glob("update-*.png") if _SHEET.fullmatch(path.name))
+    return sheets_in(RunFolder.open(run).sheets)
 
 
 def sheet_html(sheet: Path) -> str:
     """One sheet, and what is seen on it."""
-    told = _SHEET.fullmatch(sheet.name)
+    told = SHEET.fullmatch(sheet.name)
     assert told is not None
     with Image.open(sheet) as image:
         pixels = ' class="fs-pixels"' if image.width < _SMALL else ""
@@ -103,12 +92,6 @@ def sheet_html(sheet: Path) -> str:
         f'<h3>Samples over time</h3><figure class="fs-sheet"><img{pixels} src="data:image/png;base64,{data}" '
         f'alt="Sample sheet {below}"><figcaption>{below}</figcaption></figure>'
     )
-
-
-def _thinned(points: Losses) -> Losses:
-    """As many points as a chart shows, the last one among them."""
-    step = -(-len(points) // _MOST_POINTS)
-    return points if step == 1 else [*points[:-1:step], points[-1]]
 
 
 def _list(lines: Mapping[str, str]) -> str:
