@@ -20,7 +20,7 @@ from fewstep.roles.averaging import ExponentialMovingAverage
 from fewstep.roles.role import Role
 from fewstep.training import trainer as trainer_module
 from fewstep.training.optimiser import RoleOptimiser
-from fewstep.training.trainer import Trainer
+from fewstep.training.step_draws import StepDraws
 
 PARTS: list[tuple[str, Any, str]] = [
     ("network", Role, "__call__"),
@@ -29,7 +29,7 @@ PARTS: list[tuple[str, Any, str]] = [
     ("optimiser", RoleOptimiser, "update"),
     ("optimiser", ExponentialMovingAverage, "update"),
     ("optimiser", trainer_module, "align"),
-    ("draws", Trainer, "_draw_from_streams"),
+    ("draws", StepDraws, "__call__"),
     ("embeddings", EmbeddingCache, "batch"),
     ("checks", trainer_module, "read_finite"),
 ]

@@ -75,36 +75,43 @@ class Browser:
 
     def value(self, script: str) -> Any:
         """What a JavaScript expression is."""
-        found = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        found = self._evaluate(script)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
     def wait_for(self, script: str) -> Any:
-        """Ask until an expression is true."""
+        """Ask until an expression is true; one that fails is not true yet, as a page replaces its elements."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
-            if found := self.value(script):
+            if found := self._evaluate(script)["result"].get("value"):
                 return found
             time.sleep(0.2)
         shown = self.value("document.body ? document.body.innerText : ''")
-        raise AssertionError(f"{script} did not come true; the page says: {shown}\n{self.complaints}")
+        last = self._evaluate(script)
+        raise AssertionError(f"{script} did not come true: {last}; the page says: {shown}\n{self.complaints}")
+
+    def _evaluate(self, script: str) -> dict[str, Any]:
+        return self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
 
     def press(self, selector: str) -> None:
         """Press a button once it is there."""
-        found = f"document.querySelector({json.dumps(selector)})"
-        self.wait_for(f"{found} !== null && {found}.offsetParent !== null && !{found}.disabled")
-        self.value(f"{found}.click()")
+        self._act(
+            f"document.querySelector({json.dumps(selector)})",
+            "if (!e.offsetParent || e.disabled) return false; e.click(); return true",
+        )
 
     def open_tab(self, name: str) -> None:
         tabs = "[...document.querySelectorAll('button[role=tab]')].filter(tab => tab.offsetParent !== null)"
-        self.wait_for(f"{tabs}.some(tab => tab.innerText.trim() === {json.dumps(name)})")
-        self.value(f"{tabs}.find(tab => tab.innerText.trim() === {json.dumps(name)}).click()")
+        self._act(f"{tabs}.find(tab => tab.innerText.trim() === {json.dumps(name)})", "e.click(); return true")
 
     def write(self, selector: str, text: str) -> None:
         """Replace what a field holds, as typing would."""
-        self.wait_for(f"document.querySelector({json.dumps(selector)}) !== null")
-        self.value(f"(e => {{ e.focus(); e.select(); }})(document.querySelector({json.dumps(selector)}))")
+        self._act(f"document.querySelector({json.dumps(selector)})", "e.focus(); e.select(); return true")
         self._call("Input.insertText", text=text)
+
+    def _act(self, element: str, body: str) -> None:
+        """Do it in the script that finds the element: between two scripts the page may replace it."""
+        self.wait_for(f"(e => {{ {body} }})({element})")
 
     def screenshot(self, path: Path, *, whole: bool = True) -> None:
         found = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

@@ -79,7 +79,7 @@ def count(place: str) -> str:
 
 
 def text_of(browser: Browser, place: str) -> str:
-    return str(browser.value(f"document.querySelector('{place}').innerText"))
+    return str(browser.wait_for(f"document.querySelector('{place}').innerText"))
 
 
 def test_teacher_and_student_draw_the_same_seeds_side_by_side(browser: Browser, served: Served) -> None:
