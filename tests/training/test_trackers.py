@@ -1,7 +1,11 @@
-"""Where figures go besides metrics.jsonl. trackio and wandb are stand-ins that note what they are asked."""
+"""Where figures go besides metrics.jsonl. trackio and wandb are stand-ins that note what they are asked.
+
+What the libraries themselves make of that is in test_real_trackers.py.
+"""
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -13,6 +17,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fewstep.config.run_config import TrackerName
 from fewstep.errors import ConfigError
 from fewstep.training.run import train
 from fewstep.training.trackers import TrackedRun, Trackers, require_trackers
@@ -56,13 +61,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Install:
         monkeypatch.setitem(sys.modules, name, fake)
         return fake
 
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.delenv("WANDB_DIR", raising=False)
+    # set, so that what a tracker puts there is taken away again
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "")
+    for name in ("WANDB_MODE", "WANDB_DIR", "WANDB_ERROR_REPORTING"):
+        monkeypatch.delenv(name, raising=False)
     return put
 
 
-def tracked(folder: Path, first_step: int = 0) -> TrackedRun:
-    return TrackedRun("digits-1a2b3c4d", "digits-1a2b3c4d-20261129", {"batch": 4}, folder, first_step)
+def tracked(folder: Path, first_step: int = 0, start: int = 1) -> TrackedRun:
+    return TrackedRun("digits-1a2b3c4d", "digits-1a2b3c4d-20261129", {"batch": 4}, folder, first_step, start)
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -87,13 +94,17 @@ def test_tensorboard_drops_the_steps_that_a_resumed_run_writes_again(tmp_path: P
     assert scalars(tmp_path) == {"loss/ca": [(0, 1.0), (1, 20.0), (2, 30.0)]}
 
 
-def test_trackio_goes_on_with_the_run_of_that_id(tmp_path: Path, install: Install) -> None:
+def test_trackio_gets_the_settings_and_every_figure(tmp_path: Path, install: Install) -> None:
     fake = install("trackio")
     trackers = Trackers(["trackio"], tracked(tmp_path), pytest.fail)
     trackers.log(3, {"loss/ca": 0.5})
     trackers.end()
-    begun = {"project": "fewstep", "name": "digits-1a2b3c4d-20261129", "config": {"batch": 4}, "resume": "allow"}
-    assert fake.calls == [("init", begun), ("log", (3, {"loss/ca": 0.5})), ("finish", None)]
+    named = {"project": "fewstep", "name": "digits-1a2b3c4d-20261129", "group": "digits-1a2b3c4d-20261129"}
+    assert fake.calls == [
+        ("init", {**named, "config": {"batch": 4}}),
+        ("log", (3, {"loss/ca": 0.5})),
+        ("finish", None),
+    ]
 
 
 def test_wandb_is_offline_and_beside_the_runs_folder(tmp_path: Path, install: Install) -> None:
@@ -102,13 +113,29 @@ def test_wandb_is_offline_and_beside_the_runs_folder(tmp_path: Path, install: In
     trackers.log(3, {"loss/ca": 0.5})
     trackers.end()
     (_, begun), *others = fake.calls
-    assert (begun["mode"], begun["dir"], begun["resume"]) == ("offline", str(tmp_path), "allow")
+    assert (begun["mode"], begun["dir"]) == ("offline", str(tmp_path))
+    assert os.environ["WANDB_ERROR_REPORTING"] == "false"
     assert (begun["name"], begun["id"], begun["config"]) == (
         "digits-1a2b3c4d",
         "digits-1a2b3c4d-20261129",
         {"batch": 4},
     )
     assert others == [("log", (3, {"loss/ca": 0.5})), ("finish", None)]
+
+
+@pytest.mark.parametrize(("name", "key"), [("trackio", "name"), ("wandb", "id")])
+def test_what_writes_steps_again_is_a_run_of_its_own_in_one_group(
+    name: TrackerName, key: str, tmp_path: Path, install: Install
+) -> None:
+    fake = install(name)
+    for start in (1, 2):
+        trackers = Trackers([name], tracked(tmp_path, start=start), pytest.fail)
+        trackers.go_back(0)
+        trackers.go_back(0)
+    begun = [told for call, told in fake.calls if call == "init"]
+    whole = "digits-1a2b3c4d-20261129"
+    assert [told[key].removeprefix(whole) for told in begun] == ["", "-1-1", "-1-2", "-2", "-2-1", "-2-2"]
+    assert {told["group"] for told in begun} == {whole}
 
 
 def test_where_wandb_writes_and_whether_it_sends_is_the_users_to_say(
@@ -119,6 +146,7 @@ def test_where_wandb_writes_and_whether_it_sends_is_the_users_to_say(
     monkeypatch.setenv("WANDB_DIR", "elsewhere")
     Trackers(["wandb"], tracked(tmp_path), pytest.fail)
     assert (fake.calls[0][1]["mode"], fake.calls[0][1]["dir"]) == ("online", "elsewhere")
+    assert "WANDB_ERROR_REPORTING" not in os.environ
 
 
 def test_a_library_is_imported_only_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 """Where a run's figures go besides metrics.jsonl: TensorBoard, trackio, Weights & Biases, behind three calls.
 
-A library is imported when a run asks for it, and nothing leaves this machine unless the user's environment says so. A
+A library is imported when a run asks for it, and no figure leaves this machine unless the user's environment says so. A
 tracker hears of a run and never decides about it: one that fails is told once, and the run goes on without it.
 """
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +31,8 @@ class TrackedRun:
         settings: All of them, as plain data.
         folder: The run's folder.
         first_step: Completed steps; later ones that a tracker has are written again.
+        start: How many times the run was started, this one included.
+        rewinds: How many times it went back since.
     """
 
     name: str
@@ -36,18 +40,28 @@ class TrackedRun:
     settings: Mapping[str, Any]
     folder: Path
     first_step: int
+    start: int = 1
+    rewinds: int = 0
+
+    @property
+    def part(self) -> str:
+        """Ends the names of what is written from here on, where only new steps can be appended to what there is."""
+        numbers = [self.start, self.rewinds] if self.rewinds else [self.start] if self.start > 1 else []
+        return "".join(f"-{number}" for number in numbers)
 
 
 def tracked_run(config: RunConfig, folder: RunFolder, *, first_step: int) -> TrackedRun:
     """What a run's folder and settings say of it; its first start is part of the id, and so the same after a resume."""
     facts = folder.facts
     started = "".join(filter(str.isalnum, str(facts["sessions"][0].get("started", ""))[:19]))
+    recipe = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in facts["recipe"])
     return TrackedRun(
         name=folder.path.name,
-        id=f"{facts['recipe']}-{facts['config_hash']}-{started}",
+        id=f"{recipe}-{facts['config_hash']}-{started}",
         settings=config.model_dump(mode="json"),
         folder=folder.path,
         first_step=first_step,
+        start=len(facts["sessions"]),
     )
 
 
@@ -86,7 +100,8 @@ class Trackers:
     def go_back(self, step: int) -> None:
         """Begin again at a step that was reached before, as a resume does."""
         self.end()
-        self._each(lambda tracker: tracker.start(replace(self._run, first_step=step)))
+        self._run = replace(self._run, first_step=step, rewinds=self._run.rewinds + 1)
+        self._each(lambda tracker: tracker.start(self._run))
 
     def end(self) -> None:
         """Let every tracker finish."""
@@ -144,28 +159,35 @@ class _Trackio:
         import trackio
 
         self._library: Any = trackio
-        # it finds a run to go on with by its name alone
-        trackio.init(project=_PROJECT, name=run.id, config=dict(run.settings), resume="allow")
+        with redirect_stdout(sys.stderr):  # standard output is for what a command answers
+            # it keeps both figures of a step that is written again in one run, so a resume is a run of the same group
+            trackio.init(project=_PROJECT, name=run.id + run.part, group=run.id, config=dict(run.settings))
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         self._library.log(dict(figures), step=step)
 
     def end(self) -> None:
-        self._library.finish()
+        with redirect_stdout(sys.stderr):
+            self._library.finish()
 
 
 class _WeightsAndBiases:
     """Files beside the runs, for ``wandb sync``; online where WANDB_MODE says so."""
 
     def start(self, run: TrackedRun) -> None:
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if mode == "offline":  # else it reports its own use to its makers all the same
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         self._run: Any = wandb.init(
             project=_PROJECT,
-            name=run.name,
-            id=run.id,
+            name=run.name + run.part,
+            # a server drops figures of steps that its run has, so a resume is a run of the same group
+            id=run.id + run.part,
+            group=run.id,
             config=dict(run.settings),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             # beside the run's folder: it makes links, which a run's own folder must not have
             dir=os.environ.get("WANDB_DIR", str(run.folder.parent)),
             resume="allow",
