@@ -13,6 +13,7 @@ import torch.distributed as dist
 from fewstep.cli.main import execute
 from fewstep.errors import CheckpointError
 from fewstep.runs import saving
+from fewstep.training import guarding
 from fewstep.training.trainer import StepReport, Trainer
 
 SIGNALS = {
@@ -28,11 +29,17 @@ def full_disk(file: object) -> None:
     raise OSError(28, "No space left on device", str(file))
 
 
+def killed(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def act(action: str) -> None:
     if action in SIGNALS:
         os.kill(os.getpid(), SIGNALS[action])
     elif action == "full-disk":
         saving._sealed = full_disk  # type: ignore[assignment]
+    elif action == "kill-going-back":
+        guarding._load = killed
     elif action == "fail":
         raise CheckpointError("The disk of this process is broken; replace it.")
     elif action == "poison":

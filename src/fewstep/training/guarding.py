@@ -132,6 +132,10 @@ class Guarding:
             drop_later_checkpoints(self.folder.checkpoints, goal)
 
         world.from_main(forget)
+        if reporter is not None:  # before the load, which takes long: a run that is killed in it has told of this
+            reporter.go_back(rewound.to_step)
+            told = {"rewound_from": float(last), "lr_factor": factor, f"fires/{alarm.name}": 1.0}
+            reporter.note(rewound.to_step - 1, {f"{_PREFIX}{name}": value for name, value in told.items()})
         _load(trainer, goal)
         self.resume(trainer, goal)
         self.console.print(
@@ -142,10 +146,6 @@ class Guarding:
             highlight=False,
             soft_wrap=True,
         )
-        if reporter is not None:
-            reporter.go_back(trainer.step)
-            told = {"rewound_from": float(last), "lr_factor": factor, f"fires/{alarm.name}": 1.0}
-            reporter.note(trainer.step - 1, {f"{_PREFIX}{name}": value for name, value in told.items()})
 
     def _rewinds(self, trainer: Trainer) -> list[_Rewound]:
         return trainer.world.from_main(lambda: _read_rewinds(self.folder.path))
