@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from fewstep.devices import choose_device, cpu_threads
+from fewstep.devices import _free_in_groups, choose_device, cpu_threads, free_memory
 from fewstep.errors import ConfigError
 
 
@@ -17,3 +19,22 @@ def test_a_number_of_threads_is_given_back(count: int | None) -> None:
     with cpu_threads(count):
         assert torch.get_num_threads() == (count or before)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="free memory is read where Linux tells it")
+def test_free_memory_is_no_more_than_the_machine_has() -> None:
+    total = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert 0 < (free_memory(torch.device("cpu")) or 0) <= total
+
+
+def test_free_memory_of_other_devices_is_not_known() -> None:
+    assert free_memory(torch.device("meta")) is None
+
+
+def test_a_limit_of_any_group_above_counts_without_pages_that_are_given_back(tmp_path: Path) -> None:
+    for place, limit in {"": "max", "job": "1000", "job/step": "max"}.items():
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / place / "memory.current").write_text("700\n")
+        (tmp_path / place / "memory.stat").write_text("anon 500\ninactive_file 200\n")
+    assert list(_free_in_groups(tmp_path, "/job/step")) == [500]

@@ -1,7 +1,8 @@
-"""What settings call dtypes and devices, and the number of CPU threads."""
+"""What settings call dtypes and devices, their free memory, and the number of CPU threads."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,7 @@ from fewstep.errors import ConfigError, shown
 
 DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """What networks compute in."""
+_MEMINFO = Path("/proc/meminfo")
 
 
 def fastest_device() -> str:
@@ -72,3 +74,25 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that tensors of this process could still take on a device; None where that cannot be found out."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type != "cpu" or not _MEMINFO.is_file():
+        return None
+    numbers = dict(line.split()[:2] for line in _MEMINFO.read_text().splitlines())
+    own = Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
+    return min([int(numbers["MemAvailable:"]) * 1024, *_free_in_groups(Path("/sys/fs/cgroup"), own)])
+
+
+def _free_in_groups(root: Path, own: str) -> Iterator[int]:
+    """What the limits of control groups leave, as of a container or a scheduler's job; Linux only."""
+    for group in (root / own.lstrip("/"), *(root / own.lstrip("/")).parents):
+        limit, used = group / "memory.max", group / "memory.current"
+        if group.is_relative_to(root) and limit.is_file() and limit.read_text().strip() != "max":
+            pages = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            # pages of files that were read are given back before memory is short
+            yield int(limit.read_text()) - int(used.read_text()) + int(pages.get("inactive_file", 0))

@@ -54,7 +54,8 @@ def problem(*overrides: str, recipe: str = "digits") -> str:
         ("batch=true", "batch is true, from the command line; it must be a whole number."),
         (
             "memory.gradient_checkpointing=yes",
-            "memory.gradient_checkpointing is 'yes'; it must be true, false or selective (from the command line).",
+            "memory.gradient_checkpointing is 'yes'; it must be auto, true, false or selective "
+            "(from the command line).",
         ),
         (
             "gradient_checkpointing=false",

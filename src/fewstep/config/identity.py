@@ -70,7 +70,7 @@ def config_hash(config: RunConfig) -> str:
 def earlier_hashes(config: RunConfig) -> list[str]:
     """Every name that the run may have from when memory was part of it, the one of its own settings first."""
     memory = config.memory
-    own = (memory.gradient_checkpointing, memory.keeps_anchor_graph(1), memory.batch_frozen_calls)
+    own = (memory.recomputation, memory.keeps_anchor_graph(1), memory.batch_frozen_calls)
     checkpointing: tuple[bool | str, ...] = (True, False, "selective")
     every = itertools.product(checkpointing, (True, False), (True, False))
     return [_hash(config, *values) for values in sorted(every, key=lambda values: values != own)]

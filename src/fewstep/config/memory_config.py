@@ -1,6 +1,6 @@
 """The section of what only changes memory and speed, which ``fewstep plan`` fills and a resume may change."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, PlainValidator
 
@@ -9,15 +9,15 @@ from fewstep.errors import shown
 from fewstep.section import Changeable, Section
 
 
-def _recomputation(value: Any) -> bool | Literal["selective"]:
+def _recomputation(value: Any) -> bool | Literal["auto", "selective"]:
     if isinstance(value, bool):
         return value
-    if value == "selective":
-        return "selective"
-    raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be true, false or selective")
+    if value in ("auto", "selective"):
+        return cast(Literal["auto", "selective"], value)
+    raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be auto, true, false or selective")
 
 
-_Recomputation = Annotated[bool | Literal["selective"], PlainValidator(_recomputation)]
+_Recomputation = Annotated[bool | Literal["auto", "selective"], PlainValidator(_recomputation)]
 
 
 class Offload(Section):
@@ -34,7 +34,9 @@ class MemoryConfig(Changeable):
         default=None, description="samples per process and forward; None is the whole batch over the processes"
     )
     gradient_checkpointing: _Recomputation = Field(
-        default=True, description="recompute blocks in the backward; selective keeps matrix products and attention"
+        default="auto",
+        description="recompute blocks in the backward; selective keeps matrix products and attention; auto takes the "
+        "quickest that the devices have room for when the run starts, and a resume keeps it",
     )
     keep_anchor_graph: bool | None = Field(
         default=None,
@@ -47,6 +49,11 @@ class MemoryConfig(Changeable):
         default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
     )
     compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
+
+    @property
+    def recomputation(self) -> bool | Literal["selective"]:
+        """What is recomputed; whole blocks while nobody has looked at what ``auto`` has room for."""
+        return True if self.gradient_checkpointing == "auto" else self.gradient_checkpointing
 
     def keeps_anchor_graph(self, rounds: int) -> bool:
         """Whether graphs at anchors are kept by a process that makes so many rounds of its samples."""

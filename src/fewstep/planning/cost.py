@@ -48,7 +48,7 @@ def units_by_part(config: RunConfig, *, rounds: int | None = None) -> dict[str, 
     The forward at the anchor, when it is kept, belongs to the simulation, and its backward to the student.
     """
     # selective checkpointing keeps what is counted here: matrix products and attention
-    recompute = 1.0 if config.memory.gradient_checkpointing is True else 0.0
+    recompute = 1.0 if config.memory.recomputation is True else 0.0
     with_gradient = 3.0 + recompute
     if rounds is None:
         rounds = 1 if config.memory.microbatch is None else 2

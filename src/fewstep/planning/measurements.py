@@ -135,7 +135,7 @@ class Measurements(Section):
             "height": backbone.height,
             "width": backbone.width,
             "trains": trains,
-            "checkpointing": memory.gradient_checkpointing,
+            "checkpointing": memory.recomputation,
             "compiled": memory.compiled,
         }.items():
             found = [each for each in found if getattr(each[1], name) == wanted] or found

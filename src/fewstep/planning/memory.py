@@ -85,7 +85,7 @@ class _Prediction:
         self.dealt = split(config, processes)
         self.offload = config.memory.offload if accelerator else Offload()
         self.sizes = {role: roles.spread(role, self.dealt.shards) for role in (STUDENT, FAKE_SCORE, "teacher")}
-        kind = config.memory.gradient_checkpointing
+        kind = config.memory.recomputation
         self.student, self.fake = (roles.activations(role, kind) for role in (STUDENT, FAKE_SCORE))
 
     def memory(self) -> Memory:

@@ -11,12 +11,14 @@ from fewstep.config.schema import leaf_paths
 from fewstep.planning.cost import forward_units
 from fewstep.planning.memory import GIB, Memory, predict, split
 from fewstep.planning.planned_roles import PlannedRoles
+from fewstep.roles.recomputation import Recomputation
 from fewstep.roles.weights import LoraWeights
 
 FREE = tuple(leaf_paths(MemoryConfig, "memory."))
 """A plan chooses those that were not given; some of them it leaves as they are."""
 
-_KINDS: tuple[bool | str, ...] = (False, "selective", True)
+KINDS: tuple[Recomputation, ...] = (False, "selective", True)
+"""What blocks recompute, the quickest first."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ def _in_order(
     config: RunConfig, processes: int, fixed: Collection[str], seconds: Callable[[RunConfig], float] | None
 ) -> Iterator[tuple[RunConfig, float]]:
     """Every combination: without offloading first, then by seconds or forwards, then by the largest microbatch."""
-    values = {name: [_get(config, name)] if name in fixed else _values(config, name, processes) for name in FREE}
+    stated = {name for name in fixed if _get(config, name) != "auto"}
+    values = {name: [_get(config, name)] if name in stated else _values(config, name, processes) for name in FREE}
     ranked = []
     for place, combination in enumerate(itertools.product(*values.values())):
         candidate = config
@@ -105,9 +108,9 @@ def _in_order(
             candidate = _set(candidate, name.split("."), value)
         dealt = split(candidate, processes)
         units = forward_units(candidate, rounds=dealt.rounds)
-        kind, offload = candidate.memory.gradient_checkpointing, candidate.memory.offload
+        kind, offload = candidate.memory.recomputation, candidate.memory.offload
         cost = units if seconds is None else seconds(candidate)
-        key = (offload.trained, offload.teacher, cost, -dealt.micro, _KINDS.index(kind))
+        key = (offload.trained, offload.teacher, cost, -dealt.micro, KINDS.index(kind))
         ranked.append((key, place, candidate, units))
     for _, _, candidate, units in sorted(ranked, key=lambda entry: entry[:2]):
         yield candidate, units
@@ -123,7 +126,7 @@ def _values(config: RunConfig, name: str, processes: int) -> Sequence[Any]:
                 halves.append(rows)
             return [half for half in halves if half is None or half >= config.terms.group]
         case "memory.gradient_checkpointing":
-            return _KINDS
+            return KINDS
         case "memory.keep_anchor_graph" | "memory.batch_frozen_calls":
             return (True, False)
         case "memory.offload.teacher" | "memory.offload.trained":

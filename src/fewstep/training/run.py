@@ -10,10 +10,8 @@ from rich.console import Console
 from torch.distributed.device_mesh import DeviceMesh
 
 from fewstep.backbones.lora_merge import teacher_files
-from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import open_checkpoint
 from fewstep.config.run_config import RunConfig
 from fewstep.data.building import EmbeddingStoppedError
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
@@ -25,13 +23,13 @@ from fewstep.health.guard import Alarm
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.build import RoleSettings, build_roles
 from fewstep.roles.quantised import require_quantised
-from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.checkpoint import load_checkpoint, require_own_name
-from fewstep.runs.folder import RunFolder
+from fewstep.runs.folder import RunFolder, run_place
 from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.guarding import Guarding, Probe
 from fewstep.training.noise_levels import require_fitting_levels
+from fewstep.training.preparing import require_files, with_recomputation
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trackers import Trackers, require_trackers, tracked_run
@@ -81,6 +79,7 @@ def train(
     ):
         if not world.is_main:
             console = Console(quiet=True)
+        tell = partial(console.print, markup=False)
         world.from_main(lambda: require_trackers(config.report.trackers))
         settings = role_settings(config)
         require_quantised(settings.factors, world)
@@ -90,10 +89,13 @@ def train(
             replicate=config.parallel.replicate,
             alone=settings.spread_alone,
         )
-        prompts = load_prompts(config.prompts, tell=partial(console.print, markup=False))
+        prompts = load_prompts(config.prompts, tell=tell)
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
-        world.from_main(lambda: _require_files(adapter, config.student.init))
+        world.from_main(lambda: require_files(adapter, config.student.init))
+        place = run_place(root, recipe.name, config) if output is None else Path(output)
+        recipe = with_recomputation(recipe, adapter, world, earlier=place if resume else None, tell=tell)
+        config = recipe.config
         with _run_folder(world, recipe, root=root, output=output, resume=resume) as folder:
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
             watchers = prepare_watchers(config, adapter, prompts, embeddings, folder.path)
@@ -166,7 +168,7 @@ def role_settings(config: RunConfig) -> RoleSettings:
         student=config.student.weights,
         fake_score=config.fake_score.weights,
         compute=DTYPES[config.precision.compute],
-        checkpointing=config.memory.gradient_checkpointing,
+        checkpointing=config.memory.recomputation,
         offload_teacher=config.memory.offload.teacher,
         offload_trained=config.memory.offload.trained,
         prefetch=config.memory.prefetch,
@@ -174,18 +176,6 @@ def role_settings(config: RunConfig) -> RoleSettings:
         seed=config.seed,
         start=config.student.init,
     )
-
-
-def _require_files(adapter: ModelAdapter, start: StartFromLora | StartFromModel | None) -> None:
-    """Find out what is wrong with files beside the checkpoint before prompts are embedded, which may take hours."""
-    adapter.require_usable()
-    match start:
-        case StartFromLora():
-            adapter.read_start(start.source)
-        case StartFromModel() if is_one_file(start.model):
-            require_usable_file(start.model, adapter.config.origin)
-        case StartFromModel():
-            open_checkpoint(start.model, start.revision)
 
 
 def _build_trainer(
