@@ -14,10 +14,11 @@ _OUTPUT = Path("src/fewstep/scores/originals.json")
 
 
 def _findings(folder: Path) -> Iterator[Finding]:
-    from tools.originals import scorers, sets
+    from tools.originals import scorers, sets, vqa
 
     yield from sets.findings(folder)
     yield from scorers.findings(folder)
+    yield from vqa.findings(folder)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ def findings(folder: Path) -> Iterator[Finding]:
     Args:
         folder: For pictures and weights.
     """
-    pictures = _pictures(folder / "prompted")
+    pictures = prompted_pictures(folder / "prompted")
     tokenizer = _clip_words(folder / "words")
     network = _clip("open_clip", folder)
     transform = original("open_clip.transform").image_transform(224, is_train=False)
@@ -35,18 +35,20 @@ def findings(folder: Path) -> Iterator[Finding]:
     chosen = {"source": str(_as_transformers(network, folder / "hf")), "tokenizer": str(tokenizer)}
     what = "a tiny CLIP, four pictures and prompts (where a crop cannot be centred, theirs is one pixel beside)"
     name = told("open_clip_torch")
-    yield worst("clipscore", name, what, _ours("clipscore", pictures, chosen), cosines)
-    yield worst("pickscore", name, what, _ours("pickscore", pictures, chosen), [scale * cosine for cosine in cosines])
+    yield worst("clipscore", name, what, scores_of("clipscore", pictures, chosen), cosines)
+    yield worst(
+        "pickscore", name, what, scores_of("pickscore", pictures, chosen), [scale * cosine for cosine in cosines]
+    )
     yield _hpsv2(pictures, tokenizer, folder)
     yield _image_reward(pictures, folder)
 
 
-def _pictures(folder: Path) -> list[Picture]:
+def prompted_pictures(folder: Path, *, further: Sequence[tuple[int, int]] = ()) -> list[Picture]:
+    """Soft random pictures of prompts: one of each, and further ones of the first prompts in these sizes."""
     folder.mkdir()
     pictures = []
-    for number, (prompt, size) in enumerate(
-        zip(_PROMPTS, ((300, 260), (224, 224), (180, 500), (640, 333)), strict=True)
-    ):
+    sizes = ((300, 260), (224, 224), (180, 500), (640, 333), *further)
+    for number, (prompt, size) in enumerate(zip((*_PROMPTS, *_PROMPTS), sizes, strict=False)):
         coarse = np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8)
         path = folder / f"{number}.png"
         Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
@@ -54,7 +56,8 @@ def _pictures(folder: Path) -> list[Picture]:
     return pictures
 
 
-def _ours(metric: str, pictures: Sequence[Picture], settings: dict[str, Any]) -> list[float]:
+def scores_of(metric: str, pictures: Sequence[Picture], settings: dict[str, Any]) -> list[float]:
+    """What our metric says of each picture."""
     (chosen,) = create_metrics([metric], {metric: settings})
     chosen.check([])
     chosen.load(torch.device("cpu"))
@@ -115,7 +118,7 @@ def _hpsv2(pictures: Sequence[Picture], tokenizer: Path, folder: Path) -> Findin
     torch.save({"state_dict": network.state_dict()}, place / "HPS_v2.1_compressed.pt")
     transform = original("hpsv2.src.open_clip.transform").image_transform(224, is_train=False, resize_longest_max=True)
     cosines = _cosines(network, transform, original("hpsv2.src.open_clip.tokenizer").tokenize, pictures)
-    ours = _ours("hpsv2", pictures, {"source": str(place), "allow_pickle": True, "tokenizer": str(tokenizer)})
+    ours = scores_of("hpsv2", pictures, {"source": str(place), "allow_pickle": True, "tokenizer": str(tokenizer)})
     return worst("hpsv2", told("hpsv2"), "a tiny CLIP, four pictures and prompts", ours, cosines)
 
 
@@ -158,7 +161,7 @@ def _image_reward(pictures: Sequence[Picture], folder: Path) -> Finding:
     torch.save(network.state_dict(), place / "ImageReward.pt")
     chosen = {"source": str(place / "ImageReward.pt"), "allow_pickle": True, "tokenizer": str(folder / "bert")}
     what = "two layers per tower, four pictures and prompts"
-    return worst("imagereward", told("image-reward"), what, _ours("imagereward", pictures, chosen), theirs)
+    return worst("imagereward", told("image-reward"), what, scores_of("imagereward", pictures, chosen), theirs)
 
 
 def _bert_words(folder: Path) -> Any:

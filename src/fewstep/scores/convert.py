@@ -12,7 +12,7 @@ import fewstep
 from fewstep.errors import ConfigError
 from fewstep.files import explain_write_errors, whole_folder, write_json
 from fewstep.scores.checkpoints.reading import RECORD_FILE, SAFETENSORS
-from fewstep.scores.checkpoints.source import Source
+from fewstep.scores.checkpoints.source import Source, fetch_file
 from fewstep.scores.metric import Metric
 from fewstep.scores.networks.network import CONFIG_FILE
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
@@ -68,11 +68,14 @@ def _convertible(name: str, settings: Mapping[str, Any]) -> Metric:
 def _write(metric: Metric, source: Source, target: Path) -> None:
     from safetensors.torch import save_file
 
-    stored = metric.networks[0].read()
+    network = metric.networks[0]
+    stored = network.read()
     with explain_write_errors(target), whole_folder(target, doing="converting") as folder:
         save_file(_apart(stored.tensors), folder / SAFETENSORS[0], metadata={"format": "pt"})
         if stored.tokenizer is not None:
             shutil.copyfile(stored.tokenizer, folder / TOKENIZER_FILE)
+        for name in set(network.files) - {CONFIG_FILE, TOKENIZER_FILE}:
+            shutil.copyfile(fetch_file(network.checkpoint, name), folder / name)
         write_json(folder / CONFIG_FILE, dict(stored.config))
         write_json(folder / RECORD_FILE, _record(metric, source))
 

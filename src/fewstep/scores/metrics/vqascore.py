@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture
-from fewstep.scores.networks.vqa import QwenVqa
+from fewstep.scores.networks.vqa import QwenVqaScore
 
 
 class VqaScoreMetric(Metric):
@@ -14,22 +14,24 @@ class VqaScoreMetric(Metric):
     card = MetricCard(
         name="vqascore",
         title="VQAScore: is the prompt what the picture shows, Qwen2.5-VL",
-        formula='P("Yes" | picture, "Does this image show "PROMPT"?"), the first word of the answer among all words',
+        formula=(
+            'P("Yes" | picture, "Does this image show "PROMPT"?"), the first word of the answer among all words; '
+            "logits of words of the question are divided by the model's repetition penalty, or times it below 0"
+        ),
         scale="0 to 1",
         higher_is_better=True,
-        preprocessing="Qwen2-VL's processor, 4 to 1280 tokens",
-        licence=QwenVqa.licence,
+        preprocessing="Qwen2-VL's processor, 4 to 16384 tokens of 28 x 28 pixels",
+        licence=QwenVqaScore.licence,
         comparable=(
-            "with qwen2.5-vl of t2v_metrics, up to the penalty on repeated words that its generation has; not with the "
-            "VQAScore of CLIP-FlanT5-XXL that the paper and most tables print, which is another "
-            "model"
+            "with qwen2.5-vl of t2v_metrics; not with the VQAScore of CLIP-FlanT5-XXL that the paper and most tables "
+            "print, which is another model"
         ),
-        source=QwenVqa.default_source,
+        source=QwenVqaScore.default_source,
     )
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
-        self._vqa = QwenVqa(self.checkpoint)
+        self._vqa = QwenVqaScore(self.checkpoint)
         self.networks = (self._vqa,)
 
     def look(self, pictures: Sequence[Picture], images: Sequence[Image.Image]) -> list[Finding]:

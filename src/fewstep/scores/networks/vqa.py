@@ -9,15 +9,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fewstep.errors import CheckpointError
-from fewstep.scores.checkpoints.reading import build_network
+from fewstep.scores.checkpoints.reading import build_network, read_json
 from fewstep.scores.checkpoints.source import fetch_file
 from fewstep.scores.networks.network import CONFIG_FILE, Network
 from fewstep.scores.networks.preprocessing import squashed
 from fewstep.scores.networks.prompt_rows import TOKENIZER_FILE
 
 VqaName = Literal["qwen-vl", "blip-vqa"]
-# 4 to 1280 picture tokens of 28 x 28 pixels
-_MIN_PIXELS, _MAX_PIXELS = 4 * 28 * 28, 1280 * 28 * 28
+_PIXELS_OF_A_TOKEN = 28 * 28
+_GENERATION_FILE = "generation_config.json"
 
 
 class _Vqa(Network):
@@ -25,7 +25,7 @@ class _Vqa(Network):
 
     default_source: ClassVar[str]
     licence: ClassVar[str]
-    files = (CONFIG_FILE, TOKENIZER_FILE)
+    files: ClassVar[tuple[str, ...]] = (CONFIG_FILE, TOKENIZER_FILE)
     _tokenizer: Any
 
     def build(self) -> nn.Module:
@@ -52,6 +52,7 @@ class QwenVqa(_Vqa):
 
     default_source = "Qwen/Qwen2.5-VL-7B-Instruct"
     licence = "Apache-2.0 (Qwen2.5-VL-7B-Instruct)"
+    max_picture_tokens = 1280
 
     def _answering(self) -> nn.Module:
         import transformers
@@ -86,27 +87,22 @@ class QwenVqa(_Vqa):
             patch_size=vision.patch_size,
             merge_size=vision.spatial_merge_size,
             temporal_patch_size=vision.temporal_patch_size,
-            size={"shortest_edge": _MIN_PIXELS, "longest_edge": _MAX_PIXELS},
+            size={
+                "shortest_edge": 4 * _PIXELS_OF_A_TOKEN,
+                "longest_edge": self.max_picture_tokens * _PIXELS_OF_A_TOKEN,
+            },
         )
         read = processor(images=[image], return_tensors="pt")
         return read["pixel_values"].to(self.device), read["image_grid_thw"].to(self.device)
 
-    @torch.no_grad()
-    def probability_of_yes(self, image: Image.Image, question: str) -> float:
-        """How probable it is, among all words, that the answer begins with ``Yes``.
-
-        Raises:
-            ValueError: The model's numbers are not finite.
-        """
-        return float(self._next_words(question, *self._pixels(image))[self._word_ids("Yes")[0]].exp())
-
     def _answer(self, question: str, pixels: Tensor, grid: Tensor) -> str:
-        words = self._next_words(f"{question} Answer with yes or no only.", pixels, grid)
+        logits, _ = self._next_word(f"{question} Answer with yes or no only.", pixels, grid)
+        words = logits.log_softmax(-1)
         yes, no = (words[self._word_ids(word)].logsumexp(0) for word in ("yes", "no"))
         return "yes" if yes > no else "no"
 
-    def _next_words(self, question: str, pixels: Tensor, grid: Tensor) -> Tensor:
-        """Log probabilities of the first word of the answer."""
+    def _next_word(self, question: str, pixels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the first word of the answer, and the words of the question."""
         config = self.network.config
         count = int(grid.prod()) // config.vision_config.spatial_merge_size**2
         text = (
@@ -123,7 +119,7 @@ class QwenVqa(_Vqa):
             mm_token_type_ids=(ids == config.image_token_id).int(),
             logits_to_keep=1,
         ).logits[0, -1]
-        return _finite(logits.float()).log_softmax(-1)
+        return _finite(logits.float()), ids[0]
 
     def _word_ids(self, word: str) -> Tensor:
         """The tokens that are this word, with and without a capital."""
@@ -135,6 +131,25 @@ class QwenVqa(_Vqa):
                 f"read from the next word. Give a Qwen2-VL or Qwen2.5-VL checkpoint with its own tokenizer."
             )
         return torch.tensor([row[0] for row in rows], device=self.device)
+
+
+class QwenVqaScore(QwenVqa):
+    """The same as t2v_metrics asks it: pictures at their size, and words of the question are less probable answers."""
+
+    files = (*QwenVqa.files, _GENERATION_FILE)
+    max_picture_tokens = 16384
+
+    @torch.no_grad()
+    def probability_of_yes(self, image: Image.Image, question: str) -> float:
+        """How probable it is, among all words, that the answer begins with ``Yes``.
+
+        Raises:
+            ValueError: The model's numbers are not finite.
+        """
+        logits, asked = self._next_word(question, *self._pixels(image))
+        penalty = float(read_json(fetch_file(self.checkpoint, _GENERATION_FILE)).get("repetition_penalty", 1.0))
+        logits[asked] = torch.where(logits[asked] < 0, logits[asked] * penalty, logits[asked] / penalty)
+        return float(logits.softmax(-1)[self._word_ids("Yes")[0]])
 
 
 class BlipVqa(_Vqa):
