@@ -31,6 +31,7 @@ MODES: dict[str, tuple[str, ...]] = {
     "full-checkpointed": CHECKPOINTED,
     "lora": BOTH_LORA,
     "lora-checkpointed": (*BOTH_LORA, *CHECKPOINTED),
+    "lora-held": (*BOTH_LORA, "precision.frozen=bf16"),
     "lora-student": MIXED,
     "isg": ("terms.isg={margin: 0.02}", "terms.dp={steps: 2}", "terms.dm.normalise_over=2", "schedule={kind: fixed}"),
     "watched": ("report.sheet_every=1", "report.sheet_prompts=2"),

@@ -24,6 +24,8 @@ SETTINGS = {
     "full with companions": [*PLAIN, "terms.dp={steps: 2}", "terms.isg={}"],
     "lora": [*PLAIN, *LORA],
     "lora with checkpointing": [*CHECKPOINTING, *LORA],
+    "full with a teacher in bf16": [*PLAIN, "precision.frozen=bf16"],
+    "lora on a base in bf16": [*CHECKPOINTING, *LORA, "precision.frozen=bf16"],
     "bf16": ["precision.compute=bf16", "memory.gradient_checkpointing=selective"],
 }
 # the tiny network has every setting; a larger one repeats them

@@ -23,6 +23,7 @@ _ANY = "*"
 """In the place of a name: every one that is there."""
 
 _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("precision", "frozen"), None),
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
     (("backbone", "lora"), []),

@@ -104,6 +104,14 @@ class _Precision(Section):
     """Dtype of the networks' forwards; master weights, EMA and losses are float32 always."""
 
     compute: DtypeName = "bf16"
+    frozen: Literal["bf16"] | None = Field(
+        default=None, description="the teacher, which is the base of factors, between its calls; None is compute"
+    )
+
+    @property
+    def held(self) -> DtypeName:
+        """Of frozen weights between two calls."""
+        return self.frozen or self.compute
 
 
 class DrawConfig(Section):
@@ -257,6 +265,16 @@ class RunConfig(Section):
                 raise ValueError(
                     f"{role}.weights.base is {weights.base} and memory.offload.{asked} is true, but a quantised base "
                     "is not offloaded; choose one of the two"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_weights_are_held_in_one_way(self) -> "RunConfig":
+        for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
+            if self.precision.frozen and isinstance(weights, LoraWeights) and weights.base != "compute":
+                raise ValueError(
+                    f"precision.frozen is {self.precision.frozen} and {role}.weights.base is {weights.base}, but the "
+                    "base is held in one way; choose one of the two"
                 )
         return self
 

@@ -9,8 +9,11 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from fewstep.config.memory_config import Offload
 from fewstep.config.run_config import RunConfig
+from fewstep.devices import DTYPES
 from fewstep.distributed.rounds import rounds
 from fewstep.planning.activations import Activations
 from fewstep.planning.meta_networks import decoder_parameters
@@ -131,8 +134,9 @@ class _Prediction:
 
     def _frozen(self, teacher: Spread) -> float:
         fewer = _QUANTISED.get(self.roles.base_kind)
-        saved = 0.0 if fewer is None else (1 - fewer / self._element) * teacher.frozen_block_bytes
-        return teacher.frozen_bytes - saved
+        if fewer is not None:
+            return teacher.frozen_bytes - (1 - fewer / self._element) * teacher.frozen_block_bytes
+        return teacher.frozen_bytes * self._held.itemsize / self._element
 
     def _states(self) -> float:
         """States of all rows, which stay until the student's update is done; prompts and noise of those in a call."""
@@ -256,7 +260,12 @@ class _Prediction:
     def _spread(self) -> bool:
         """Whether FSDP2 holds the weights: one process that neither casts nor offloads keeps them whole."""
         offload = self.config.memory.offload
-        return self.processes > 1 or self._element != _FP32 or offload.teacher or offload.trained
+        cast = self._element != _FP32 or self._held != self.roles.compute
+        return self.processes > 1 or cast or offload.teacher or offload.trained
+
+    @property
+    def _held(self) -> torch.dtype:
+        return DTYPES[self.config.precision.held]
 
     def _gathered(self, role: str) -> float:
         """Weights that are whole while a role computes, and exchanges on their way."""

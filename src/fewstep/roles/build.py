@@ -36,6 +36,7 @@ class RoleSettings:
         student, fake_score: Which of their weights are trained.
         compute: Precision of every forward and backward; trained weights stay float32 whatever it is, because an
             update of size lr rounds to nothing in bfloat16.
+        frozen: Precision of the frozen network between its calls, in which it computes as the others; None is compute.
         checkpointing: Of the activations.
         offload_teacher: Keep the frozen network in the memory of the CPU between its calls.
         offload_trained: Keep trained weights and the optimiser's state there.
@@ -51,6 +52,7 @@ class RoleSettings:
     student: FullWeights | LoraWeights = field(default_factory=FullWeights)
     fake_score: FullWeights | LoraWeights = field(default_factory=FullWeights)
     compute: torch.dtype = torch.float32
+    frozen: torch.dtype | None = None
     checkpointing: Recomputation = False
     offload_teacher: bool = False
     offload_trained: bool = False
@@ -67,8 +69,13 @@ class RoleSettings:
 
     @property
     def spread_alone(self) -> bool:
-        """Whether FSDP2 does something for one process by itself: cast trained weights, or keep weights on the CPU."""
-        return self.compute != torch.float32 or self.offload_teacher or self.offload_trained
+        """Whether FSDP2 does something for one process by itself: cast weights, or keep them on the CPU."""
+        return self.compute != torch.float32 or self.widened or self.offload_teacher or self.offload_trained
+
+    @property
+    def widened(self) -> bool:
+        """Whether frozen weights are cast at each use."""
+        return self.frozen not in (None, self.compute)
 
     @property
     def base(self) -> Base:
@@ -90,6 +97,7 @@ def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mes
         ConfigError: A target of the low-rank factors names no layer of the network, or a quantised base cannot be held.
     """
     require_quantised(settings.factors, world)
+    require_widened(settings, world, mesh)
     source = _Source(adapter, settings, world, mesh)
     adapter.compute_dtype = settings.compute
     base, switch = source.base()
@@ -102,6 +110,15 @@ def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mes
         return Role(source.trained(role), adapter, autocast=autocast)
 
     return Roles(student=trained(STUDENT), teacher=Role(base, adapter, switch=switch), fake_score=trained(FAKE_SCORE))
+
+
+def require_widened(settings: RoleSettings, world: World, mesh: DeviceMesh | None) -> None:
+    """Raise ConfigError when frozen weights are held in another precision and nothing here would cast them."""
+    if settings.widened and mesh is None:
+        raise ConfigError(
+            f"precision.frozen casts weights at each use, which FSDP2 does, and it does not serve {world.device.type}; "
+            "set precision.frozen=null, or parallel.device=cpu."
+        )
 
 
 class _Source:
@@ -125,6 +142,8 @@ class _Source:
         settings = self.settings
         # torch's own cast: the one of diffusers warns about modules to keep in float32 even when there are none
         network = nn.Module.to(skeleton(self.skeleton), settings.compute)
+        for parameter in network.parameters():
+            parameter.data = parameter.data.to(settings.frozen or settings.compute)
         if settings.base != "compute":
             empty_blocks(network, self.adapter.block_classes, settings.base)
         for role, weights in settings.factors.items():
@@ -135,7 +154,8 @@ class _Source:
         enable_recomputation(network, settings.checkpointing if settings.factors else False, switch)
         offload = settings.offload_teacher or (settings.offload_trained and bool(settings.factors))
         if settings.base == "compute":
-            return self._placed(network, self.mesh, Policy(offload=offload, prefetch=settings.prefetch)), switch
+            compute = settings.compute if settings.widened else None
+            return self._placed(network, self.mesh, Policy(compute, offload, settings.prefetch)), switch
         network = self._placed(network, None, Policy())
         store_weights(network, self.weights, device=self.world.device)
         return network, switch

@@ -21,7 +21,7 @@ from fewstep.distributed.sharding import build_mesh
 from fewstep.distributed.world import World, join, launched_alone
 from fewstep.health.guard import Alarm
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
-from fewstep.roles.build import RoleSettings, build_roles
+from fewstep.roles.build import RoleSettings, build_roles, require_widened
 from fewstep.roles.quantised import require_quantised
 from fewstep.runs.checkpoint import load_checkpoint, require_own_name
 from fewstep.runs.folder import RunFolder, run_place
@@ -89,6 +89,7 @@ def train(
             replicate=config.parallel.replicate,
             alone=settings.spread_alone,
         )
+        require_widened(settings, world, mesh)
         prompts = load_prompts(config.prompts, tell=tell)
         adapter = create_model_adapter(config.backbone.model, config.backbone)
         require_fitting_levels(config, adapter)
@@ -168,6 +169,7 @@ def role_settings(config: RunConfig) -> RoleSettings:
         student=config.student.weights,
         fake_score=config.fake_score.weights,
         compute=DTYPES[config.precision.compute],
+        frozen=DTYPES[config.precision.held],
         checkpointing=config.memory.recomputation,
         offload_teacher=config.memory.offload.teacher,
         offload_trained=config.memory.offload.trained,
