@@ -137,9 +137,9 @@ def test_a_wrong_override_is_told_in_one_sentence(override: str, sentence: str) 
     assert "\n" not in said
 
 
-def test_blocks_with_factors_are_not_compiled() -> None:
-    said = problem("memory.compiled=true", "student.weights={kind: lora}")
-    assert "memory.compiled is true, but student.weights is lora: which factors act changes from call to call" in said
+def test_a_quantised_base_is_not_compiled() -> None:
+    said = problem("memory.compiled=true", "student.weights={kind: lora, base: nf4}")
+    assert "student.weights.base is nf4 and memory.compiled is true, but a quantised base is not compiled" in said
 
 
 def test_segments_are_not_compared_where_no_euler_step_crosses_them() -> None:

@@ -14,7 +14,10 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("mode", [(), ("memory.gradient_checkpointing=true",)])
+LORA = tuple(f"{role}.weights={{kind: lora, rank: 2}}" for role in ("student", "fake_score"))
+
+
+@pytest.mark.parametrize("mode", [(), ("memory.gradient_checkpointing=true",), LORA])
 def test_compiled_blocks_compute_the_same_run(mode: tuple[str, ...], tmp_path: Path) -> None:
     run(recipe(tmp_path, "budget.student_updates=2", *mode), tmp_path / "plain")
     run(recipe(tmp_path, "budget.student_updates=2", "memory.compiled=true", *mode), tmp_path / "compiled")

@@ -259,12 +259,14 @@ class RunConfig(Section):
         problem = problem or base_problem(self.student.weights, self.fake_score.weights)
         if problem is not None:
             raise ValueError(problem)
-        asked = next((name for name, chosen in self.memory.offload if chosen), None)
+        refused = {f"offload.{name}": "offloaded" for name, chosen in self.memory.offload if chosen}
+        refused |= {"compiled": "compiled"} if self.memory.compiled else {}
         for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
-            if asked and isinstance(weights, LoraWeights) and weights.base != "compute":
+            if refused and isinstance(weights, LoraWeights) and weights.base != "compute":
+                setting, done = next(iter(refused.items()))
                 raise ValueError(
-                    f"{role}.weights.base is {weights.base} and memory.offload.{asked} is true, but a quantised base "
-                    "is not offloaded; choose one of the two"
+                    f"{role}.weights.base is {weights.base} and memory.{setting} is true, but a quantised base "
+                    f"is not {done}; choose one of the two"
                 )
         return self
 
@@ -283,16 +285,6 @@ class RunConfig(Section):
         problem = alignment_problem(self.student.weights, self.fake_score.weights)
         if problem is not None and self.fake_score.align is not None:
             raise ValueError(problem)
-        return self
-
-    @model_validator(mode="after")
-    def _compiled_blocks_hold_no_switch(self) -> "RunConfig":
-        for role, weights in {"student": self.student.weights, "fake_score": self.fake_score.weights}.items():
-            if self.memory.compiled and weights.kind == "lora":
-                raise ValueError(
-                    f"memory.compiled is true, but {role}.weights is lora: which factors act changes from call to "
-                    "call, and every change would compile the blocks again; set memory.compiled=false"
-                )
         return self
 
     @model_validator(mode="after")

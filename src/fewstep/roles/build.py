@@ -18,6 +18,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.distributed.sharding import Policy, fill, shard, skeleton
 from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
+from fewstep.roles.compilation import compile_blocks
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
 from fewstep.roles.recomputation import Recomputation, enable_recomputation
@@ -190,9 +191,7 @@ class _Source:
         weights: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
         if self.settings.compiled:
-            # block by block: one compilation serves all, and graphs end where groups of weights are gathered
-            for block in [m for m in network.modules() if type(m).__name__ in self.adapter.block_classes]:
-                block.compile(dynamic=True)
+            compile_blocks(network, self.adapter.block_classes)
         if mesh is not None:
             shard(network, self.adapter.block_classes, mesh, policy)
         main = self.world.is_main
