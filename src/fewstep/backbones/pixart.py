@@ -11,6 +11,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
+from fewstep.backbones import ragged
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.backbones.variance_preserving import VariancePreservingAdapter
 from fewstep.bounds import Tokens
@@ -52,6 +53,9 @@ class PixArtAdapter(VariancePreservingAdapter):
             return_dict=False,
         )[0]
         return output[:, : x_t.shape[1]]  # the rest is the learned variance
+
+    def without_padding(self, *batches: Conditioning) -> tuple[Conditioning, ...]:
+        return ragged.without_padding(*batches)
 
     @torch.no_grad()
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:

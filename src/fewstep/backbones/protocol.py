@@ -132,6 +132,10 @@ class ModelAdapter(ABC):
     def velocity(self, network: nn.Module, point: NoisyLatent, cond: Conditioning) -> Float[Tensor, "b *latent"]:
         """Ask ``network`` for its velocity ``noise - x0`` at ``point``; float32, in the layout of ``point.x_sigma``."""
 
+    def without_padding(self, *batches: Conditioning) -> tuple[Conditioning, ...]:
+        """Batches that go through the network together, on the CPU, without text that a mask hides in all of them."""
+        return batches
+
     def prompt_batch(self, cond: Conditioning, null_cond: Conditioning) -> PromptBatch:
         """Tell every role about the same prompts; families without an unconditional branch override it.
 

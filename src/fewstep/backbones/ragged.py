@@ -13,6 +13,8 @@ from torch.nn import functional
 from fewstep.core.conditioning import Conditioning, PromptTensor
 
 _EMBEDS, _MASK = "prompt_embeds", "prompt_attention_mask"
+# of tokens that are kept behind the longest prompt
+_MULTIPLE = 32
 
 
 def pad_text(rows: Sequence[Float[Tensor, "length *width"]], num_tokens: int) -> Conditioning:
@@ -41,6 +43,28 @@ def cut_text(cond: Conditioning) -> tuple[Float[Tensor, "b longest *width"], Ten
     longest = mask.shape[1] if mask.is_meta else int(mask.sum(1).max())
     left = mask[:, :longest]
     return cond.tensors[_EMBEDS][:, :longest], left if left.is_meta or not bool(left.all()) else None
+
+
+def without_padding(*batches: Conditioning) -> tuple[Conditioning, ...]:
+    """Drop what stands behind the longest prompt of all batches, where a mask hides it from the network.
+
+    Called on the CPU: it reads the masks. Lengths are rounded up, so that allocators and compiled blocks see few.
+    A prompt that is hidden entirely keeps everything, because attention then takes the mean of its padding.
+    """
+    masks = [cond.tensors[_MASK].ne(0) for cond in batches]
+    if not all(bool(mask.any(1).all()) for mask in masks):
+        return batches
+    longest = max(int(mask.any(0).nonzero().max()) + 1 for mask in masks)
+    length = -(-longest // _MULTIPLE) * _MULTIPLE
+    return tuple(
+        Conditioning(
+            {
+                name: value[:, :length].contiguous() if name in (_EMBEDS, _MASK) else value
+                for name, value in cond.tensors.items()
+            }
+        )
+        for cond in batches
+    )
 
 
 def text_rows(cond: Conditioning) -> list[Float[Tensor, "length *width"]]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from fewstep.backbones import flow_match
+from fewstep.backbones import flow_match, ragged
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.backbones.protocol import BackboneConfig
 from fewstep.bounds import Tokens
@@ -79,6 +79,9 @@ class SanaAdapter(DiffusersAdapter):
         # a network with a learned variance answers twice as many channels; the pipeline drops the second half too
         velocity: Tensor = output[:, : point.x_sigma.shape[1]].float()
         return velocity
+
+    def without_padding(self, *batches: Conditioning) -> tuple[Conditioning, ...]:
+        return ragged.without_padding(*batches)
 
     def to_sigma(self, level: Tensor) -> Tensor:
         return time_shift(level, self.shift)

@@ -278,10 +278,10 @@ class Trainer:
     def _tell(self, rows: Round, *, with_terms: bool) -> _Told:
         start = self._draws.simulation(self.step) * self.config.batch
         indices = [prompt_index(self.config.seed, start + j, len(self.embeddings)) for j in rows.own]
-        cond = self.embeddings.batch(indices).to(self.device)
-        null_cond = self.embeddings.null.to(self.device).expand(len(indices))
+        told = self.adapter.without_padding(self.embeddings.batch(indices), self.embeddings.null)
+        cond, null_cond = (part.to(self.device) for part in told)
         draws = self.draw(self.step, rows, with_terms).to(self.device)
-        return _Told(self.adapter.prompt_batch(cond, null_cond), draws)
+        return _Told(self.adapter.prompt_batch(cond, null_cond.expand(len(indices))), draws)
 
     def _apply(
         self,
