@@ -20,16 +20,16 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 SMALLEST_SIDE = 64
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
-    """Bring all singular values of a stack of matrices ``(n, a, b)`` near one, by Newton-Schulz steps in float32."""
+def orthogonalise(matrices: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Bring all singular values of a stack of matrices ``(n, a, b)`` near one, by Newton-Schulz steps in ``dtype``."""
     tall = matrices.shape[1] > matrices.shape[2]
     values: Tensor = matrices.mT if tall else matrices
-    values = values / (values.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    values = (values / (values.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
     a, b, c = QUINTIC
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = values @ values.mT
         values = a * values + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ values
-    return values.mT if tall else values
+    return (values.mT if tall else values).to(matrices.dtype)
 
 
 def split_parameters(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
@@ -56,10 +56,14 @@ class Muon(torch.optim.Optimizer):
         matrices: The parameters, all two-dimensional.
         lr: How far the singular values move in a step.
         weight_decay: Share of ``lr`` by which the weights shrink in a step.
+        dtype: Of the products; bfloat16 is enough, and faster on processors that have it.
     """
 
-    def __init__(self, matrices: Iterable[Tensor], *, lr: float, weight_decay: float) -> None:
+    def __init__(
+        self, matrices: Iterable[Tensor], *, lr: float, weight_decay: float, dtype: torch.dtype = torch.float32
+    ) -> None:
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay})
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -79,7 +83,7 @@ class Muon(torch.optim.Optimizer):
         momenta = [self.state[matrix].setdefault("momentum", torch.zeros_like(matrix)) for matrix in matrices]
         torch._foreach_mul_(momenta, MOMENTUM)
         torch._foreach_add_(momenta, list(gradient.unbind()))
-        update = orthogonalise(gradient + MOMENTUM * torch.stack(momenta))
+        update = orthogonalise(gradient + MOMENTUM * torch.stack(momenta), dtype=self.dtype)
         rows, columns = matrices[0].shape
         # a tall matrix gets entries as large as a square one
         reach = group["lr"] * max(1.0, rows / columns) ** 0.5

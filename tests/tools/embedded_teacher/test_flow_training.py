@@ -157,5 +157,5 @@ def test_compiled_training_ends_near_the_plain_one(pool: LatentPool, tmp_path: P
 
 def test_a_loss_that_is_no_number_stops_the_training_before_a_weight_moves(pool: LatentPool, tmp_path: Path) -> None:
     broken = LatentPool(torch.full_like(pool.x0, float("nan")), pool.digits, pool.colours)
-    with pytest.raises(NonFiniteError, match=r"^Step 0: the loss of the demo's teacher is nan; no weight moved\..*=1 "):
+    with pytest.raises(NonFiniteError, match=r"^Step 0: the loss of the teacher is nan; no weight moved\..*=1 "):
         train(broken, tmp_path, SHORT)
