@@ -1,0 +1,1 @@
+"""Makes the pictures, the teacher and the scorer of ``scenes``."""
