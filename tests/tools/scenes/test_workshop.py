@@ -1,0 +1,91 @@
+"""The stages of scenes: a whole small teacher, in one sitting and in three, and measured."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fewstep.errors import ConfigError
+from tools.scenes import measuring, networks
+from tools.scenes.__main__ import main
+from tools.scenes.flow import FlowSettings, share_of_rate
+from tools.scenes.grammar import parse
+from tools.scenes.measuring import grid, prompts
+from tools.scenes.workshop import Settings, Training, Workshop, open_workshop, train_teacher, work
+
+TINY = Settings(
+    pictures=40,
+    detector=Training(3, 8, 1e-3),
+    autoencoder=Training(6, 4, 1e-3),
+    flow=FlowSettings(num_steps=6, batch=4, warmup_steps=2, save_every=2, half=False, compiled=False),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "LAYERS", 1)
+        patch.setattr(measuring, "GUIDANCES", (1.0, 2.0))
+        patch.setattr(measuring, "SHIFTS", (1.0,))
+        patch.setattr(measuring, "STEPS", 5)
+        yield
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    shop = open_workshop(tmp_path_factory.mktemp("scenes"), TINY, lambda line: None)
+    assert work(shop)
+    return shop
+
+
+def test_a_training_in_three_sittings_ends_as_one_in_a_single_one(shop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "latents.safetensors").symlink_to(shop.result("latents.safetensors"))
+    again = dataclasses.replace(shop, folder=tmp_path)
+    for _ in range(20):
+        if train_teacher(again, 0.0001):
+            break
+    assert (tmp_path / "flow.state").exists()
+    whole, cut = (load_file(folder / "networks.safetensors") for folder in (shop.folder, tmp_path))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_what_is_there_is_not_made_again_and_other_settings_are_refused(shop: Workshop) -> None:
+    told: list[str] = []
+    assert work(dataclasses.replace(shop, notify=told.append))
+    assert told == [f"{name}: already there" for name in ("detector.safetensors", "vae", "latents.safetensors")]
+    with pytest.raises(ConfigError, match=r"begun with other settings"):
+        open_workshop(shop.folder, dataclasses.replace(TINY, seed=1))
+
+
+def test_the_teacher_is_measured_against_the_gates(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["measure", "--output", str(shop.folder), "--pictures", "4"], settings=TINY) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["rows"]) == {"real", "50 steps", "4 steps, most right", "4 steps, nearest"}
+    assert found["rows"]["50 steps"]["guidance"] == 2.0
+    assert found["rows"]["real"]["overall"] == 0.0  # three steps teach a detector nothing
+    assert list(found["gates"].values())[:2] == [False, False]
+
+
+def test_a_folder_without_a_teacher_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bare = open_workshop(tmp_path, TINY, lambda line: None)
+    with pytest.raises(ConfigError, match=r"holds no teacher. Train one: python -m tools.scenes train"):
+        measuring.read_networks(bare)
+    capsys.readouterr()
+    assert main(["train", "--output", str(tmp_path)], settings=dataclasses.replace(TINY, seed=3)) == 2
+    assert "begun with other settings" in capsys.readouterr().err
+
+
+def test_the_rate_rises_stays_and_falls_to_zero() -> None:
+    settings = FlowSettings(num_steps=100, warmup_steps=10)
+    assert [round(share_of_rate(step, settings), 3) for step in (0, 9, 50, 80, 90, 100)] == [0.1, 1, 1, 1, 0.5, 0]
+
+
+def test_grids_and_prompts_of_the_protocol() -> None:
+    assert grid(4) == [1.0, 0.75, 0.5, 0.25]
+    assert grid(2, 3.0) == [1.0, 0.75]
+    chosen = prompts(3, seed=0)
+    assert len(chosen) == 15 and not any(scene.held_out for scene in chosen)
+    assert [parse(scene.sentence()) for scene in chosen] == list(chosen)

@@ -1,0 +1,180 @@
+"""How right the teacher is: at 50 steps and at 4, each at its best guidance and grid, and which gates that opens.
+
+The pictures are those of the networks' running average, drawn by Euler steps along the flow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from torch import Tensor
+
+from fewstep.errors import ConfigError
+from fewstep.scores.statistics.frechet import frechet_distance
+from fewstep.scores.statistics.prdc import prdc
+from tools.scenes.autoencoder import CHANNELS, decode
+from tools.scenes.detector import SceneDetector, Seen
+from tools.scenes.grammar import Scene, draw_scene
+from tools.scenes.judging import CATEGORIES, category, is_right
+from tools.scenes.networks import LATENT_SIZE, PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
+from tools.scenes.pictures import draw
+from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector
+
+STEPS, FEW_STEPS = 50, 4
+GUIDANCES = (1.0, 2.0, 3.0, 4.5)
+SHIFTS = (0.5, 1.0, 2.0, 3.0)
+"""Of the grid of few steps: sigma becomes ``shift sigma / (1 + (shift - 1) sigma)``."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the detector says of one picture for each prompt, and how far their features are from real pictures'."""
+
+    overall: float
+    by_category: dict[str, float]
+    fd: float
+    precision: float
+    recall: float
+    coverage: float
+    guidance: float | None = None
+    shift: float | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The prompts, one picture each, and real pictures of the same prompts to compare with."""
+
+    scenes: tuple[Scene, ...]
+    reference: Tensor
+    detector: SceneDetector
+    seed: int
+
+    def judge(self, pixels: Tensor, *, guidance: float | None = None, shift: float | None = None) -> Measured:
+        """Measure pictures of the prompts, byte pixels ``(n, 3, 48, 48)``."""
+        seen, features = self.detector.see(pixels)
+        shares = shares_right(self.scenes, seen)
+        near = prdc(self.reference, features)
+        return Measured(
+            sum(shares.values()) / len(shares),
+            shares,
+            frechet_distance(self.reference, features),
+            near.precision,
+            near.recall,
+            near.coverage,
+            guidance,
+            shift,
+        )
+
+
+def shares_right(scenes: Sequence[Scene], seen: Sequence[Seen]) -> dict[str, float]:
+    """The share of right pictures of each category."""
+    right: dict[str, list[bool]] = {name: [] for name in CATEGORIES}
+    for scene, found in zip(scenes, seen, strict=True):
+        right[category(scene)].append(is_right(scene, found))
+    return {name: sum(each) / len(each) for name, each in right.items() if each}
+
+
+def prompts(per_category: int, seed: int) -> tuple[Scene, ...]:
+    """Draw as many scenes of every category, of combinations that are trained on."""
+    rng = random.Random(seed)
+    chosen: dict[str, list[Scene]] = {name: [] for name in CATEGORIES}
+    while any(len(each) < per_category for each in chosen.values()):
+        scene = draw_scene(rng)
+        if len(chosen[category(scene)]) < per_category:
+            chosen[category(scene)].append(scene)
+    return tuple(itertools.chain.from_iterable(chosen.values()))
+
+
+@torch.no_grad()
+def draw_latents(
+    networks: TeacherNetworks,
+    told: Sequence[str],
+    sigmas: Sequence[float],
+    *,
+    guidance: float,
+    seed: int,
+    batch: int = 250,
+) -> Tensor:
+    """Integrate the flow from noise to standardised latents, with classifier-free guidance unless ``guidance`` is 1."""
+    tokenizer, generator = build_tokenizer(), torch.Generator().manual_seed(seed)
+    noise = torch.randn(len(told), CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    ids, null = tokenize(tokenizer, told), networks.encode(tokenize(tokenizer, [""]))
+    drawn = []
+    for x, own in zip(torch.split(noise, batch), torch.split(ids, batch), strict=True):
+        cond = networks.encode(own)
+        nothing = PromptEmbeds(null.tokens.expand_as(cond.tokens), null.pooled.expand_as(cond.pooled))
+        for sigma, following in itertools.pairwise([*sigmas, 0.0]):
+            clock = torch.full((len(x),), sigma)
+            velocity = networks.velocity(x, clock, cond)
+            if guidance != 1.0:
+                free = networks.velocity(x, clock, nothing)
+                velocity = free + guidance * (velocity - free)
+            x = x + (following - sigma) * velocity
+        drawn.append(x)
+    return torch.cat(drawn)
+
+
+def grid(num_steps: int, shift: float = 1.0) -> list[float]:
+    """Sigmas from one down, evenly spaced and then shifted; the final zero is not in it."""
+    return [shift * s / (1 + (shift - 1) * s) for s in (1 - step / num_steps for step in range(num_steps))]
+
+
+def measure(shop: Workshop, *, per_category: int) -> dict[str, object]:
+    """Measure real pictures and the teacher, and compare with the gates that make ``scenes`` worth distilling.
+
+    Raises:
+        ConfigError: No teacher has been trained in the folder.
+    """
+    detector, vae, networks = read_detector(shop), read_autoencoder(shop), read_networks(shop)
+    scenes, rng = prompts(per_category, seed=10), random.Random(11)
+    reference = detector.see(pixels_of([draw(scene, rng) for scene in scenes]))[1]
+    protocol = Protocol(scenes, reference, detector, seed=12)
+    real = protocol.judge(pixels_of([draw(scene, rng) for scene in scenes]))
+    many = [_teacher(protocol, vae, networks, STEPS, guidance, 1.0) for guidance in GUIDANCES[1:]]
+    few = [
+        _teacher(protocol, vae, networks, FEW_STEPS, guidance, shift)
+        for guidance, shift in itertools.product(GUIDANCES, SHIFTS)
+    ]
+    best, best_few = max(many, key=lambda one: one.overall), max(few, key=lambda one: one.overall)
+    nearest_few = min(few, key=lambda one: one.fd)
+    gates = {
+        "real pictures: at least .98 in every category": min(real.by_category.values()) >= 0.98,
+        "50 steps: at least .85": best.overall >= 0.85,
+        "4 steps: at most .7 of 50": best_few.overall <= 0.7 * best.overall,
+        "4 steps: at least twice the distance of 50": nearest_few.fd >= 2 * best.fd,
+    }
+    rows = {"real": real, "50 steps": best, "4 steps, most right": best_few, "4 steps, nearest": nearest_few}
+    return {"rows": {name: asdict(row) for name, row in rows.items()}, "gates": gates}
+
+
+def _teacher(
+    protocol: Protocol, vae: AutoencoderKL, networks: TeacherNetworks, num_steps: int, guidance: float, shift: float
+) -> Measured:
+    told = [scene.sentence() for scene in protocol.scenes]
+    latents = draw_latents(networks, told, grid(num_steps, shift), guidance=guidance, seed=protocol.seed)
+    return protocol.judge(decode(vae, latents), guidance=guidance, shift=shift)
+
+
+def read_networks(shop: Workshop) -> TeacherNetworks:
+    """Load the running average of the teacher, trained or in training.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    networks = TeacherNetworks(build_tokenizer())
+    done, state = shop.result("networks.safetensors"), shop.result("flow.state")
+    if done.exists():
+        networks.load_state_dict(load_file(done))
+    elif state.exists():
+        networks.load_state_dict(torch.load(state, weights_only=True)["ema"])
+    else:
+        raise ConfigError(
+            f"{shop.folder} holds no teacher. Train one: python -m tools.scenes train --output {shop.folder}"
+        )
+    return networks.eval().requires_grad_(False)
