@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.devices import _free_in_groups, choose_device, cpu_threads, free_memory
+from fewstep.devices import _free_in_groups, choose_device, cpu_multiplies_bf16, cpu_threads, free_memory
 from fewstep.errors import ConfigError
 
 
@@ -38,3 +38,24 @@ def test_a_limit_of_any_group_above_counts_without_pages_that_are_given_back(tmp
         (tmp_path / place / "memory.current").write_text("700\n")
         (tmp_path / place / "memory.stat").write_text("anon 500\ninactive_file 200\n")
     assert list(_free_in_groups(tmp_path, "/job/step")) == [500]
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
+        ({"architecture": "ppc64le"}, None),
+    ],
+)
+def test_products_in_bf16_are_what_torch_tells_of_the_cpu(
+    told: dict[str, object], known: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    assert cpu_multiplies_bf16() is known
+
+
+def test_an_older_torch_does_not_know_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert cpu_multiplies_bf16() is None

@@ -18,6 +18,17 @@ def fastest_device() -> str:
     return next(name for name, found in _here().items() if found)
 
 
+def cpu_multiplies_bf16() -> bool | None:
+    """Whether this CPU has instructions for products of bfloat16 matrices; None where torch does not know.
+
+    Without them torch widens every value, which takes longer than float32.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # not in older ones
+    told: Mapping[str, object] = {} if capabilities is None else capabilities()
+    known = [bool(told[name]) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16") if name in told]
+    return any(known) if known else None
+
+
 def device_with_room(num_bytes: float) -> str:
     """The fastest device, or the CPU where its free memory is known to be less than that."""
     name = fastest_device()

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from fewstep.devices import fastest_device
+from fewstep.devices import cpu_multiplies_bf16, fastest_device
 from fewstep.doctor.line import Line
 from fewstep.files import disk_reason
 
@@ -19,6 +19,11 @@ _KERNELS = {
     "cuDNN": SDPBackend.CUDNN_ATTENTION,
     "memory-efficient": SDPBackend.EFFICIENT_ATTENTION,
     "plain": SDPBackend.MATH,
+}
+_BF16 = {
+    True: "products in hardware, faster than fp32",
+    False: "works there, slower than fp32",
+    None: "works there; whether it is faster than fp32, torch does not know",
 }
 _ROOM = 20 * 2**30
 """Less free space is worth a word: about as much as a teacher of 2 billion parameters takes, with its encoders."""
@@ -38,7 +43,7 @@ def devices() -> Iterator[Line]:
     if torch.backends.mps.is_available():
         yield Line("mps", "Apple's GPU, which shares the memory of the machine")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    yield Line("cpu", f"{os.cpu_count()} processors, {memory / 2**30:.1f} GiB; bf16 works there, slower than fp32")
+    yield Line("cpu", f"{os.cpu_count()} processors, {memory / 2**30:.1f} GiB; bf16 {_BF16[cpu_multiplies_bf16()]}")
     if fastest_device() == "cpu":
         yield _without_gpu()
 

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+
 from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import open_checkpoint
-from fewstep.devices import free_memory
+from fewstep.devices import cpu_multiplies_bf16, free_memory
 from fewstep.distributed.world import World
 from fewstep.planning.automatic import Fitting, recomputation_that_fits
 from fewstep.roles.weights import StartFromLora, StartFromModel
@@ -17,6 +20,9 @@ from fewstep.runs.places import CONFIG
 
 if TYPE_CHECKING:
     from fewstep.config.recipe import Recipe
+
+_LARGE = 10_000_000
+"""Parameters from which products take most of the time of a network."""
 
 
 def require_files(adapter: ModelAdapter, start: StartFromLora | StartFromModel | None) -> None:
@@ -29,6 +35,17 @@ def require_files(adapter: ModelAdapter, start: StartFromLora | StartFromModel |
             require_usable_file(start.model, adapter.config.origin)
         case StartFromModel():
             open_checkpoint(start.model, start.revision)
+
+
+def tell_of_precision(compute: str, device: torch.device, network: nn.Module, tell: Callable[[str], None]) -> None:
+    """Say where the other ``precision.compute`` would be the faster one on this CPU; the run stays as it was asked."""
+    if device.type != "cpu" or sum(parameter.numel() for parameter in network.parameters()) < _LARGE:
+        return
+    match compute, cpu_multiplies_bf16():
+        case "fp32", True:
+            tell("This CPU multiplies in bf16: a run with precision.compute=bf16 takes fewer seconds.")
+        case "bf16", False:
+            tell("This CPU has no products in bf16: a run with precision.compute=fp32 takes fewer seconds.")
 
 
 def with_recomputation(

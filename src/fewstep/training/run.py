@@ -29,7 +29,7 @@ from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.guarding import Guarding, Probe
 from fewstep.training.noise_levels import require_fitting_levels
-from fewstep.training.preparing import require_files, with_recomputation
+from fewstep.training.preparing import require_files, tell_of_precision, with_recomputation
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trackers import Trackers, require_trackers, tracked_run
@@ -101,6 +101,7 @@ def train(
             embeddings = _embed(world, folder, adapter, prompts, config, stop, console)
             watchers = prepare_watchers(config, adapter, prompts, embeddings, folder.path)
             trainer = _build_trainer(config, adapter, embeddings, world, mesh)
+            tell_of_precision(config.precision.compute, world.device, trainer.roles.teacher.network, tell)
             newest = _restore(trainer, folder)
             guarding = _guarding(config, adapter, prompts, embeddings, folder, world, console)
             if guarding is not None:
