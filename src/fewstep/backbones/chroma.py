@@ -35,6 +35,7 @@ class ChromaAdapter(FluxBlocksAdapter):
     kind: ClassVar[str] = "chroma"
     config_class: ClassVar[type[BackboneConfig]] = _ChromaConfig
     pipeline_class: ClassVar[str] = "ChromaPipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "ChromaTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ChromaTransformerBlock", "ChromaSingleTransformerBlock")
     comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("transformer.", text_type="chroma")

@@ -36,6 +36,9 @@ class FlowMatchAdapter(DiffusersAdapter):
     A family adds ``velocity``, ``encode``, and the names of its classes.
     """
 
+    spaces_levels: ClassVar[bool | None] = None
+    """Whether the pipeline, told a number n of steps alone, gives its scheduler the levels 1, 1 - 1/n to 1/n, or leaves
+    the grid to it: then the exported scheduler has the student's. None: a call has to give the sigmas."""
     usual_steps: ClassVar[int] = 50
     """Of the teacher: a level by itself is shifted as in its grid of so many, where the shift depends on that."""
 
@@ -63,7 +66,21 @@ class FlowMatchAdapter(DiffusersAdapter):
         return stretch_to_terminal(shifted, float(terminal)) if terminal else shifted
 
     def student_scheduler(self, sigmas: Sequence[float]) -> Any:
-        return scheduler_of_given_sigmas(self.components["scheduler"])
+        own = self._scheduler_with_grid(sigmas)
+        return scheduler_of_given_sigmas(self.components["scheduler"]) if own is None else own
+
+    def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
+        call = super().call_kwargs(sigmas)
+        if self._scheduler_with_grid(sigmas) is not None:
+            del call["sigmas"]
+        return call
+
+    def _scheduler_with_grid(self, sigmas: Sequence[float]) -> Any | None:
+        """One that needs to be told the number of steps alone; None where there is none with this grid."""
+        if self.spaces_levels is None:
+            return None
+        makes = shifting_scheduler if self.spaces_levels else own_grid_scheduler
+        return makes(sigmas, self.components["scheduler"])
 
 
 def shift_level(level: Tensor, scheduler: Mapping[str, Any], dynamic_mu: Callable[[], float]) -> Tensor:
@@ -145,16 +162,44 @@ def static_shift(scheduler: Mapping[str, Any], *, model: str, multistep: str) ->
     )
 
 
-def scheduler_of_given_sigmas(scheduler: Mapping[str, Any]) -> Any:
-    """The same scheduler without any shift: it takes the sigmas it is given as they are."""
+def scheduler_of_given_sigmas(
+    scheduler: Mapping[str, Any], *, shift: float = 1.0, terminal: float | None = None
+) -> Any:
+    """The same scheduler with this shift alone; without one it takes the sigmas it is given as they are."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     return FlowMatchEulerDiscreteScheduler.from_config(
-        dict(scheduler), shift=1.0, use_dynamic_shifting=False, shift_terminal=None
+        dict(scheduler), shift=shift, use_dynamic_shifting=False, shift_terminal=terminal
     )
 
 
-def scheduler_with_own_grid(sigmas: Sequence[float], *, model: str) -> Any:
+def shifting_scheduler(sigmas: Sequence[float], scheduler: Mapping[str, Any]) -> Any | None:
+    """A scheduler that makes ``sigmas`` of the levels 1, 1 - 1/n to 1/n that a pipeline of n steps gives it.
+
+        sigma_j = k x / (1 + (k - 1) x);   x = 1 - j / n
+
+    Those are the evenly spaced levels under every time shift; two shifts are one with the product.
+
+    Returns:
+        The scheduler, or None: ``sigmas`` are no such grid.
+    """
+    count, shift = len(sigmas), 1.0
+    if count > 1:
+        if not max(sigmas[1:]) < 1:
+            return None
+        level, sigma = (middle := 1 - count // 2 / count), sigmas[count // 2]
+        shift = sigma * (1 - level) / (middle * (1 - sigma))
+    levels = [1 - place / count for place in range(count)]
+    if not _near([shift * level / (1 + (shift - 1) * level) for level in levels], sigmas):
+        return None
+    return scheduler_of_given_sigmas(scheduler, shift=shift)
+
+
+def _near(made: Sequence[float], sigmas: Sequence[float]) -> bool:
+    return max(abs(own - sigma) for own, sigma in zip(made, sigmas, strict=True)) < _SAME_SIGMA
+
+
+def own_grid_scheduler(sigmas: Sequence[float], scheduler: Mapping[str, Any]) -> Any | None:
     """An Euler scheduler whose own grid of so many steps is ``sigmas``, for a pipeline that is given none.
 
     Asked for n steps, the stock scheduler spaces them evenly between 1 and m = k / (999 + k), which is its smallest
@@ -164,15 +209,12 @@ def scheduler_with_own_grid(sigmas: Sequence[float], *, model: str) -> Any:
 
     That is every evenly spaced grid from 1 under every time shift: r follows from one level between, and k from r.
 
-    Args:
-        model: For the message.
-
-    Raises:
-        ConfigError: ``sigmas`` is no such grid.
+    Returns:
+        The scheduler, or None: ``sigmas`` are no such grid.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     shift, last = 1.0, len(sigmas) - 1
+    if last and not max(sigmas[1:]) < 1:
+        return None
     if last > 1:
         middle = len(sigmas) // 2
         x, share = middle / last, (1 - sigmas[middle]) / (1 - sigmas[last])
@@ -182,11 +224,24 @@ def scheduler_with_own_grid(sigmas: Sequence[float], *, model: str) -> Any:
         half = (1 - least) * (1 - r) / 2
         shift = (1 - least) / (half + math.sqrt(max(half**2 - r * least * (1 - least), 0.0)))
     terminal = float(sigmas[last]) if last else None
-    scheduler = FlowMatchEulerDiscreteScheduler(_TRAINED_STEPS, shift=shift, shift_terminal=terminal)
-    scheduler.set_timesteps(len(sigmas))
-    if not max(abs(own - sigma) for own, sigma in zip(scheduler.sigmas.tolist(), sigmas, strict=False)) < _SAME_SIGMA:
+    made = scheduler_of_given_sigmas(scheduler, shift=shift, terminal=terminal)
+    made.set_timesteps(len(sigmas))
+    return made if _near(made.sigmas.tolist()[:-1], sigmas) else None
+
+
+def scheduler_with_own_grid(sigmas: Sequence[float], *, model: str) -> Any:
+    """:func:`own_grid_scheduler` of a pipeline that cannot be given a grid at all.
+
+    Args:
+        model: For the message.
+
+    Raises:
+        ConfigError: ``sigmas`` is no such grid.
+    """
+    made = own_grid_scheduler(sigmas, {"num_train_timesteps": _TRAINED_STEPS})
+    if made is None:
         raise ConfigError(
             f"The pipeline of {model} takes no noise levels, and no scheduler of diffusers makes {shown(list(sigmas))} "
             f"of {len(sigmas)} steps; space sampling.levels evenly from 1, such as [1.0, 0.75, 0.5, 0.25]."
         )
-    return scheduler
+    return made

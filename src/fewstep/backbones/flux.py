@@ -29,6 +29,7 @@ class FluxAdapter(EmbeddedGuidanceAdapter, FluxBlocksAdapter):
     kind: ClassVar[str] = "flux"
     config_class: ClassVar[type[BackboneConfig]] = _FluxConfig
     pipeline_class: ClassVar[str] = "FluxPipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "FluxTransformer2DModel"
     encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
         "text_encoder": ("text_encoders.clip_l.transformer.",),

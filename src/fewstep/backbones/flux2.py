@@ -28,6 +28,9 @@ from fewstep.backbones.using import quiet_imports
 from fewstep.bounds import GuidanceScale, Tokens
 from fewstep.core.conditioning import Conditioning
 
+_FOUR_STEPS = "Flux2KleinKVPipeline"
+"""Of text alone it draws as the family's own, in four steps where it is told no number, and without guidance."""
+
 
 class _Flux2KleinConfig(BackboneConfig):
     """The ``backbone`` section of a recipe for FLUX.2 klein base."""
@@ -42,6 +45,7 @@ class Flux2KleinAdapter(PackedFlowAdapter):
     kind: ClassVar[str] = "flux2-klein"
     config_class: ClassVar[type[BackboneConfig]] = _Flux2KleinConfig
     pipeline_class: ClassVar[str] = "Flux2KleinPipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "Flux2Transformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLFlux2"
     default_latent_side: ClassVar[int] = 64
@@ -50,6 +54,7 @@ class Flux2KleinAdapter(PackedFlowAdapter):
         "transformer.", text_type="flux2", latent="EmptyFlux2LatentImage"
     )
     patch: ClassVar[int] = 1
+    student_pipelines: ClassVar[frozenset[str]] = frozenset({_FOUR_STEPS})
     config: _Flux2KleinConfig
 
     def __init__(self, config: BackboneConfig, components: Mapping[str, Mapping[str, Any]]) -> None:
@@ -81,6 +86,17 @@ class Flux2KleinAdapter(PackedFlowAdapter):
             "txt_ids": positions(1, 1, cond.tensors["prompt_embeds"].shape[1]),
         }
 
+    def index_holds(self, sigmas: Sequence[float]) -> frozenset[str]:
+        return frozenset({"guidance_scale", *(("num_inference_steps",) if self._four_steps(sigmas) else ())})
+
+    def student_index(self, sigmas: Sequence[float]) -> Mapping[str, Any]:
+        # the pipeline guides no model that says so of itself, whatever the scale of a call
+        index = {**super().student_index(sigmas), "is_distilled": True}
+        return {**index, "_class_name": _FOUR_STEPS} if self._four_steps(sigmas) else index
+
+    def _four_steps(self, sigmas: Sequence[float]) -> bool:
+        return len(sigmas) == 4 and self._scheduler_with_grid(sigmas) is not None
+
     @torch.no_grad()
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Conditioning:
         embeds, _ = pipeline.encode_prompt(list(prompts), max_sequence_length=self.config.max_sequence_length)
@@ -110,7 +126,14 @@ class Flux2DevAdapter(EmbeddedGuidanceAdapter, Flux2KleinAdapter):
     kind: ClassVar[str] = "flux2"
     config_class: ClassVar[type[BackboneConfig]] = _Flux2DevConfig
     pipeline_class: ClassVar[str] = "Flux2Pipeline"
+    student_pipelines: ClassVar[frozenset[str]] = frozenset()
     config: _Flux2DevConfig  # type: ignore[assignment]
+
+    def index_holds(self, sigmas: Sequence[float]) -> frozenset[str]:
+        return frozenset()
+
+    def student_index(self, sigmas: Sequence[float]) -> Mapping[str, Any]:
+        return PackedFlowAdapter.student_index(self, sigmas)
 
     def network_inputs(self, x_sigma: Float[Tensor, "b *latent"], cond: Conditioning) -> dict[str, Any]:
         return {**super().network_inputs(x_sigma, cond), "guidance": self.embedded_scale(x_sigma, cond)}

@@ -34,6 +34,7 @@ class Krea2Adapter(PackedFlowAdapter):
     kind: ClassVar[str] = "krea2"
     config_class: ClassVar[type[BackboneConfig]] = _Krea2Config
     pipeline_class: ClassVar[str] = "Krea2Pipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "Krea2Transformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLQwenImage"
     latents_have_statistics: ClassVar[bool] = True

@@ -48,6 +48,7 @@ class LongCatAdapter(FluxBlocksAdapter):
     kind: ClassVar[str] = "longcat"
     config_class: ClassVar[type[BackboneConfig]] = _LongCatConfig
     pipeline_class: ClassVar[str] = "LongCatImagePipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "LongCatImageTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("LongCatImageTransformerBlock", "LongCatImageSingleTransformerBlock")
     config: _LongCatConfig

@@ -87,6 +87,8 @@ class ModelAdapter(ABC):
     kind: ClassVar[str]
     config_class: ClassVar[type[BackboneConfig]] = BackboneConfig
     pipeline_class: ClassVar[str]
+    student_pipelines: ClassVar[frozenset[str]] = frozenset()
+    """Further classes of diffusers that the folder of an exported student may name."""
     network_component: ClassVar[str] = "transformer"
     block_classes: ClassVar[tuple[str, ...]]
     """Class names of the repeated blocks: the units of sharding and of activation checkpointing."""
@@ -271,9 +273,13 @@ class ModelAdapter(ABC):
             )
         return type(scheduler).from_config(scheduler.config, stochastic_sampling=True)
 
+    def index_holds(self, sigmas: Sequence[float]) -> frozenset[str]:
+        """Those of :meth:`call_kwargs` that an exported student's model_index.json states, so that a call need not."""
+        return frozenset()
+
     @abstractmethod
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
-        """Arguments of the stock pipeline call that reproduces our sampler on ``sigmas`` with an exported student."""
+        """Arguments of the stock pipeline call that reproduces our sampler on ``sigmas`` with a student's scheduler."""
 
     def load_kwargs(self) -> dict[str, Any]:
         """Extra arguments that ``DiffusionPipeline.from_pretrained`` needs for this checkpoint."""

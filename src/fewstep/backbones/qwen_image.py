@@ -33,6 +33,7 @@ class QwenImageAdapter(PackedFlowAdapter):
     kind: ClassVar[str] = "qwen-image"
     config_class: ClassVar[type[BackboneConfig]] = _QwenImageConfig
     pipeline_class: ClassVar[str] = "QwenImagePipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "QwenImageTransformer2DModel"
     vae_class: ClassVar[str] = "AutoencoderKLQwenImage"
     latents_have_statistics: ClassVar[bool] = True

@@ -117,6 +117,9 @@ class QwenImage21Adapter(PackedFlowAdapter):
             components["processor"] = _text_processor(tokenizer)
         return super().load_pipeline(dtype=dtype, **components)
 
+    def index_holds(self, sigmas: Sequence[float]) -> frozenset[str]:
+        return frozenset({"num_inference_steps", "sigmas"})
+
     def student_index(self, sigmas: Sequence[float]) -> Mapping[str, Any]:
         # the pipeline's own grid: a call that states no steps draws as the student was trained
         return {**super().student_index(sigmas), "sample_sigmas": [float(sigma) for sigma in sigmas]}

@@ -152,7 +152,8 @@ def _class_for(checkpoint: Checkpoint) -> type[ModelAdapter]:
 
 
 def _require_pipeline(adapter: type[ModelAdapter], checkpoint: Checkpoint) -> None:
-    if checkpoint.pipeline_class != adapter.pipeline_class:
+    of_students = adapter.student_pipelines if checkpoint.facts is not None else frozenset[str]()
+    if checkpoint.pipeline_class not in {adapter.pipeline_class, *of_students}:
         _refuse_other_media(checkpoint)
         raise ConfigError(
             f"{checkpoint.model} is a {checkpoint.pipeline_class}, but backbone.kind={adapter.kind} drives a "

@@ -100,12 +100,14 @@ class SanaAdapter(DiffusersAdapter):
         return self._encode(pipeline, [prompt], None)  # the pipeline never puts the instruction before a negative one
 
     def student_scheduler(self, sigmas: Sequence[float]) -> Any:
-        stock = self.components["scheduler"]
-        if stock["_class_name"] == "FlowMatchEulerDiscreteScheduler":
-            return flow_match.scheduler_of_given_sigmas(stock)
-        from diffusers import FlowMatchEulerDiscreteScheduler
+        own = flow_match.own_grid_scheduler(sigmas, self._euler)
+        return flow_match.scheduler_of_given_sigmas(self._euler) if own is None else own
 
-        return FlowMatchEulerDiscreteScheduler(shift=1.0)
+    @property
+    def _euler(self) -> Mapping[str, Any]:
+        """The Euler scheduler's configuration, its own defaults where the family ships another."""
+        stock = self.components["scheduler"]
+        return stock if stock["_class_name"] == "FlowMatchEulerDiscreteScheduler" else {}
 
     def call_kwargs(self, sigmas: Sequence[float]) -> dict[str, Any]:
         call = {
@@ -113,6 +115,8 @@ class SanaAdapter(DiffusersAdapter):
             # a binned picture is drawn at another size and cropped
             "use_resolution_binning": False,
         }
+        if flow_match.own_grid_scheduler(sigmas, self._euler) is not None:
+            del call["sigmas"]
         return call if self.config.instruction else {**call, "complex_human_instruction": None}
 
     def token_limits(self, pipeline: Any) -> list[int]:

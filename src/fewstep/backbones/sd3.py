@@ -41,6 +41,7 @@ class SD3Adapter(FlowMatchAdapter):
     kind: ClassVar[str] = "sd3"
     config_class: ClassVar[type[BackboneConfig]] = _SD3Config
     pipeline_class: ClassVar[str] = "StableDiffusion3Pipeline"
+    spaces_levels: ClassVar[bool | None] = False
     network_class: ClassVar[str] = "SD3Transformer2DModel"
     encoder_prefixes: ClassVar[Mapping[str, Sequence[str]] | None] = {
         "text_encoder": ("text_encoders.clip_l.transformer.",),

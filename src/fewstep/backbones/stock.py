@@ -1,7 +1,7 @@
 """Any diffusers pipeline as its own folder describes it: the class it names, its scheduler, LoRA factors on top."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.registry import create_model_adapter
 from fewstep.backbones.source import Checkpoint, loading
 from fewstep.errors import ConfigError
+
+_SIZES = frozenset({"height", "width", "num_frames"})
 
 
 def pipeline_class(checkpoint: Checkpoint) -> type[Any]:
@@ -39,21 +41,32 @@ def loads_lora(adapter: ModelAdapter) -> bool:
     return hasattr(getattr(diffusers, adapter.pipeline_class), "load_lora_weights")
 
 
-def bare_call(adapter: ModelAdapter, sigmas: Sequence[float]) -> dict[str, Any]:
-    """What a pipeline takes of steps and guidance when it is told nothing, where a student needs something else.
+def student_call(adapter: ModelAdapter, sigmas: Sequence[float], *, whole: bool) -> dict[str, Any]:
+    """What a call has to be told of a student.
 
     Args:
         sigmas: The student's grid.
+        whole: It is a folder of its own, whose model_index.json states some of it; else factors for the teacher.
+    """
+    held = adapter.index_holds(sigmas) if whole else frozenset[str]()
+    return {name: value for name, value in adapter.call_kwargs(sigmas).items() if name not in held}
+
+
+def bare_call(adapter: ModelAdapter, call: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline takes when it is told nothing, where a student needs something else; sizes are left out.
+
+    Args:
+        call: Of the student, as :func:`student_call` gives it.
     """
     import diffusers
 
     parameters = inspect.signature(getattr(diffusers, adapter.pipeline_class).__call__).parameters
-    names = {"num_inference_steps", adapter.guidance.argument}
-    needed = {name: value for name, value in adapter.call_kwargs(sigmas).items() if name in names}
+    # a scale that needs a negative prompt beside it does nothing without one
+    idle = {adapter.guidance.argument} if adapter.guidance.spelled_out else set()
     return {
         name: parameters[name].default
-        for name, value in needed.items()
-        if name in parameters and parameters[name].default != value
+        for name, value in call.items()
+        if name in parameters.keys() - _SIZES - idle and parameters[name].default != value
     }
 
 

@@ -34,6 +34,7 @@ class ZImageAdapter(FlowMatchAdapter):
     kind: ClassVar[str] = "z-image"
     config_class: ClassVar[type[BackboneConfig]] = _ZImageConfig
     pipeline_class: ClassVar[str] = "ZImagePipeline"
+    spaces_levels: ClassVar[bool | None] = True
     network_class: ClassVar[str] = "ZImageTransformer2DModel"
     block_classes: ClassVar[tuple[str, ...]] = ("ZImageTransformerBlock",)
     comfyui: ClassVar[ComfyUIFamily | None] = ComfyUIFamily("diffusion_model.", text_type="lumina2")

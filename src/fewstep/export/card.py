@@ -5,7 +5,7 @@ from typing import Any
 
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.backbones.stock import bare_call
+from fewstep.backbones.stock import bare_call, student_call
 from fewstep.export.formats import PIPELINE, ComfyUI, Format, Pipeline
 from fewstep.export.low_rank import Extraction
 from fewstep.export.story import Story
@@ -93,23 +93,30 @@ def _opening(facts: ModelFacts, format: Format) -> str:
 
 
 def _with_diffusers(adapter: ModelAdapter, name: str, facts: ModelFacts, code: str, format: Format) -> str:
-    steps = len(facts.sigmas or ())
-    grid = (
-        "scheduler takes the sigmas as they are, and a call without them draws poorer pictures."
-        if adapter.call_kwargs(facts.sigmas or ()).keys() & {"sigmas", "timesteps"}
-        else f"scheduler holds that grid, and a call with another number of steps than {steps} draws something poorer."
-    )
+    steps, whole = len(facts.sigmas or ()), isinstance(format, Pipeline)
+    call = student_call(adapter, facts.sigmas or (), whole=whole)
+    if call.keys() & {"sigmas", "timesteps"}:
+        grid = "scheduler takes the sigmas as they are, and a call without them draws poorer pictures."
+    elif "num_inference_steps" in call:
+        grid = (
+            f"scheduler holds that grid, and a call with another number of steps than {steps} draws something poorer."
+        )
+    else:
+        grid = "folder holds the grid, and a call that states steps or sigmas is not what it was trained for."
     file = "picture.png" if adapter.frame_rate is None else "video.gif"
-    bare = ", ".join(f"{key}={value!r}" for key, value in bare_call(adapter, facts.sigmas or ()).items())
+    bare = ", ".join(f"{key}={value!r}" for key, value in bare_call(adapter, call).items())
     alone = (
-        "**Do not leave `call` out.** A diffusers folder has no place for it, and `pipeline(prompt)` alone takes "
+        "**Do not leave `call` out.** A diffusers folder has no place for it, and `pipeline(prompt=...)` alone takes "
         f"{bare}, for which this student was not trained.\n\n"
+        if bare
+        else "`pipeline(prompt=...)` alone draws as this student was trained, at the size that its pipeline has by "
+        "itself.\n\n"
     )
     ours = f'\n\nOr with fewstep: `fewstep sample {name} --prompt "..." --steps {steps} --output {file}`'
     return (
-        f"{alone if bare else ''}"
+        f"{alone}"
         "Run this beside the folder. The grid of noise levels and the guidance scale belong to the student: its "
-        f"{grid}\n\n```python\n{code}```{ours if isinstance(format, Pipeline) else ''}"
+        f"{grid}\n\n```python\n{code}```{ours if whole else ''}"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import EMBEDDED_TEACHER
-from fewstep.backbones.stock import loads_lora
+from fewstep.backbones.stock import loads_lora, student_call
 from fewstep.core.points import Step
 from fewstep.export.formats import WRITTEN
 
@@ -29,7 +29,7 @@ def pipeline_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtyp
         "import torch\n"
         f"from diffusers import DiffusionPipeline\n{_imports(adapter)}\n"
         f'pipeline = DiffusionPipeline.from_pretrained("{folder}"{_load(adapter, dtype)})\n'
-        f"{_call(adapter, facts)}"
+        f"{_call(adapter, facts, whole=True)}"
         f"{_drawn_and_saved(adapter, facts.step)}"
     )
 
@@ -60,7 +60,7 @@ def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, teach
         f"pipeline = DiffusionPipeline.from_pretrained({place}{_load(adapter, dtype)})\n"
         f"{loader}\n"
         f'pipeline.scheduler = {scheduler}.from_pretrained("{folder}", subfolder="scheduler")\n'
-        f"{_call(adapter, facts)}"
+        f"{_call(adapter, facts, whole=False)}"
         f"{_drawn_and_saved(adapter, facts.step)}"
     )
 
@@ -70,8 +70,9 @@ def _load(adapter: ModelAdapter, dtype: str) -> str:
     return "".join(f", {name}={value!r}" for name, value in load.items())
 
 
-def _call(adapter: ModelAdapter, facts: ModelFacts) -> str:
-    call = "".join(f"    {name}={value!r},\n" for name, value in adapter.call_kwargs(facts.sigmas or ()).items())
+def _call(adapter: ModelAdapter, facts: ModelFacts, *, whole: bool) -> str:
+    told = student_call(adapter, facts.sigmas or (), whole=whole)
+    call = "".join(f"    {name}={value!r},\n" for name, value in told.items())
     return f"call = dict(\n{call})\n"
 
 

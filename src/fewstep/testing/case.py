@@ -44,9 +44,9 @@ class Case:
         largest, least = float((actual - expected).abs().max()), 10 * self.family.tolerance
         assert largest > least, f"these differ by {largest:.2g}, not by {least:.2g}: prompts are hardly heard"
 
-    def require_same_latents(self, actual: Tensor, expected: Tensor) -> None:
-        """Float32 sums in another order, through four network calls, are all that may differ."""
-        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=self.family.tolerance)
+    def require_same_latents(self, actual: Tensor, expected: Tensor, *, times: float = 1.0) -> None:
+        """Float32 sums in another order, through four network calls, are all that may differ, or so many times it."""
+        torch.testing.assert_close(actual, expected, rtol=times * 1e-5, atol=times * self.family.tolerance)
 
     @property
     def guided(self) -> float:
