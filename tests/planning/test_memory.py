@@ -27,6 +27,7 @@ SETTINGS = {
     "full with a teacher in bf16": [*PLAIN, "precision.frozen=bf16"],
     "lora on a base in bf16": [*CHECKPOINTING, *LORA, "precision.frozen=bf16"],
     "bf16": ["precision.compute=bf16", "memory.gradient_checkpointing=selective"],
+    "full with moments in 8 bits": [*CHECKPOINTING, "student.moments=8bit", "fake_score.moments=8bit"],
 }
 # the tiny network has every setting; a larger one repeats them
 CASES = [
@@ -42,6 +43,8 @@ def test_the_prediction_is_within_a_tenth_of_real_steps(size: str, name: str) ->
     layers, heads = SIZES[size]
     adapter = adapter_of(config, layers=layers, heads=heads)
     predicted = predict(config, PlannedRoles(config, adapter), processes=1, accelerator=False)
+    if "8 bits" in name:
+        pytest.importorskip("bitsandbytes", reason="needs bitsandbytes: pip install 'fewstep[quantised]'")
     assert predicted.peak == pytest.approx(measured_peak(config, adapter), rel=0.1), predicted
 
 

@@ -24,6 +24,8 @@ _ANY = "*"
 
 _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("precision", "frozen"), None),
+    (("student", "moments"), "fp32"),
+    (("fake_score", "moments"), "fp32"),
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
     (("backbone", "lora"), []),

@@ -59,6 +59,9 @@ class OptimiserConfig(Section):
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     eps: Rate = 1e-8
     weight_decay: GuidanceScale = 1e-4
+    moments: Literal["fp32", "8bit"] = Field(
+        default="fp32", description="how the two averages of AdamW are held; 8bit needs fewstep[quantised]"
+    )
     clip: Weight | None = Field(default=1.0, description="largest norm of this role's gradient")
 
 

@@ -110,7 +110,7 @@ class _Prediction:
         ema = 0.0 if self.config.student.ema is None else _FP32 * trained[STUDENT] * on_device
         parts = {
             "weights": self._weights(trained),
-            "optimiser": 2.0 * _FP32 * sum(trained.values()) * on_device,
+            "optimiser": sum(self._moments(role) for role in trained) * on_device,
             "ema": ema,
             "embeddings": self._states(),
         }
@@ -120,6 +120,10 @@ class _Prediction:
 
     def _trained(self, role: str) -> float:
         return self.roles.trained(role, self.dealt.shards)
+
+    def _moments(self, role: str) -> float:
+        packed = getattr(self.config, role).moments == "8bit"
+        return self.roles.moment_bytes(role, self.dealt.shards, packed=packed)
 
     def _weights(self, trained: dict[str, float]) -> float:
         teacher = self.sizes["teacher"]

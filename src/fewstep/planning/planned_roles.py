@@ -7,7 +7,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.devices import DTYPES
 from fewstep.planning.activations import Activations, PlannedNetwork
 from fewstep.planning.meta_networks import planned_adapter
-from fewstep.planning.sizes import Spread, trained_part
+from fewstep.planning.sizes import Spread, moment_bytes, trained_part
 from fewstep.roles.recomputation import Recomputation
 from fewstep.roles.weights import LoraWeights
 
@@ -86,3 +86,8 @@ class PlannedRoles:
             only = role if role in self.factors else None
             self._trained[key] = trained_part(self.network(role).network, shards, only=only)
         return self._trained[key]
+
+    def moment_bytes(self, role: str, shards: int, *, packed: bool) -> float:
+        """Of a role's moments at each process."""
+        only = role if role in self.factors else None
+        return moment_bytes(self.network(role).network, shards, only=only, packed=packed)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fewstep.distributed.sharding import SMALLEST_GROUP
 from fewstep.roles.lora import is_factor
+from fewstep.roles.moments import is_packed, packed_bytes
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,21 @@ def trained_part(network: nn.Module, shards: int, *, only: str | None) -> float:
         _part(parameter, shards)
         for name, parameter in network.named_parameters()
         if parameter.requires_grad and (only is None or is_factor(name, only))
+    )
+
+
+def moment_bytes(network: nn.Module, shards: int, *, only: str | None, packed: bool) -> float:
+    """Of AdamW's two moments at each process; of one role's factors when it has some.
+
+    Args:
+        packed: Whether they are held in 8 bits where they can be.
+    """
+    trained = [
+        p for name, p in network.named_parameters() if p.requires_grad and (only is None or is_factor(name, only))
+    ]
+    return 2.0 * sum(
+        packed_bytes(-(-len(p) // shards), p[:1].numel()) if packed and is_packed(p.shape) else 4 * _part(p, shards)
+        for p in trained
     )
 
 

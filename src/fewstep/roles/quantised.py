@@ -25,7 +25,8 @@ from fewstep.roles.weights import Base, LoraWeights
 
 # values of a 4-bit weight that share one scale
 _BLOCK = 64
-_DEVICES = ("cpu", "cuda")
+DEVICES = ("cpu", "cuda")
+"""Kinds that bitsandbytes serves."""
 
 
 def require_quantised(factors: Mapping[str, LoraWeights], world: World) -> None:
@@ -46,9 +47,9 @@ def require_quantised(factors: Mapping[str, LoraWeights], world: World) -> None:
             f"{said}, which only one process can train on, but {world.size} were started; start one, or set it to "
             "compute, which is cut up over the processes."
         )
-    if world.device.type not in _DEVICES:
+    if world.device.type not in DEVICES:
         raise ConfigError(
-            f"{said}, which bitsandbytes computes on {' and '.join(_DEVICES)}, but this run's device is "
+            f"{said}, which bitsandbytes computes on {' and '.join(DEVICES)}, but this run's device is "
             f"{world.device.type}; set it to compute, or set parallel.device=cpu."
         )
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -7,12 +7,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.optim.adamw import adamw
 
 from fewstep.config.run_config import OptimiserConfig
 from fewstep.core.objectives import warmed_up
 from fewstep.distributed.sharding import local, shard_group
+from fewstep.roles.moments import is_packed, pack, unpack
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_SIGNED = {"exp_avg": True, "exp_avg_sq": False}
+"""AdamW's moments, and whether they have a sign."""
 
 
 def lr_factor(update: int, *, warmup: int, schedule: str, total: int) -> float:
@@ -35,7 +38,9 @@ def lr_factor(update: int, *, warmup: int, schedule: str, total: int) -> float:
 
 
 class RoleOptimiser:
-    """AdamW over one role's parameters with float32 state.
+    """AdamW over one role's parameters with float32 state, or moments of larger weights in 8 bits.
+
+    Those are widened for their weight's update, one weight at a time.
 
     AdamW works element by element, so every process moves its own part of each parameter as a plain tensor: through
     distributed tensors the same update takes twice as long for small networks.
@@ -63,12 +68,11 @@ class RoleOptimiser:
             fused=True,
         )
         # from the start, so that a checkpoint always has the same fields: loading fills only what is there
-        for part in self._parts.values():
-            self.adamw.state[part] = {
-                "step": torch.zeros((), device=part.device),
-                "exp_avg": torch.zeros_like(part),
-                "exp_avg_sq": torch.zeros_like(part),
-            }
+        packed = config.moments == "8bit"
+        self._packed = {name for name, whole in self.parameters.items() if packed and is_packed(whole.shape)}
+        for name, part in self._parts.items():
+            moments = {key: torch.zeros_like(part) for key in _SIGNED}
+            self.adamw.state[part] = {"step": torch.zeros((), device=part.device), **self._held(name, moments)}
 
     @property
     def lr(self) -> float:
@@ -104,18 +108,60 @@ class RoleOptimiser:
             group["lr"] = self.lr
         for name, part in self._parts.items():
             gradient = self.parameters[name].grad
-            part.grad = None if gradient is None else local(gradient)
+            part.grad = None if gradient is None or name in self._packed else local(gradient)
         self.adamw.step()
+        for name in self._packed:
+            self._update_packed(name)
         for name, part in self._parts.items():
             part.grad = self.parameters[name].grad = None
         self.updates += 1
 
+    def _update_packed(self, name: str) -> None:
+        part, gradient = self._parts[name], self.parameters[name].grad
+        if gradient is None:
+            return
+        state, (group,) = self.adamw.state[part], self.adamw.param_groups
+        wide = {key: unpack(state[key], state[f"{key}_scale"], signed=signed) for key, signed in _SIGNED.items()}
+        beta1, beta2 = group["betas"]
+        adamw(
+            [part],
+            [local(gradient)],
+            [wide["exp_avg"]],
+            [wide["exp_avg_sq"]],
+            [],
+            [state["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        for key, value in self._held(name, wide).items():
+            state[key].copy_(value)  # in place, as a checkpoint's loading is
+
+    def _held(self, name: str, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Moments of a weight as the state has them."""
+        if name not in self._packed:
+            return dict(moments)
+        held = {}
+        for key, signed in _SIGNED.items():
+            held[key], held[f"{key}_scale"] = pack(moments[key], signed=signed)
+        return held
+
     def moments(self) -> dict[str, dict[str, Tensor]]:
-        """AdamW's two moments by parameter name, spread as the parameters; writing to them changes the optimiser."""
-        return {
-            moment: {name: _like(self.parameters[name], self.adamw.state[p][moment]) for name, p in self._parts.items()}
-            for moment in _MOMENTS
-        }
+        """AdamW's two moments by parameter name, spread as the parameters; writing to them changes the optimiser.
+
+        Of those in 8 bits the codes; their scales are beside them, as ``MOMENT_scale``.
+        """
+        found: dict[str, dict[str, Tensor]] = {}
+        for name, part in self._parts.items():
+            for key, value in self.adamw.state[part].items():
+                if key != "step":
+                    found.setdefault(key, {})[name] = _like(self.parameters[name], value)
+        return found
 
     def steps(self) -> Tensor:
         """AdamW's own count for each parameter: one that never received a gradient stays at zero."""
@@ -133,5 +179,6 @@ def _like(parameter: Tensor, part: Tensor) -> Tensor:
     if not isinstance(parameter, DTensor):
         return part
     mesh, placements = parameter.device_mesh, parameter.placements
-    shape, stride = parameter.shape, parameter.stride()
+    whole = torch.empty(len(parameter), *part.shape[1:], device="meta") if part.dim() else part
+    shape, stride = whole.shape, whole.stride()
     return DTensor.from_local(part, mesh, placements, run_check=False, shape=shape, stride=stride)

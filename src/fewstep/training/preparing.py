@@ -11,9 +11,11 @@ from torch import nn
 from fewstep.backbones.one_file import is_one_file, require_usable_file
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import open_checkpoint
+from fewstep.config.run_config import RunConfig
 from fewstep.devices import cpu_multiplies_bf16, free_memory
 from fewstep.distributed.world import World
 from fewstep.planning.automatic import Fitting, recomputation_that_fits
+from fewstep.roles.moments import require_packed
 from fewstep.roles.weights import StartFromLora, StartFromModel
 from fewstep.runs.folder import read_config
 from fewstep.runs.places import CONFIG
@@ -46,6 +48,13 @@ def tell_of_precision(compute: str, device: torch.device, network: nn.Module, te
             tell("This CPU multiplies in bf16: a run with precision.compute=bf16 takes fewer seconds.")
         case "bf16", False:
             tell("This CPU has no products in bf16: a run with precision.compute=fp32 takes fewer seconds.")
+
+
+def require_moments(config: RunConfig, world: World) -> None:
+    """Raise ConfigError when a role's moments cannot be held as it asks."""
+    for role, settings in {"student": config.student, "fake_score": config.fake_score}.items():
+        if settings.moments == "8bit":
+            require_packed(f"{role}.moments is 8bit", world.device)
 
 
 def with_recomputation(

@@ -29,7 +29,7 @@ from fewstep.runs.places import checkpoints, completed_steps
 from fewstep.runs.saving import save_checkpoint
 from fewstep.training.guarding import Guarding, Probe
 from fewstep.training.noise_levels import require_fitting_levels
-from fewstep.training.preparing import require_files, tell_of_precision, with_recomputation
+from fewstep.training.preparing import require_files, require_moments, tell_of_precision, with_recomputation
 from fewstep.training.report import Reporter
 from fewstep.training.signals import StopRequest, stop_on_signals
 from fewstep.training.trackers import Trackers, require_trackers, tracked_run
@@ -83,6 +83,7 @@ def train(
         world.from_main(lambda: require_trackers(config.report.trackers))
         settings = role_settings(config)
         require_quantised(settings.factors, world)
+        require_moments(config, world)
         mesh = build_mesh(
             world,
             shard=config.parallel.shard,
