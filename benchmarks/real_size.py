@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +67,9 @@ class RealSize:
         counted: dict[str, int] | None = None
         if not self.model.is_dir():
             unfinished = self.folder / ".teacher"
-            counted = make_checkpoint(self.recipe, unfinished, tiny=self.tiny)
+            # in a process of its own: what this one ever held would count as the peak of every command it starts
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+                counted = apart.submit(make_checkpoint, self.recipe, unfinished, tiny=self.tiny).result()
             unfinished.rename(self.model)
         student, drawn = self.folder / "student", self.folder / "drawn.png"
         self.stage("check", "check", str(self.model))
