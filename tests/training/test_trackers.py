@@ -6,6 +6,7 @@ What the libraries themselves make of that is in test_real_trackers.py.
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -19,8 +20,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fewstep.config.run_config import TrackerName
 from fewstep.errors import ConfigError
+from fewstep.runs.folder import RunFolder
 from fewstep.training.run import train
-from fewstep.training.trackers import TrackedRun, Trackers, require_trackers
+from fewstep.training.trackers import TrackedRun, Trackers, require_trackers, tracked_run
 from tests.training.tiny_run import recipe, run
 
 Calls = list[tuple[str, Any]]
@@ -136,6 +138,17 @@ def test_what_writes_steps_again_is_a_run_of_its_own_in_one_group(
     whole = "digits-1a2b3c4d-20261129"
     assert [told[key].removeprefix(whole) for told in begun] == ["", "-1-1", "-1-2", "-2", "-2-1", "-2-2"]
     assert {told["group"] for told in begun} == {whole}
+
+
+def test_a_run_is_called_by_letters_that_every_library_takes_and_counts_its_starts(tmp_path: Path) -> None:
+    """Weights & Biases refuses an id with some punctuation."""
+    made = recipe(tmp_path)
+    folder = RunFolder.create(tmp_path, "what's new, v2: #1?", made.config)
+    with folder:
+        known = tracked_run(made.config, folder, first_step=0)
+    assert re.fullmatch(r"what-s-new--v2---1--[0-9a-f]+-\d{8}T\d{6}", known.id) and known.part == ""
+    with RunFolder.create(tmp_path, "what's new, v2: #1?", made.config, resume=True) as again:
+        assert tracked_run(made.config, again, first_step=2).part == "-2"
 
 
 def test_where_wandb_writes_and_whether_it_sends_is_the_users_to_say(
