@@ -58,6 +58,7 @@ class RealSize:
             "checkpoint.every=1",
             "report={sheet_every: null, trackers: []}",
             "parallel.device=cpu",
+            "memory.gradient_checkpointing=true",  # so that what is planned is what runs
         )
 
     def measure(self) -> dict[str, Any]:
