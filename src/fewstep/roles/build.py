@@ -79,6 +79,11 @@ class RoleSettings:
         return self.frozen not in (None, self.compute)
 
     @property
+    def rounded(self) -> bool:
+        """Whether the checkpoint becomes nothing but the frozen network, in the compute precision."""
+        return len(self.factors) == 2 and self.base == "compute" and not self.widened
+
+    @property
     def base(self) -> Base:
         """How the frozen network is held; roles with factors agree on it."""
         (base,) = {weights.base for weights in self.factors.values()} or {"compute"}
@@ -132,7 +137,10 @@ class _Source:
 
         def load() -> nn.Module:
             self.start = read_start(adapter, settings.start)
-            network = adapter.load_network(dtype=torch.float32).eval().requires_grad_(False)
+            # a merged LoRA is added to weights that are not rounded yet
+            exact = not settings.rounded or adapter.config.lora
+            dtype = torch.float32 if exact else settings.compute
+            network = adapter.load_network(dtype=dtype).eval().requires_grad_(False)
             self.weights = dict(network.named_parameters())
             return skeleton(network)
 
