@@ -34,13 +34,8 @@ def test_gradients_in_bf16_are_those_in_float32_up_to_its_rounding(
     assert 0 < float((rounded - exact).norm() / exact.norm()) < 20 * 2**-9
 
 
-@pytest.mark.parametrize("role", ["student", "teacher", "fake_score"])
-def test_factors_sit_on_weights_that_are_read_in_the_precision_they_compute_in(
-    adapter: ModelAdapter,  # noqa: F811
-    world: World,  # noqa: F811
-    role: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def noted_reads(adapter: ModelAdapter, patch: pytest.MonkeyPatch) -> list[torch.dtype]:  # noqa: F811
+    """The precisions in which a network is read from now on."""
     asked: list[torch.dtype] = []
     load = type(adapter).load_network
 
@@ -48,16 +43,27 @@ def test_factors_sit_on_weights_that_are_read_in_the_precision_they_compute_in(
         asked.append(dtype)
         return load(self, dtype=dtype)
 
+    patch.setattr(type(adapter), "load_network", noted)
+    return asked
+
+
+@pytest.mark.parametrize("role", ["student", "teacher", "fake_score"])
+def test_factors_sit_on_weights_that_are_read_in_the_precision_they_compute_in(
+    adapter: ModelAdapter,  # noqa: F811
+    world: World,  # noqa: F811
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = noted_reads(adapter, monkeypatch)
+    held = getattr(both(adapter, world, compute=torch.bfloat16), role)
+    load = type(adapter).load_network
+
     def widened(self: ModelAdapter, *, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
         return load(self, dtype=torch.float32)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(type(adapter), "load_network", noted)
-        held = getattr(both(adapter, world, compute=torch.bfloat16), role)
-    with monkeypatch.context() as patch:
-        patch.setattr(type(adapter), "load_network", widened)
-        through = getattr(both(adapter, world, compute=torch.bfloat16), role)
-    assert asked == [torch.bfloat16]
+    monkeypatch.setattr(type(adapter), "load_network", widened)
+    through = getattr(both(adapter, world, compute=torch.bfloat16), role)
+    assert asked[0] == torch.bfloat16
     weights = [dict(made.network.named_parameters()) for made in (held, through)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     buffers = [dict(made.network.named_buffers()) for made in (held, through)]
@@ -71,13 +77,6 @@ def test_whatever_is_trained_or_float32_is_read_in_float32(
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[torch.dtype] = []
-    load = type(adapter).load_network
-
-    def noted(self: ModelAdapter, *, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
-        asked.append(dtype)
-        return load(self, dtype=dtype)
-
-    monkeypatch.setattr(type(adapter), "load_network", noted)
+    asked = noted_reads(adapter, monkeypatch)
     built(adapter, world, **settings)
     assert asked == [torch.float32]

@@ -15,6 +15,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tools.embedded_teacher.vae import input_to_pixels, pixels_to_input
+
 CHANNELS = 8
 CELL = 4
 CONFIG = {
@@ -121,16 +123,6 @@ def train_autoencoder(
         if step % 50 == 0 or step == num_steps - 1:
             report(step, {name: float(value.detach()) for name, value in found.items()})
     return vae.eval().requires_grad_(False)
-
-
-def pixels_to_input(pixels: Tensor) -> Tensor:
-    """Map byte pixels to the [-1, 1] floats that the autoencoder reads."""
-    return pixels.float() / 127.5 - 1
-
-
-def input_to_pixels(values: Tensor) -> Tensor:
-    """Map [-1, 1] floats to byte pixels, clamped and rounded as diffusers' image processor does."""
-    return ((values.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 @torch.no_grad()

@@ -18,7 +18,8 @@ from torch import Tensor
 from tools.embedded_teacher.flow_state import FlowState
 from tools.embedded_teacher.flow_training import draw_sigma, has_compiler
 from tools.embedded_teacher.muon import Muon, split_parameters
-from tools.scenes.networks import TeacherNetworks, build_tokenizer
+from tools.embedded_teacher.teacher import TeacherNetworks
+from tools.scenes.networks import build_networks, build_tokenizer
 
 NULL_SHARE = 0.1
 
@@ -75,7 +76,7 @@ def share_of_rate(step: int, settings: FlowSettings) -> float:
 def fresh_state(settings: FlowSettings, seed: int) -> FlowState[TeacherNetworks]:
     """Build the networks, their running average and the optimisers: Muon for the matrices, AdamW for the rest."""
     torch.manual_seed(seed)
-    networks = TeacherNetworks(build_tokenizer())
+    networks = build_networks(build_tokenizer())
     matrices, rest = split_parameters(networks)
     optimisers = (
         Muon(

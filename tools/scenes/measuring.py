@@ -18,11 +18,12 @@ from torch import Tensor
 from fewstep.errors import ConfigError
 from fewstep.scores.statistics.frechet import frechet_distance
 from fewstep.scores.statistics.prdc import prdc
+from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS, decode
 from tools.scenes.detector import SceneDetector, Seen
 from tools.scenes.grammar import Scene, draw_scene
 from tools.scenes.judging import CATEGORIES, category, is_right
-from tools.scenes.networks import LATENT_SIZE, PromptEmbeds, TeacherNetworks, build_tokenizer, tokenize
+from tools.scenes.networks import LATENT_SIZE, build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import draw
 from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector
 
@@ -167,7 +168,7 @@ def read_networks(shop: Workshop) -> TeacherNetworks:
     Raises:
         ConfigError: There is none.
     """
-    networks = TeacherNetworks(build_tokenizer())
+    networks = build_networks(build_tokenizer())
     done, state = shop.result("networks.safetensors"), shop.result("flow.state")
     if done.exists():
         networks.load_state_dict(load_file(done))

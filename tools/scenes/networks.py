@@ -1,31 +1,26 @@
 """The networks of the teacher of ``scenes``: a genuine, small Stable Diffusion 3 without T5.
 
-Stable Diffusion 3 puts ``max_sequence_length`` zero tokens in the place of a missing T5; the teacher is trained with
-:data:`ZERO_TOKENS` of them, and every call has to ask for as many.
+As the teacher of the digits it has one zero token in the place of T5, which every call has to ask for.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
 from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from tools.embedded_teacher.teacher import BOS, EOS, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS
 from tools.scenes.grammar import MAX_WORDS, vocabulary
 
-ZERO_TOKENS = 1
 NUM_TOKENS = MAX_WORDS + 2
 LATENT_SIZE = 12
 PATCH = 2
 WIDTH, HEADS, LAYERS = 128, 4, 7
 TEXT_WIDTH = 64
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
@@ -112,37 +107,6 @@ def build_transformer() -> SD3Transformer2DModel:
     return transformer
 
 
-@dataclass(frozen=True)
-class PromptEmbeds:
-    """Token embeddings ``(b, 21, 128)`` and pooled embeddings ``(b, 128)`` of some prompts."""
-
-    tokens: Tensor
-    pooled: Tensor
-
-
-class TeacherNetworks(nn.Module):
-    """The networks that are trained together: the transformer and its two text encoders."""
-
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
-        super().__init__()
-        self.transformer = build_transformer()
-        self.text_encoder = build_text_encoder(tokenizer)
-        self.text_encoder_2 = build_text_encoder(tokenizer)
-
-    def encode(self, ids: Tensor) -> PromptEmbeds:
-        """Embed token ids as the stock pipeline does: penultimate CLIP states, then the zero tokens of T5."""
-        outputs = [encoder(ids, output_hidden_states=True) for encoder in (self.text_encoder, self.text_encoder_2)]
-        tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
-        pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
-        return PromptEmbeds(functional.pad(tokens, (0, 0, 0, ZERO_TOKENS)), pooled)
-
-    def velocity(self, x_sigma: Tensor, sigma: Tensor, cond: PromptEmbeds) -> Tensor:
-        """Predict ``noise - x0``; this network's clock is ``1000 * sigma``."""
-        output: Tensor = self.transformer(
-            hidden_states=x_sigma,
-            timestep=1000 * sigma,
-            encoder_hidden_states=cond.tokens,
-            pooled_projections=cond.pooled,
-            return_dict=False,
-        )[0]
-        return output
+def build_networks(tokenizer: CLIPTokenizer) -> TeacherNetworks:
+    """Build the networks that are trained together with fresh weights, from torch's global generator."""
+    return TeacherNetworks(build_transformer(), build_text_encoder(tokenizer), build_text_encoder(tokenizer))
