@@ -1,5 +1,6 @@
 """Compiled blocks whose factors are switched between calls."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -41,32 +42,47 @@ def one_step(roles: Roles, adapter: ModelAdapter) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize(
-    "checkpointing", [False, *(pytest.param(chosen, marks=pytest.mark.slow) for chosen in (True, "selective"))]
+@dataclass(frozen=True)
+class Compiled:
+    """Roles whose blocks are compiled, what they answered twice over, and the graphs made until then."""
+
+    roles: Roles
+    answers: list[list[torch.Tensor]]
+    graphs: list[int]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[False, *(pytest.param(chosen, marks=pytest.mark.slow) for chosen in (True, "selective"))],
 )
-def test_a_switch_between_roles_changes_the_answer_and_compiles_nothing(
-    adapter: ModelAdapter, checkpointing: Any
-) -> None:
+def compiled(request: pytest.FixtureRequest, adapter: ModelAdapter) -> Compiled:
     torch._dynamo.reset()  # what another test compiled would serve
-    plain, compiled = (roles_of(adapter, checkpointing=checkpointing) for _ in range(2))
-    compile_blocks(compiled.student.network, adapter.block_classes, backend="aot_eager")
-    expected = one_step(plain, adapter)
-    made = [counters["stats"]["unique_graphs"]]
-    for _ in range(2):
-        # operations that are split into others round once more: float32 through a few sums of some hundred terms
-        for ours, theirs in zip(one_step(compiled, adapter), expected, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
-        made.append(counters["stats"]["unique_graphs"])
-    assert made[0] < made[1] == made[2]
-
-
-def test_blocks_are_still_compiled_after_more_compilations_than_torch_keeps(adapter: ModelAdapter) -> None:
-    torch._dynamo.reset()
-    roles = roles_of(adapter)
+    roles = roles_of(adapter, checkpointing=request.param)
     compile_blocks(roles.student.network, adapter.block_classes, backend="aot_eager")
-    one_step(roles, adapter)  # two blocks of different shape, under two roles with a gradient and two without
+    answers, graphs = [], [counters["stats"]["unique_graphs"]]
+    for _ in range(2):
+        answers.append(one_step(roles, adapter))
+        graphs.append(counters["stats"]["unique_graphs"])
+    return Compiled(roles, answers, graphs)
+
+
+def test_a_switch_between_roles_changes_the_answer_and_compiles_nothing(
+    adapter: ModelAdapter, compiled: Compiled
+) -> None:
+    expected = one_step(roles_of(adapter), adapter)
+    for answers in compiled.answers:
+        # operations that are split into others round once more: float32 through a few sums of some hundred terms
+        for ours, theirs in zip(answers, expected, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5 * float(theirs.abs().max()))
+    assert compiled.graphs[0] < compiled.graphs[1] == compiled.graphs[2]
+
+
+def test_blocks_are_still_compiled_after_more_compilations_than_torch_keeps(
+    adapter: ModelAdapter, compiled: Compiled
+) -> None:
+    # there are two blocks of different shape already, under two roles with a gradient and two without
     before = counters["stats"]["unique_graphs"]
     point, cond = question(adapter)
     with torch.no_grad():
-        roles.fake_score(NoisyLatent(point.x_sigma[:1], point.sigma[:1]), cond.rows(slice(1)))
+        compiled.roles.fake_score(NoisyLatent(point.x_sigma[:1], point.sigma[:1]), cond.rows(slice(1)))
     assert counters["stats"]["unique_graphs"] == before + 2

@@ -2,6 +2,8 @@
 
 import gc
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,33 +53,40 @@ PARTS = {"CLIPTextModel": "text", "CLIPTextModelWithProjection": "text", "T5Enco
 PARTS |= {"SD3Transformer2DModel": "network", "AutoencoderKL": "VAE"}
 
 
-class _Census:
-    """Which parts of a model have live parameters, at every call of one of them."""
+@contextmanager
+def only_new_objects() -> Iterator[None]:
+    """Hide what is alive from ``gc.get_objects``: models of other tests, and millions of other objects."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
-    def __init__(self) -> None:
-        self.before = {id(one) for one in self._parts()}
-        self.seen: list[Counter[str]] = []
 
-    def _parts(self) -> list[nn.Module]:
-        return [one for one in gc.get_objects() if type(one).__name__ in PARTS]
-
-    def look(self, module: nn.Module, args: Any) -> None:
-        if type(module).__name__ in PARTS:
-            alive = [one for one in self._parts() if id(one) not in self.before]
-            self.seen.append(Counter(PARTS[type(one).__name__] for one in alive if any(True for _ in one.parameters())))
+def parts() -> list[str]:
+    """Which parts of a model are alive and have parameters."""
+    alive = [one for one in gc.get_objects() if type(one).__name__ in PARTS]
+    return [PARTS[type(one).__name__] for one in alive if any(True for _ in one.parameters())]
 
 
 def census_of(draw: Any) -> list[Counter[str]]:
-    gc.collect()
-    census = _Census()
-    handle = nn.modules.module.register_module_forward_pre_hook(census.look)
-    decoding = nn.modules.module.register_module_forward_hook(lambda module, *_: census.look(module, ()))
+    """Which parts there are before and after every call of one of them."""
+    seen: list[Counter[str]] = []
+
+    def look(module: nn.Module, *_: Any) -> None:
+        if type(module).__name__ in PARTS:
+            seen.append(Counter(parts()))
+
+    before = nn.modules.module.register_module_forward_pre_hook(look)
+    after = nn.modules.module.register_module_forward_hook(look)
     try:
-        draw()
+        with only_new_objects():
+            draw()
     finally:
-        handle.remove()
-        decoding.remove()
-    return census.seen
+        before.remove()
+        after.remove()
+    return seen
 
 
 def test_in_turn_no_two_of_text_encoders_network_and_vae_are_in_memory(folder: Path) -> None:
@@ -89,17 +98,16 @@ def test_in_turn_no_two_of_text_encoders_network_and_vae_are_in_memory(folder: P
 
 def test_in_turn_the_network_is_gone_when_the_vae_comes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawer = load_in_turn(folder, "cpu")
-    gc.collect()
-    census = _Census()
     decode = type(drawer.adapter).decode
     alive: list[str] = []
 
     def watched(adapter: Any, vae: nn.Module, x0: Any) -> Any:
-        alive.extend(PARTS[type(one).__name__] for one in census._parts() if id(one) not in census.before)
+        alive.extend(parts())
         return decode(adapter, vae, x0)
 
     monkeypatch.setattr(type(drawer.adapter), "decode", watched)
-    drawer.images(PROMPTS[:1], [1], steps=1)
+    with only_new_objects():
+        drawer.images(PROMPTS[:1], [1], steps=1)
     assert alive == ["VAE"]
 
 
