@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tools.embedded_teacher.flow_state import FlowState
 from tools.embedded_teacher.flow_training import draw_sigma, has_compiler
@@ -62,9 +64,17 @@ def flow_matching_loss(
     x0 = pool.x0[index].float()
     noise = torch.randn(x0.shape, generator=generator)
     weight = sigma[:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.half):
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings.half), attention(settings):
         velocity = networks.velocity((1 - weight) * x0 + weight * noise, sigma, networks.encode(ids))
     return (velocity.float() - (noise - x0)).square().mean()
+
+
+def attention(settings: FlowSettings) -> AbstractContextManager[None]:
+    """Choose the kernel of attention: plain products for bfloat16.
+
+    On a CPU the fused kernel's gradient in bfloat16 takes 1.4 times as long as all the rest of a step together.
+    """
+    return sdpa_kernel(SDPBackend.MATH) if settings.half else nullcontext()
 
 
 def share_of_rate(step: int, settings: FlowSettings) -> float:
