@@ -100,6 +100,7 @@ def test_only_the_choice_of_a_device_names_one() -> None:
         *("config/run_config.py", "devices.py", "training/run.py", "data/embeddings.py"),
         "distributed/world.py",  # which communication goes with it
         "roles/quantised.py",  # where bitsandbytes computes
+        "roles/compilation.py",  # where graphs can be recorded
         "planning/measured.py",  # whose allocator counts
         "doctor/machine.py",  # what is here
     }

@@ -142,6 +142,29 @@ def test_a_quantised_base_is_not_compiled() -> None:
     assert "student.weights.base is nf4 and memory.compiled is true, but a quantised base is not compiled" in said
 
 
+def test_what_is_no_way_of_compiling_is_told_in_one_sentence() -> None:
+    assert problem("memory.compiled=fastest").startswith(
+        "memory.compiled is 'fastest'; it must be true, false, reduce-overhead, max-autotune or "
+        "max-autotune-no-cudagraphs (from the command line)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("memory.offload.teacher=true", "memory.offload.teacher is true"),
+        ("memory.offload.trained=true", "memory.offload.trained is true"),
+        ("precision.frozen=bf16", "precision.frozen is bf16"),
+    ],
+)
+def test_graphs_are_not_recorded_of_weights_that_move(setting: str, told: str) -> None:
+    said = problem("memory.compiled=max-autotune", setting, "precision.compute=fp32")
+    assert said.startswith(
+        "memory.compiled is max-autotune, which records CUDA graphs of weights that stay where they are, but "
+        f"{told}, which brings them for each use; choose one of the two"
+    )
+
+
 def test_segments_are_not_compared_where_no_euler_step_crosses_them() -> None:
     said = problem("terms.isg={}", "simulation.step=renoise")
     assert said.startswith(

@@ -1,11 +1,12 @@
 """The section of what only changes memory and speed, which ``fewstep plan`` fills and a resume may change."""
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import Field, PlainValidator
 
 from fewstep.bounds import Batch, Count
 from fewstep.errors import shown
+from fewstep.roles.compilation import Compilation
 from fewstep.section import Changeable, Section
 
 
@@ -17,6 +18,16 @@ def _recomputation(value: Any) -> bool | Literal["auto", "selective"]:
     raise ValueError(f"memory.gradient_checkpointing is {shown(value)}; it must be auto, true, false or selective")
 
 
+def _compilation(value: Any) -> Compilation:
+    if isinstance(value, bool) or value in get_args(get_args(Compilation)[1]):
+        return cast(Compilation, value)
+    raise ValueError(
+        f"memory.compiled is {shown(value)}; it must be true, false, reduce-overhead, max-autotune or "
+        "max-autotune-no-cudagraphs"
+    )
+
+
+_Compilation = Annotated[Compilation, PlainValidator(_compilation)]
 _Recomputation = Annotated[bool | Literal["auto", "selective"], PlainValidator(_recomputation)]
 
 
@@ -48,12 +59,21 @@ class MemoryConfig(Changeable):
     prefetch: Count | None = Field(
         default=None, description="blocks whose spread weights are gathered ahead of their use; None leaves it to FSDP2"
     )
-    compiled: bool = Field(default=False, description="torch.compile of the blocks: minutes at the start, then faster")
+    compiled: _Compilation = Field(
+        default=False,
+        description="torch.compile of the blocks: minutes at the start, then faster; a mode by torch's name tunes "
+        "more, and reduce-overhead and max-autotune record CUDA graphs of forwards without a gradient",
+    )
 
     @property
     def recomputation(self) -> bool | Literal["selective"]:
         """What is recomputed; whole blocks while nobody has looked at what ``auto`` has room for."""
         return True if self.gradient_checkpointing == "auto" else self.gradient_checkpointing
+
+    @property
+    def compiler(self) -> str:
+        """``compiled`` as a recipe writes it."""
+        return str(self.compiled).lower()
 
     def keeps_anchor_graph(self, rounds: int) -> bool:
         """Whether graphs at anchors are kept by a process that makes so many rounds of its samples."""

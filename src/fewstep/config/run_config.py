@@ -32,6 +32,7 @@ from fewstep.core.sigmas import LogitNormal, SigmaRange, Uniform
 from fewstep.health.settings import HealthConfig, Rewind
 from fewstep.methods.simulation import SimulationConfig
 from fewstep.methods.terms import DistributionMatching, Terms
+from fewstep.roles.compilation import records_graphs
 from fewstep.roles.weights import (
     FullWeights,
     LoraWeights,
@@ -262,13 +263,13 @@ class RunConfig(Section):
         problem = problem or base_problem(self.student.weights, self.fake_score.weights)
         if problem is not None:
             raise ValueError(problem)
-        refused = {f"offload.{name}": "offloaded" for name, chosen in self.memory.offload if chosen}
-        refused |= {"compiled": "compiled"} if self.memory.compiled else {}
+        refused = {f"offload.{name} is true": "offloaded" for name, chosen in self.memory.offload if chosen}
+        refused |= {f"compiled is {self.memory.compiler}": "compiled"} if self.memory.compiled else {}
         for role, weights in (("student", self.student.weights), ("fake_score", self.fake_score.weights)):
             if refused and isinstance(weights, LoraWeights) and weights.base != "compute":
                 setting, done = next(iter(refused.items()))
                 raise ValueError(
-                    f"{role}.weights.base is {weights.base} and memory.{setting} is true, but a quantised base "
+                    f"{role}.weights.base is {weights.base} and memory.{setting}, but a quantised base "
                     f"is not {done}; choose one of the two"
                 )
         return self
@@ -294,8 +295,22 @@ class RunConfig(Section):
     def _watched_blocks_are_not_compiled(self) -> "RunConfig":
         if self.memory.compiled and self.memory.prefetch is not None:
             raise ValueError(
-                f"memory.prefetch is {self.memory.prefetch} and memory.compiled is true, but the order of blocks "
-                "is learnt by watching them, which would compile each of them twice; choose one of the two"
+                f"memory.prefetch is {self.memory.prefetch} and memory.compiled is {self.memory.compiler}, but the "
+                "order of blocks is learnt by watching them, which would compile each of them twice; choose one of the "
+                "two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_of_recorded_graphs_stay(self) -> "RunConfig":
+        moving = {f"memory.offload.{name}": "true" for name, chosen in self.memory.offload if chosen}
+        if self.precision.held != self.precision.compute:
+            moving["precision.frozen"] = self.precision.held
+        if records_graphs(self.memory.compiled) and moving:
+            setting, value = next(iter(moving.items()))
+            raise ValueError(
+                f"memory.compiled is {self.memory.compiler}, which records CUDA graphs of weights that stay where they "
+                f"are, but {setting} is {value}, which brings them for each use; choose one of the two"
             )
         return self
 

@@ -13,6 +13,7 @@ from fewstep.config.run_config import RunConfig
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import load_json
 from fewstep.planning.search import ASSUMED, Reserve
+from fewstep.roles.compilation import Compilation
 from fewstep.section import Section
 
 _FORMAT = 1
@@ -66,7 +67,7 @@ class Update(Section):
     microbatch: Batch
     batch: Batch
     compute: DtypeName
-    compiled: bool
+    compiled: Compilation
     spread: bool
     seconds: Annotated[tuple[_Positive, ...], Field(min_length=1)]
     units: _Positive

@@ -18,7 +18,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.distributed.sharding import Policy, fill, shard, skeleton
 from fewstep.distributed.world import World
 from fewstep.errors import ConfigError
-from fewstep.roles.compilation import compile_blocks
+from fewstep.roles.compilation import Compilation, compile_blocks, records_graphs, require_graphs
 from fewstep.roles.lora import LoraSwitch, attach, base_name, initial_factor, is_factor, plain_name
 from fewstep.roles.quantised import empty_blocks, require_quantised, store_weights
 from fewstep.roles.recomputation import Recomputation, enable_recomputation
@@ -42,7 +42,8 @@ class RoleSettings:
         offload_teacher: Keep the frozen network in the memory of the CPU between its calls.
         offload_trained: Keep trained weights and the optimiser's state there.
         prefetch: Blocks whose weights are gathered ahead of the one that computes; None leaves it to FSDP2.
-        compiled: Run the blocks through torch.compile; it needs a C++ compiler, or Triton on a GPU.
+        compiled: Run the blocks through torch.compile; it needs a C++ compiler, or Triton on a GPU. Recorded as CUDA
+            graphs, weights have to stay where they are, so FSDP2 never holds them.
         seed: Names the initial low-rank factors.
         start: Where the student starts; None is the teacher. The fake score starts as the teacher in any case: it has
             to learn the student's distribution wherever that is, and its frozen counterpart is the teacher. With
@@ -58,7 +59,7 @@ class RoleSettings:
     offload_teacher: bool = False
     offload_trained: bool = False
     prefetch: int | None = None
-    compiled: bool = False
+    compiled: Compilation = False
     seed: int = 0
     start: StartFromLora | StartFromModel | None = None
 
@@ -71,6 +72,8 @@ class RoleSettings:
     @property
     def spread_alone(self) -> bool:
         """Whether FSDP2 does something for one process by itself: cast weights, or keep them on the CPU."""
+        if records_graphs(self.compiled):
+            return False
         return self.compute != torch.float32 or self.widened or self.offload_teacher or self.offload_trained
 
     @property
@@ -100,9 +103,11 @@ def build_roles(adapter: ModelAdapter, settings: RoleSettings, world: World, mes
         mesh: Over which networks are spread; None keeps them whole, for a process by itself.
 
     Raises:
-        ConfigError: A target of the low-rank factors names no layer of the network, or a quantised base cannot be held.
+        ConfigError: A target of the low-rank factors names no layer of the network, a quantised base cannot be held, or
+            no CUDA graphs can be recorded.
     """
     require_quantised(settings.factors, world)
+    require_graphs(settings.compiled, world)
     require_widened(settings, world, mesh)
     source = _Source(adapter, settings, world, mesh)
     adapter.compute_dtype = settings.compute
@@ -199,7 +204,7 @@ class _Source:
         weights: Mapping[str, Tensor] | None = None,
     ) -> nn.Module:
         if self.settings.compiled:
-            compile_blocks(network, self.adapter.block_classes)
+            compile_blocks(network, self.adapter.block_classes, self.settings.compiled)
         if mesh is not None:
             shard(network, self.adapter.block_classes, mesh, policy)
         main = self.world.is_main

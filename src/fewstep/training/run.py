@@ -22,6 +22,7 @@ from fewstep.distributed.world import World, join, launched_alone
 from fewstep.health.guard import Alarm
 from fewstep.planning.measured import PeakMeter, compared, predicted_peak, resident
 from fewstep.roles.build import RoleSettings, build_roles, require_widened
+from fewstep.roles.compilation import require_graphs
 from fewstep.roles.quantised import require_quantised
 from fewstep.runs.checkpoint import load_checkpoint, require_own_name
 from fewstep.runs.folder import RunFolder, run_place
@@ -83,6 +84,7 @@ def train(
         world.from_main(lambda: require_trackers(config.report.trackers))
         settings = role_settings(config)
         require_quantised(settings.factors, world)
+        require_graphs(settings.compiled, world)
         require_moments(config, world)
         mesh = build_mesh(
             world,
