@@ -22,12 +22,13 @@ from typing import Any
 import torch
 
 import fewstep
-from benchmarks.gpu_cases import Case, cases
+from benchmarks.gpu_cases import MODES, Case, cases
 from benchmarks.gpu_updates import Bench
 from fewstep.files import write_json
 from fewstep.planning.measurements import Card, CaseRow, Measurements, stated_peak
 
 _MOST_MINUTES = 600
+_SMALL = "sana-600m, full, checkpointing, microbatch 1, bf16"
 PAIRS = {
     "fp32_to_bf16": (
         "sd3-medium, lora, checkpointing, microbatch 1, fp32",
@@ -49,6 +50,12 @@ PAIRS = {
         "sana-600m, full, checkpointing, microbatch 4, bf16",
         "sana-600m, full, checkpointing, microbatch 4, bf16, compiled",
     ),
+    "eager_to_compiled_microbatch_1": (f"{_SMALL}, not spread", f"{_SMALL}, compiled, not spread"),
+    **{
+        f"compiled_to_{mode}": (f"{_SMALL}, compiled, not spread", f"{_SMALL}, compiled {mode}, not spread")
+        for mode in MODES
+        if mode is not True
+    },
 }
 """Seconds per forward of one case over those of another."""
 

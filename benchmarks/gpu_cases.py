@@ -19,7 +19,11 @@ from fewstep.core.conditioning import Conditioning
 from fewstep.data.prompts import prompt_index
 from fewstep.devices import DTYPES
 from fewstep.distributed.world import join
+from fewstep.roles.compilation import Compilation
 from fewstep.sampling.sampler import sample_latents, teacher_sigmas, velocity_field
+
+MODES: tuple[Compilation, ...] = (True, "reduce-overhead", "max-autotune-no-cudagraphs", "max-autotune")
+"""Of compilation, the quickest to compile first; two of them record CUDA graphs, for networks that are not spread."""
 
 
 class _PlainWithEmbeddings(PlainTrainer):
@@ -202,7 +206,7 @@ class Case:
 
 def _training(seconds: float, training: Training, **changed: Any) -> Case:
     training = replace(training, **changed)
-    return Case(training.name, seconds, training.measure, only_on_gpu=training.compiled)
+    return Case(training.name, seconds, training.measure, only_on_gpu=bool(training.compiled))
 
 
 def cases() -> list[Case]:
@@ -225,6 +229,7 @@ def cases() -> list[Case]:
         _training(60, sd3, trains="full", checkpointing="selective"),
         _training(60, sana, checkpointing="selective"),
         _training(150, sana, compiled=True),
+        *(_training(240, sana, microbatch=1, spread=False, compiled=kind) for kind in (False, *MODES)),
         _training(60, sd3, trains="full", checkpointing=False),
         _training(60, sana, checkpointing=False),
         _training(60, sd3, microbatch=2),

@@ -29,6 +29,7 @@ from fewstep.planning.measurements import Card, Update
 from fewstep.planning.memory import predict, split
 from fewstep.planning.planned_roles import PlannedRoles
 from fewstep.roles.build import build_roles
+from fewstep.roles.compilation import Compilation
 from fewstep.training.run import role_settings
 from fewstep.training.trainer import Trainer
 
@@ -112,13 +113,14 @@ class Training:
     checkpointing: bool | str = True
     microbatch: int = 1
     compute: str = "bf16"
-    compiled: bool = False
+    compiled: Compilation = False
     spread: bool = True
 
     @property
     def name(self) -> str:
         kinds = {True: "checkpointing", False: "no checkpointing", "selective": "selective"}
-        others = ["compiled"] * self.compiled + ["not spread"] * (not self.spread)
+        compiled = f"compiled {self.compiled}".removesuffix(" True")
+        others = [compiled] * bool(self.compiled) + ["not spread"] * (not self.spread)
         words = (self.recipe, self.trains, kinds[self.checkpointing], f"microbatch {self.microbatch}", self.compute)
         return ", ".join([*words, *others])
 
