@@ -1,15 +1,19 @@
 """Text behind the longest prompt of a batch, which a mask hides from the network, is left out."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fewstep.backbones import create_model_adapter
 from fewstep.backbones.ragged import without_padding
 from fewstep.core.conditioning import Conditioning
-from tests.backbones import tiny_sana, tiny_vp
+from fewstep.sampling import sample_latents, teacher_sigmas, velocity_field
+from fewstep.testing.closeness import additions, assert_rounded_alike
+from tests.backbones import tiny, tiny_sana, tiny_vp
 
 TOKENS, LENGTHS, SIDE = 80, (5, 33), 8
 
@@ -65,6 +69,37 @@ def test_text_that_is_left_out_changes_no_answer_and_no_gradient(family: str) ->
     # hidden tokens weigh exp(-10000) = 0; sums are in another order, in float64 but for norms in float32
     torch.testing.assert_close(of_short, answer, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(of_shorts_gradients, gradients, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("guidance_scale", [None, 3.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_drawn_without_hidden_text_are_the_same(
+    family: str, guidance_scale: float | None, tmp_path: Path
+) -> None:
+    adapter = create_model_adapter(tiny.save(FAMILIES[family][0](), tmp_path / "model"))
+    network = adapter.load_network()
+    width, steps = network.config.caption_channels, 3
+    told, null = prompts(width), prompts(width, (7,))
+    noise = torch.randn(2, *adapter.latent_shape(64, 64), generator=torch.Generator().manual_seed(3))
+    heard_tokens: list[int] = []
+
+    def listen(module: nn.Module, args: Any, named: dict[str, Any]) -> None:
+        heard_tokens.append(named["encoder_hidden_states"].shape[1])
+
+    network.register_forward_pre_hook(listen, with_kwargs=True)
+
+    def whole(point: Any) -> Tensor:
+        if guidance_scale is None:
+            return adapter.velocity(network, point, told)
+        return adapter.guided_velocity(network, point, told, null.expand(2), guidance_scale=guidance_scale)
+
+    field = velocity_field(adapter, network, told, null, guidance_scale=guidance_scale)
+    drawn, expected = (sample_latents(each, noise, teacher_sigmas(adapter, steps)) for each in (field, whole))
+    assert heard_tokens[: len(heard_tokens) // 2] == [64] * (len(heard_tokens) // 2)
+    assert heard_tokens[-1] == TOKENS
+    # every step adds the sums of a forward, which guidance enlarges
+    assert_rounded_alike(drawn, expected, terms=int(steps * (guidance_scale or 1) ** 2 * additions(network)))
 
 
 @pytest.mark.numeric

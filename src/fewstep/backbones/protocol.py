@@ -135,7 +135,10 @@ class ModelAdapter(ABC):
         """Ask ``network`` for its velocity ``noise - x0`` at ``point``; float32, in the layout of ``point.x_sigma``."""
 
     def without_padding(self, *batches: Conditioning) -> tuple[Conditioning, ...]:
-        """Batches that go through the network together, on the CPU, without text that a mask hides in all of them."""
+        """Batches that go through the network together, without text that a mask hides in all of them.
+
+        The masks are read: batches on a GPU are waited for.
+        """
         return batches
 
     def prompt_batch(self, cond: Conditioning, null_cond: Conditioning) -> PromptBatch:

@@ -48,7 +48,8 @@ def cut_text(cond: Conditioning) -> tuple[Float[Tensor, "b longest *width"], Ten
 def without_padding(*batches: Conditioning) -> tuple[Conditioning, ...]:
     """Drop what stands behind the longest prompt of all batches, where a mask hides it from the network.
 
-    Called on the CPU: it reads the masks. Lengths are rounded up, so that allocators and compiled blocks see few.
+    It reads the masks, which waits for a GPU that they are on. Lengths are rounded up, so that allocators and compiled
+    blocks see few.
     A prompt that is hidden entirely keeps everything, because attention then takes the mean of its padding.
     """
     masks = [cond.tensors[_MASK].ne(0) for cond in batches]

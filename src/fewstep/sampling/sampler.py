@@ -97,7 +97,7 @@ def velocity_field(
     *,
     guidance_scale: float | None = None,
 ) -> _VelocityField:
-    """The field that one batch of prompts follows.
+    """The field that one batch of prompts follows; as in training, text that a mask hides in all of them is left out.
 
     Args:
         cond: One row per sample.
@@ -105,11 +105,12 @@ def velocity_field(
         guidance_scale: As the pipeline counts it; None asks as a student is asked.
     """
     if guidance_scale is None or guidance_scale == adapter.guidance.off:
-        return lambda point: adapter.velocity(network, point, cond)
+        (seen,) = adapter.without_padding(cond)
+        return lambda point: adapter.velocity(network, point, seen)
     if null_cond is None:
         raise ValueError(f"guidance_scale {guidance_scale} needs null_cond, the unconditional branch")
-    null = null_cond.expand(len(cond))
-    return lambda point: adapter.guided_velocity(network, point, cond, null, guidance_scale=guidance_scale)
+    seen, null = adapter.without_padding(cond, null_cond.expand(len(cond)))
+    return lambda point: adapter.guided_velocity(network, point, seen, null, guidance_scale=guidance_scale)
 
 
 def uniform_levels(steps: int) -> Float[Tensor, "k"]:
