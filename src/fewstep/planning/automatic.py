@@ -45,7 +45,7 @@ def recomputation_that_fits(
         return Fitting(True, f"how much memory is free on {device.type} cannot be found out")
     try:
         roles = PlannedRoles(config, _largest(config, adapter))
-        count = sum(parameter.numel() for parameter in roles.base.network.parameters())
+        count = roles.base_table.count
         if count < _SMALL:
             return Fitting(True, f"a network of {count / 1e6:.1f} million parameters is not worth a plan")
         return _first_that_fits(config, roles, processes=processes, accelerator=device.type != "cpu", room=room)

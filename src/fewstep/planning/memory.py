@@ -16,7 +16,6 @@ from fewstep.config.run_config import RunConfig
 from fewstep.devices import DTYPES
 from fewstep.distributed.rounds import rounds
 from fewstep.planning.activations import Activations
-from fewstep.planning.meta_networks import decoder_parameters
 from fewstep.planning.planned_roles import FAKE_SCORE, STUDENT, PlannedRoles
 from fewstep.planning.sizes import Spread
 
@@ -115,7 +114,7 @@ class _Prediction:
             "embeddings": self._states(),
         }
         if self.config.report.sheet_every is not None or self.config.evaluation is not None:
-            parts["decoder"] = float(_FP32 * decoder_parameters(self.roles.adapter))
+            parts["decoder"] = float(_FP32 * self.roles.decoder_parameters)
         return parts
 
     def _trained(self, role: str) -> float:
@@ -277,7 +276,7 @@ class _Prediction:
             return 0.0
         full = [self.sizes[name] for name in self.roles.weights if name not in self.roles.factors]
         size = self.sizes[role]
-        if self.roles.network(role) is self.roles.base and self.roles.base_kind in _QUANTISED:
+        if self.roles.on_base(role) and self.roles.base_kind in _QUANTISED:
             return 0.0  # it is not cut up; a layer at a time is widened
         if size.stays_whole:
             return sum(each.root for each in [self.sizes["teacher"], *full])
