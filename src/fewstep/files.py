@@ -280,3 +280,9 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write plain data, whole or not at all, and bring it to the disk."""
     write_text(path, f"{json.dumps(value, indent=2, ensure_ascii=False)}\n", durable=True)
+
+
+def user_cache(name: str) -> Path:
+    """The folder of one kind of thing that is kept for the user beside all runs, and can be made again."""
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "fewstep" / name

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,18 @@ def test_a_quick_command_loads_no_torch(arguments: list[str]) -> None:
     loaded = printed.rpartition("LOADED ")[2]
     assert "torch" not in loaded
     assert "diffusers" not in loaded
+
+
+def test_the_second_plan_of_a_recipe_loads_no_model_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    libraries = ("diffusers", "transformers", "peft", "scipy", "sympy", "torch._dynamo")
+    program = (
+        "import sys\nfrom fewstep.cli.main import execute\nassert execute(['plan', 'sana-600m', '--json']) == 0\n"
+        f"print('LOADED', [name for name in {libraries} if name in sys.modules])"
+    )
+    first, second = (python(program).partition("LOADED ") for _ in range(2))
+    assert first[0] == second[0]
+    assert second[2] == "[]\n"
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

@@ -1,6 +1,7 @@
 """`fewstep plan`."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,14 @@ from fewstep.cli.main import execute
 from fewstep.cli.plan import bytes_of
 from fewstep.errors import ConfigError
 from tests.planning.test_measurements import file_of, row, written
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
 
 FIELDS = {"peak_gib", "fits", "breakdown", "flops_per_step", "hours", "settings"}
 

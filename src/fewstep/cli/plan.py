@@ -75,6 +75,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Predict memory, time and cost of a run, and choose settings that fit; nothing is downloaded or computed."""
+    from fewstep.planning.counts import counts_folder
     from fewstep.planning.exchange import Links
     from fewstep.planning.measurements import load_measurements
     from fewstep.planning.plan import Planner, Rates
@@ -85,7 +86,7 @@ def plan(
     size = _memory(memory, found)
     given = {"teraflops": teraflops, "utilisation": utilisation, "price": price}
     rates = Rates(**{name: value for name, value in given.items() if value is not None})
-    planner = Planner(recipe, overrides or (), mode=mode, measured=found)
+    planner = Planner(recipe, overrides or (), mode=mode, measured=found, keep=counts_folder())
     links = None if network is None else Links(between=network * 1e9 / 8)
     made = planner.plan(gpus=gpus, memory=size, rates=rates, links=links).as_dict()
     if as_json:

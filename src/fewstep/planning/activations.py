@@ -105,7 +105,7 @@ class PlannedNetwork:
 
     def _lines(self, measure: Callable[[int], Sequence[float]]) -> list[_Line]:
         one, two = (_over_rows(self, partial(measure, samples)) for samples in (1, 2))
-        return [_Line(2 * first - second, second - first) for first, second in zip(one, two, strict=True)]
+        return [_Line(float(2 * first - second), float(second - first)) for first, second in zip(one, two, strict=True)]
 
     def forward_flops(self) -> float:
         """Floating-point operations of one forward of one sample."""

@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewstep.distributed.sharding import local
-
 
 class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of storages that operations inside make, on the meta device too.
@@ -75,4 +73,6 @@ class LiveStorage(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
+    from fewstep.distributed.sharding import local  # FSDP2 and sympy, half a second
+
     return [local(value).untyped_storage() for value in pytree.tree_leaves(values) if isinstance(value, Tensor)]

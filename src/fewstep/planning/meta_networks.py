@@ -31,24 +31,30 @@ _DECODERS = {
 @cache
 def shipped(model: str) -> Mapping[str, Any] | None:
     """The configurations of a built-in recipe's checkpoint as opening it gives them; ``None`` of any other."""
-    found = _as_published().get(model)
+    found = as_published().get(model)
     return None if found is None else complete_components(found, place=model)
 
 
 @cache
-def _as_published() -> Mapping[str, Mapping[str, Any]]:
+def as_published() -> Mapping[str, Mapping[str, Any]]:
+    """The configurations of built-in recipes' checkpoints by the checkpoint's name, without defaults of classes."""
     folder = files("fewstep.planning") / "configurations"
     read = [json.loads(item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".json")]
     return {entry["model"]: entry["components"] for entry in read}
 
 
-def described_adapter(config: BackboneConfig) -> ModelAdapter:
+def described_adapter(config: BackboneConfig, components: Mapping[str, Any] | None = None) -> ModelAdapter:
     """The adapter of a recipe's checkpoint from its configuration alone; a built-in recipe's asks no network.
+
+    Args:
+        config: The recipe's ``backbone``.
+        components: The checkpoint's completed configurations, where they are known.
 
     Raises:
         ConfigError: The checkpoint cannot be read.
     """
-    components = shipped(config.origin) if config.revision is None else None
+    if components is None and config.revision is None:
+        components = shipped(config.origin)
     if components is None:
         adapter = create_model_adapter(config.model, config)
     else:
@@ -57,13 +63,13 @@ def described_adapter(config: BackboneConfig) -> ModelAdapter:
     return adapter
 
 
-def planned_adapter(config: BackboneConfig) -> DiffusersAdapter:
+def planned_adapter(config: BackboneConfig, components: Mapping[str, Any] | None = None) -> DiffusersAdapter:
     """:func:`described_adapter` at the largest size in training, of which the network can be built without weights.
 
     Raises:
         ConfigError: It cannot, or the checkpoint cannot be read.
     """
-    adapter = described_adapter(config)
+    adapter = described_adapter(config, components)
     if not isinstance(adapter, DiffusersAdapter):
         raise ConfigError(
             f"backbone.kind is {config.kind}, whose network fewstep plan cannot build without weights: "
@@ -81,7 +87,7 @@ def prompts_without_values(adapter: ModelAdapter, count: int, dtype: torch.dtype
 
 def decoder_parameters(adapter: DiffusersAdapter) -> int:
     """Parameters of the VAE, which the main process keeps when it draws pictures."""
-    if adapter.config.origin in _as_published() and adapter.vae_class in _DECODERS:
+    if adapter.config.origin in as_published() and adapter.vae_class in _DECODERS:
         return _DECODERS[adapter.vae_class]
     with quiet_imports():
         import diffusers

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from fewstep.config.recipe import load_recipe
@@ -126,6 +127,7 @@ class Planner:
         overrides: Settings given by the user; those that only concern memory are kept as they are.
         mode: Train all weights or low-rank factors, whatever the recipe does; None leaves it.
         measured: Of the card that is planned for; None assumes its speed and its reserve.
+        keep: Folder in which what is measured of networks stays for later plans, such as ``counts.counts_folder()``.
     """
 
     def __init__(
@@ -135,14 +137,15 @@ class Planner:
         *,
         mode: Mode | None = None,
         measured: Measurements | None = None,
+        keep: Path | None = None,
     ) -> None:
-        self.recipe, self.overrides = recipe, tuple(overrides)
+        self.recipe, self.overrides, self._keep = recipe, tuple(overrides), keep
         self.config = load_recipe(recipe, self.overrides).config
         if mode is not None and _mode_of(self.config) != mode:
             weights = [f"{role}.weights={_MODES[mode]}" for role in ("student", "fake_score")]
             self.config = load_recipe(recipe, [*self.overrides, *weights]).config
         self.fixed = given(self.overrides)
-        self.roles = PlannedRoles(self.config)
+        self.roles = PlannedRoles(self.config) if keep is None else PlannedRoles.kept_in(keep, self.config)
         self.measured = measured
         self.reserve = ASSUMED if measured is None else measured.reserve(trains=_mode_of(self.config))
 
@@ -170,7 +173,7 @@ class Planner:
         took = hours(chosen, teraflop_per_forward=self.roles.flops / 1e12, machine=machine, rounds=rounds)
         if timed is not None:
             took = timed.seconds * chosen.budget.student_updates / 3600
-        return Plan(
+        made = Plan(
             recipe=self.recipe,
             gpus=gpus,
             memory=memory,
@@ -184,6 +187,8 @@ class Planner:
             basis=basis,
             timing=timed,
         )
+        self.roles.keep()
+        return made
 
     def _machine(self, chosen: RunConfig, gpus: int, rates: Rates) -> tuple[Machine, Basis | None]:
         """How fast the devices are, and by which measurement."""
@@ -276,10 +281,12 @@ class Planner:
     def _fits(self, gpus: int, memory: float) -> bool:
         if gpus > 1 and self.roles.base_kind != "compute":
             return False
-        return self._choose(gpus, memory)[1]
+        fits = self._choose(gpus, memory)[1]
+        self.roles.keep()
+        return fits
 
     def _with_factors(self) -> "Planner":
-        return Planner(self.recipe, self.overrides, mode="lora", measured=self.measured)
+        return Planner(self.recipe, self.overrides, mode="lora", measured=self.measured, keep=self._keep)
 
     def _changes(self, smallest: Choice, *, gpus: int, memory: float) -> list[str]:
         changes = [f"{smallest.needed / GIB:.1f} GiB on each device, with the settings above"]

@@ -1,12 +1,14 @@
 """Student, teacher and fake score as they are planned: without weights, measured on the meta device when asked for."""
 
 from functools import cached_property
+from pathlib import Path
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.config.run_config import RunConfig
 from fewstep.devices import DTYPES
 from fewstep.planning.activations import Activations, PlannedNetwork
-from fewstep.planning.meta_networks import decoder_parameters, planned_adapter
+from fewstep.planning.counts import Counts, CountsFile
+from fewstep.planning.meta_networks import as_published, decoder_parameters, planned_adapter
 from fewstep.planning.sizes import Spread, WeightTable
 from fewstep.roles.recomputation import Recomputation
 from fewstep.roles.weights import LoraWeights
@@ -20,18 +22,48 @@ class PlannedRoles:
     Args:
         config: Decides the checkpoint, the size, the precision and which weights are trained.
         adapter: Of that checkpoint; found by its name unless given.
+        counts: Of the same networks: what is there is not measured again, and what is measured is added.
     """
 
-    def __init__(self, config: RunConfig, adapter: DiffusersAdapter | None = None) -> None:
+    def __init__(
+        self, config: RunConfig, adapter: DiffusersAdapter | None = None, counts: Counts | None = None
+    ) -> None:
+        self.counts = counts or Counts()
         self.adapter = planned_adapter(config.backbone) if adapter is None else adapter
         self.compute = DTYPES[config.precision.compute]
         self.weights = {STUDENT: config.student.weights, FAKE_SCORE: config.fake_score.weights}
         self.factors = {role: held for role, held in self.weights.items() if isinstance(held, LoraWeights)}
         self.base_kind = next((held.base for held in self.factors.values()), "compute")
-        self._measured: dict[tuple[str, Recomputation], Activations] = {}
+        self._file: CountsFile | None = None
+        self._kept = self.counts.extent
         self._spreads: dict[tuple[bool, int], Spread] = {}
         self._trained: dict[tuple[str, int], float] = {}
         self._moments: dict[tuple[str, int, bool], float] = {}
+
+    @classmethod
+    def kept_in(cls, folder: Path, config: RunConfig) -> "PlannedRoles":
+        """With what earlier plans left in a folder; :meth:`keep` adds to it what this one measures.
+
+        Of a built-in recipe's checkpoint that was planned before, neither diffusers nor transformers is imported.
+        """
+        backbone, adapter, counts = config.backbone, None, Counts()
+        known = as_published().get(backbone.origin) if backbone.revision is None else None
+        if known is None:
+            adapter = planned_adapter(backbone)
+            known = adapter.components
+        file = CountsFile.of(folder, config, known)
+        if file is not None:
+            counts = file.read()
+        roles = cls(config, adapter or planned_adapter(backbone, counts.components), counts)
+        roles._file, roles._kept = file, counts.extent
+        counts.components = {name: dict(one) for name, one in roles.adapter.components.items()}
+        return roles
+
+    def keep(self) -> None:
+        """Leave what was measured for later plans, where there is something new and a folder for it."""
+        if self._file is not None and self.counts.extent != self._kept:
+            self._file.write(self.counts)
+            self._kept = self.counts.extent
 
     @cached_property
     def base(self) -> PlannedNetwork:
@@ -43,30 +75,40 @@ class PlannedRoles:
         """A network of which every weight is trained."""
         return PlannedNetwork.trained(self.adapter, compute=self.compute)
 
-    @cached_property
+    @property
     def base_table(self) -> WeightTable:
         """The weights of the teacher's network and of all factors."""
-        return WeightTable.of(self.base.network, self.adapter.block_classes, roles=self.factors)
+        tables = self.counts.tables
+        if "base" not in tables:
+            tables["base"] = WeightTable.of(self.base.network, self.adapter.block_classes, roles=self.factors)
+        return tables["base"]
 
-    @cached_property
+    @property
     def whole_table(self) -> WeightTable:
         """The weights of a network that is trained whole."""
-        return WeightTable.of(self.whole.network, self.adapter.block_classes)
+        tables = self.counts.tables
+        if "whole" not in tables:
+            tables["whole"] = WeightTable.of(self.whole.network, self.adapter.block_classes)
+        return tables["whole"]
 
-    @cached_property
+    @property
     def flops(self) -> float:
         """Of one forward of one sample, without factors."""
-        return (self.whole if not self.factors else self.base).forward_flops()
+        if self.counts.flops is None:
+            self.counts.flops = (self.whole if not self.factors else self.base).forward_flops()
+        return self.counts.flops
 
     @cached_property
     def prompt_bytes(self) -> float:
         """Of the embeddings of one prompt."""
         return float(sum(tensor.num_bytes(self.compute) for tensor in self.adapter.prompt_shapes().values()))
 
-    @cached_property
+    @property
     def decoder_parameters(self) -> int:
         """Of the VAE, which draws the pictures of a sheet."""
-        return decoder_parameters(self.adapter)
+        if self.counts.decoder is None:
+            self.counts.decoder = decoder_parameters(self.adapter)
+        return self.counts.decoder
 
     def on_base(self, role: str) -> bool:
         """Whether a role calls the teacher's network, with factors or without."""
@@ -78,11 +120,11 @@ class PlannedRoles:
 
     def activations(self, role: str, kind: Recomputation) -> Activations:
         """What a role's calls need; roles that train alike need the same."""
-        key = (repr(self.weights[role]), kind)
-        if key not in self._measured:
+        key, measured = f"{self.weights[role]!r}, recomputing {kind}", self.counts.activations
+        if key not in measured:
             network = self.base if self.on_base(role) else self.whole
-            self._measured[key] = network.activations(kind, factors=self._only(role))
-        return self._measured[key]
+            measured[key] = network.activations(kind, factors=self._only(role))
+        return measured[key]
 
     def spread(self, role: str, shards: int) -> Spread:
         """Sizes of the network that a role calls."""

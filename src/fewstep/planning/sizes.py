@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fewstep.distributed.sharding import SMALLEST_GROUP
 from fewstep.roles.lora import is_factor
 from fewstep.roles.moments import is_packed, packed_bytes
 
@@ -83,6 +82,8 @@ class WeightTable:
             block_classes: The adapter's, which get groups of their own when they are large enough.
             roles: That have low-rank factors in it.
         """
+        from fewstep.distributed.sharding import SMALLEST_GROUP  # FSDP2 and sympy, half a second
+
         roles = tuple(roles)
         modules = [module for module in network.modules() if type(module).__name__ in block_classes]
         blocks = [list(module.parameters()) for module in modules]

@@ -1,7 +1,6 @@
 """Real pictures to compare with: a folder, stored features or statistics, or the demo's own."""
 
 import hashlib
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError, shown
-from fewstep.files import whole_file
+from fewstep.files import user_cache, whole_file
 from fewstep.scores.networks.extractors import Extractor
 from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
 
@@ -144,7 +143,7 @@ def cached_reference(source: ReferenceSource, extractor: Extractor) -> Reference
     from safetensors.torch import load_file
 
     key = hashlib.sha256(f"{source.digest} {extractor.key}".encode()).hexdigest()
-    path = _cache_folder() / f"{key[:32]}.safetensors"
+    path = user_cache("references") / f"{key[:32]}.safetensors"
     if path.is_file():
         # a file of the cache that was damaged is made again
         with suppress(SafetensorError, KeyError, OSError):
@@ -174,11 +173,6 @@ def _remedy(metric: str) -> str:
         f"Give a folder of real pictures, or a .safetensors or .npz file of their features or statistics, with "
         f"--set {metric}.reference=PATH."
     )
-
-
-def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "fewstep" / "references"
 
 
 def _hash_of(paths: list[Path]) -> str:
