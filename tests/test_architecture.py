@@ -15,7 +15,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "fewstep"
 
 # what a part near the ground may import beside the standard library
 GROUND = {
-    f"fewstep.{name}" for name in ("bounds", "devices", "errors", "files", "pickles", "plugins", "seals", "section")
+    f"fewstep.{name}"
+    for name in ("bounds", "devices", "errors", "files", "garbage", "pickles", "plugins", "seals", "section")
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"torch", "jaxtyping", *GROUND},

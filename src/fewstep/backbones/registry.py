@@ -16,6 +16,7 @@ from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
 from fewstep.backbones.refused import other_medium, recognise, recognise_name, refuse
 from fewstep.backbones.source import Checkpoint, open_checkpoint
 from fewstep.errors import ConfigError
+from fewstep.garbage import libraries_are_there
 from fewstep.plugins import BACKBONES, find, installed, load
 
 BUILT_IN = {
@@ -113,6 +114,7 @@ def create_model_adapter(
 
 def _with_clock(adapter: ModelAdapter) -> ModelAdapter:
     require_clock(adapter)
+    libraries_are_there()
     return adapter
 
 

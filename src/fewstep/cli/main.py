@@ -5,7 +5,6 @@
 """
 
 import errno
-import gc
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from typing import NoReturn
 
 from fewstep.cli.told import is_first_here
 from fewstep.errors import Exit, FewstepError, shown, told_lines
+from fewstep.garbage import begin_command
 from fewstep.training.signals import EndedError, end_on_signals, raise_lost_signal
 
 _USERS_DISK = (
@@ -28,9 +28,7 @@ def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
     end_on_signals()
     _quiet_libraries()
-    # The libraries make half a million objects that stay: going through them again and again is a sixth of starting.
-    # A step of training leaves no tensor that only the collector would free.
-    gc.set_threshold(50_000)
+    begin_command()
     sys.exit(execute(sys.argv[1:]))
 
 

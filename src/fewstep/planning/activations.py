@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
 from fewstep.backbones.diffusers_adapter import DiffusersAdapter
 from fewstep.core.points import NoisyLatent
+from fewstep.garbage import libraries_are_there
 from fewstep.planning.live import LiveStorage
 from fewstep.planning.meta_networks import prompts_without_values
 from fewstep.roles.lora import LoraSwitch, attach
@@ -141,6 +142,7 @@ def _trace_backward(planned: PlannedNetwork, role: str | None, samples: int) -> 
 
 @contextmanager
 def _traced(planned: PlannedNetwork, samples: int) -> Iterator[tuple[LiveStorage, Callable[[], Tensor]]]:
+    libraries_are_there()
     network, adapter = planned.network, planned.adapter
     point, cond = _inputs(planned, samples)
     known = [*network.parameters(), *network.buffers(), point.x_sigma, point.sigma, *cond.tensors.values()]

@@ -11,6 +11,7 @@ import torch
 
 from fewstep.errors import ConfigError, shown
 from fewstep.files import UnreadableError
+from fewstep.garbage import libraries_are_there
 from fewstep.scores.metric import Metric, Picture, PromptItem, frames_of
 from fewstep.scores.pictures import clips_in, pictures_in
 from fewstep.scores.registry import check_metrics, create_metrics
@@ -62,6 +63,7 @@ def score_folder(
 @contextmanager
 def loaded(metric: Metric, device: torch.device) -> Iterator[None]:
     """The metric's networks on ``device`` inside the block, and nowhere after it."""
+    libraries_are_there()
     try:
         metric.load(device)
         yield

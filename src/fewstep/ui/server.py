@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fewstep.errors import ConfigError, shown
+from fewstep.garbage import libraries_are_there
 from fewstep.ui.offers import Named
 from fewstep.ui.page import build
 from fewstep.ui.studio import Studio
@@ -67,6 +68,7 @@ def serve(named: Named, place: socket.socket) -> None:
     """
     import uvicorn
 
+    libraries_are_there()
     app = web_app(named, Studio(), only_local=place.getsockname()[0] in _LOCAL)
     # pages that are open never end their connections: these are cut after a second, of which the log would complain
     config = uvicorn.Config(app, log_config=None, log_level="critical", timeout_graceful_shutdown=1)
