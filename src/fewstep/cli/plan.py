@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -69,6 +70,15 @@ def plan(
             show_default="nothing is waited for",
         ),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where fewstep embed put the prompts: counts the longest one's text, where training leaves "
+            "padding out.",
+            show_default="all tokens of a padded prompt",
+        ),
+    ] = None,
     price: Annotated[
         float, typer.Option(min=0.0, max=1e9, callback=finite, help="US dollars for one device and hour.")
     ] = 2.5,
@@ -86,13 +96,13 @@ def plan(
     size = _memory(memory, found)
     given = {"teraflops": teraflops, "utilisation": utilisation, "price": price}
     rates = Rates(**{name: value for name, value in given.items() if value is not None})
-    planner = Planner(recipe, overrides or (), mode=mode, measured=found, keep=counts_folder())
+    planner = Planner(recipe, overrides or (), mode=mode, measured=found, keep=counts_folder(), embeddings=embeddings)
     links = None if network is None else Links(between=network * 1e9 / 8)
     made = planner.plan(gpus=gpus, memory=size, rates=rates, links=links).as_dict()
     if as_json:
         print(json.dumps(made, indent=2))
     else:
-        _show(made, price)
+        _show(made, price, embeddings)
 
 
 def bytes_of(text: str) -> float:
@@ -122,7 +132,7 @@ def _memory(asked: str | None, measured: "Measurements | None") -> float:
     return size
 
 
-def _show(made: dict[str, Any], price: float) -> None:
+def _show(made: dict[str, Any], price: float, embeddings: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     verdict = "fits" if made["fits"] else "does not fit"
     console.print(
@@ -138,6 +148,8 @@ def _show(made: dict[str, Any], price: float) -> None:
         f"PFLOP per step; the budget takes {made['hours']:.1f} h and costs {_dollars(made['cost'])} "
         f"at {_dollars(price)} for a device and hour (--price)."
     )
+    if made["text_tokens"] is not None:
+        console.print(_text(made["text_tokens"], embeddings))
     if made["timing"] is not None:
         console.print(_timed(made["timing"]))
     if made["fits"]:
@@ -147,6 +159,16 @@ def _show(made: dict[str, Any], price: float) -> None:
         for change in made["changes"][1:]:
             console.print(f"  {change}")
     console.print(_source(made), style="dim")
+
+
+def _text(tokens: int, embeddings: Path | None) -> str:
+    """Whose text is counted."""
+    if embeddings is None:
+        return (
+            f"All {tokens} text tokens of a padded prompt are counted; training leaves out what no prompt of a batch "
+            "has, and --embeddings FOLDER counts the longest that fewstep embed found."
+        )
+    return f"{tokens} text tokens are counted: those of the longest prompt in {embeddings}, rounded up as in training."
 
 
 def _timed(timing: dict[str, Any]) -> str:

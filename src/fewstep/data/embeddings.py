@@ -157,6 +157,29 @@ def open_or_build(
     return _open(published, len(prompts), processes)
 
 
+def described_text(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """What a finished cache says of its prompts without reading one.
+
+    Args:
+        folder: Of one cache, as ``fewstep embed`` names it.
+
+    Returns:
+        The shapes of a prompt's tensors, padding included; and the most tokens that a mask shows of any, the
+        unconditional branch among them: all where one is hidden entirely, 0 where there is no mask.
+
+    Raises:
+        CheckpointError: It is no cache, or damaged.
+    """
+    index = _verified(folder)
+    masks = [name for name in index.shapes if name.endswith(stored_prompt.MASK)]
+    (null,) = stored_prompt.split(read_tensors(folder / NULL))
+    lengths = {len(null[name]) for name in masks}
+    for shard in (open_shard(folder / name) for name in index.shards):
+        lengths.update(length for name in masks for length in shard.row_lengths(name))
+    hidden = {index.shapes[name][0] for name in masks if 0 in lengths}
+    return index.shapes, max(lengths | hidden, default=0)
+
+
 def cache_key(adapter: ModelAdapter, prompts: Sequence[str], *, dtype: torch.dtype) -> str:
     """Name what the embeddings depend on, and nothing else: 32 hexadecimal digits."""
     facts = {"format": _FORMAT, "encoders": _encoder_identity(adapter), "dtype": str(dtype)}

@@ -58,6 +58,11 @@ class Shard:
         """One stored row, as views of the file."""
         return {name: self.tensors[name][start:end] for name, (start, end) in self._bounds(number)}
 
+    def row_lengths(self, name: str) -> set[int]:
+        """How many entries of a tensor the stored rows have, the zeros at their ends left out."""
+        ends = self.tensors[name + ENDS]
+        return set(ends.diff(prepend=ends.new_zeros(1)).tolist())
+
     @property
     def row_digests(self) -> list[bytes]:
         """Names of the stored rows, in their order."""

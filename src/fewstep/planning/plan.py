@@ -14,6 +14,7 @@ from fewstep.planning.measurements import Measurements
 from fewstep.planning.memory import GIB, split
 from fewstep.planning.planned_roles import PlannedRoles
 from fewstep.planning.search import ASSUMED, FREE, Choice, Reserve, choose
+from fewstep.planning.text_tokens import counted
 
 Mode = Literal["full", "lora"]
 _MODES: dict[str, str] = {"full": "{kind: full}", "lora": "{kind: lora, rank: 64, alpha: 128}"}
@@ -37,6 +38,8 @@ class Plan:
         changes: When nothing fits, what would; else nothing.
         basis: The measurement that hours and reserve come from; None when both are assumed.
         timing: Of a student update, by which hours count what devices wait for; None when no links were given.
+        text_tokens: Counted of every prompt, where training leaves out those that a mask hides in all of a batch; else
+            None.
     """
 
     recipe: str
@@ -51,6 +54,7 @@ class Plan:
     changes: tuple[str, ...]
     basis: "Basis | None" = None
     timing: Timing | None = None
+    text_tokens: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As ``fewstep plan --json`` prints it."""
@@ -70,6 +74,7 @@ class Plan:
             "cost": self.price,
             "settings": self.settings,
             "changes": list(self.changes),
+            "text_tokens": self.text_tokens,
             "measured": None if self.basis is None else asdict(self.basis),
             "timing": None if self.timing is None else asdict(self.timing) | {"seconds": self.timing.seconds},
         }
@@ -128,6 +133,8 @@ class Planner:
         mode: Train all weights or low-rank factors, whatever the recipe does; None leaves it.
         measured: Of the card that is planned for; None assumes its speed and its reserve.
         keep: Folder in which what is measured of networks stays for later plans, such as ``counts.counts_folder()``.
+        embeddings: Folder of the prompts' embeddings, whose longest text is counted where training leaves padding
+            out; None counts all tokens.
     """
 
     def __init__(
@@ -138,6 +145,7 @@ class Planner:
         mode: Mode | None = None,
         measured: Measurements | None = None,
         keep: Path | None = None,
+        embeddings: Path | None = None,
     ) -> None:
         self.recipe, self.overrides, self._keep = recipe, tuple(overrides), keep
         self.config = load_recipe(recipe, self.overrides).config
@@ -145,9 +153,18 @@ class Planner:
             weights = [f"{role}.weights={_MODES[mode]}" for role in ("student", "fake_score")]
             self.config = load_recipe(recipe, [*self.overrides, *weights]).config
         self.fixed = given(self.overrides)
-        self.roles = PlannedRoles(self.config) if keep is None else PlannedRoles.kept_in(keep, self.config)
+        self.embeddings = embeddings
+        self.roles = self._planned(self.config)
+        self.text_tokens = counted(self.roles.adapter, embeddings)
+        if embeddings is not None:
+            # the networks alone are told of fewer tokens; settings that are chosen are those of the recipe
+            backbone = self.config.backbone.model_copy(update={"max_sequence_length": self.text_tokens})
+            self.roles = self._planned(self.config.model_copy(update={"backbone": backbone}))
         self.measured = measured
         self.reserve = ASSUMED if measured is None else measured.reserve(trains=_mode_of(self.config))
+
+    def _planned(self, config: RunConfig) -> PlannedRoles:
+        return PlannedRoles(config) if self._keep is None else PlannedRoles.kept_in(self._keep, config)
 
     def plan(self, *, gpus: int, memory: float, rates: Rates | None = None, links: Links | None = None) -> Plan:
         """Choose settings for some devices of so many bytes.
@@ -186,6 +203,7 @@ class Planner:
             changes=() if fits else tuple(self._changes(choice, gpus=gpus, memory=memory)),
             basis=basis,
             timing=timed,
+            text_tokens=self.text_tokens,
         )
         self.roles.keep()
         return made
@@ -286,7 +304,10 @@ class Planner:
         return fits
 
     def _with_factors(self) -> "Planner":
-        return Planner(self.recipe, self.overrides, mode="lora", measured=self.measured, keep=self._keep)
+        keep, embeddings = self._keep, self.embeddings
+        return Planner(
+            self.recipe, self.overrides, mode="lora", measured=self.measured, keep=keep, embeddings=embeddings
+        )
 
     def _changes(self, smallest: Choice, *, gpus: int, memory: float) -> list[str]:
         changes = [f"{smallest.needed / GIB:.1f} GiB on each device, with the settings above"]
