@@ -1,6 +1,7 @@
 """The one reader of JSON, files that are whole or absent, and how a message shows what somebody else wrote."""
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -43,6 +44,12 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "an unknown key": (b'{"a": {"bytes": 1, "sha256": "", "more": 2}}', "a.more is 2: extra inputs are not permitted"),
     "brackets": (b"[" * 100_000, "it is not valid JSON (recursion limit exceeded"),
     "digits": (b'{"a": ' + b"1" * 5000 + b"}", "it is not valid JSON (number out of range"),
+    "digits that no float holds": (
+        b'{"a": {"bytes": ' + b"9" * 400 + b', "sha256": ""}}',
+        "a.bytes is a whole number of 1329 bits; a whole number has at most 40 digits",
+    ),
+    "objects": (b'{"a": [' + b"{}," * 2**20 + b"{}]}", "it has 1048579 brackets, more than any JSON of its kind"),
+    "commas": (b'{"a": [' + b"0," * (2**22 + 1) + b"0]}", "it has 4194305 commas, more than any JSON of its kind"),
     "no UTF-8": (b'{"a": "\xff"}', "it is not valid JSON (invalid unicode code point"),
 }
 
@@ -55,6 +62,13 @@ def test_a_file_of_another_shape_is_a_clause_that_says_what_stands_where(name: s
     with pytest.raises(UnreadableError) as caught:
         read_json(path, dict[str, Seal])
     assert str(caught.value).startswith(reason)  # where in the file is the parser's own word
+
+
+@pytest.mark.parametrize(
+    "text", ['{"sha": "' + "7" * 64 + '"}', '{"mean": 0.' + "3" * 64 + "}", '{"sum": ' + "9" * 40 + "}", '{"a": 1e400}']
+)
+def test_many_digits_in_a_text_or_behind_a_point_are_no_huge_number(text: str) -> None:
+    assert parse_json(text, dict[str, Any]) == json.loads(text)
 
 
 def test_numbers_that_are_none_are_read_as_published_files_have_them() -> None:

@@ -19,6 +19,12 @@ _T = TypeVar("_T")
 _MAX_JSON_BYTES = 64 * 2**20
 """No JSON file that a model, a run or a cache consists of comes near it; more is refused before it is read."""
 
+_MAX_JSON_COMMAS = 2**22
+_MAX_JSON_BRACKETS = 2**20
+"""What each of its values costs is many times its bytes: 16 MiB of empty objects would be 2 GiB."""
+_MAX_JSON_DIGITS = 40
+"""Of a whole number, as in settings; one of 400 is no number for anything that computes with it."""
+
 MAX_LINE_BYTES = 16 * 2**20
 """Of a line of text, or of a row with all its columns: what is longer is no line of anything that is read here."""
 
@@ -39,6 +45,7 @@ _REASONS = {
 }
 # what a disk says while somebody else's code writes, which wraps it as it likes
 _WHILE_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_MANY_DIGITS = re.compile(rb"\d{%d}" % (_MAX_JSON_DIGITS + 1))
 _NUMBER = re.compile(r"(?:os error |\[Errno )(\d+)")  # Rust's words, and Python's
 # torch's writer counts the bytes that arrived
 _CUT_OFF = re.compile(r"PytorchStreamWriter failed writing|unexpected pos \d+ vs \d+")
@@ -90,15 +97,41 @@ def parse_json(text: str | bytes, shape: type[_T]) -> _T:
     """Parse one JSON document of a given shape; ``NaN`` and infinities are numbers, as published files have them.
 
     Raises:
-        UnreadableError: It is no JSON (too many brackets or digits included), or holds something else.
+        UnreadableError: It is no JSON, has too many values, brackets or digits, or holds something else.
     """
     from pydantic import ValidationError
 
+    content = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    _require_few_values(content)
     try:
         value: _T = _reader(cast(Hashable, shape)).validate_json(text, strict=True)
+        if _MANY_DIGITS.search(content):  # in a text or behind a decimal point they may stand
+            _require_few_digits(_reader(object).validate_json(text))
     except ValidationError as error:
         raise UnreadableError(_misfit(error)) from error
     return value
+
+
+def _require_few_values(content: bytes) -> None:
+    """Refuse what would take gigabytes once it is parsed, before it is."""
+    for what, most, count in (
+        ("commas", _MAX_JSON_COMMAS, content.count(b",")),
+        ("brackets", _MAX_JSON_BRACKETS, content.count(b"[") + content.count(b"{")),
+    ):
+        if count > most:
+            raise UnreadableError(f"it has {count} {what}, more than any JSON of its kind ({most} at most)")
+
+
+def _require_few_digits(value: Any) -> None:
+    waiting: list[tuple[str, Any]] = [("the whole", value)]
+    while waiting:
+        place, one = waiting.pop()
+        if isinstance(one, int) and abs(one) >= 10**_MAX_JSON_DIGITS:
+            raise UnreadableError(
+                f"{shown(place, quoted=False)} is {shown(one)}; a whole number has at most {_MAX_JSON_DIGITS} digits"
+            )
+        items = one.items() if isinstance(one, dict) else enumerate(one) if isinstance(one, list) else ()
+        waiting += [(str(key) if place == "the whole" else f"{place}.{key}", inner) for key, inner in items]
 
 
 @cache

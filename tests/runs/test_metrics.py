@@ -74,3 +74,12 @@ def test_a_hole_is_told_and_takes_no_memory(metrics: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(CheckpointError, match=r"its line 2 has more than \d+ bytes"):
         list(all_lines(metrics))
+
+
+@pytest.mark.parametrize("line", [f'{{"step": 0, "loss/ca": {"9" * 400}}}', f'{{"step": {"9" * 400}}}'])
+def test_a_number_that_no_float_holds_is_damage(line: str, metrics: Path) -> None:
+    metrics.write_text(f"{line}\n")
+    with pytest.raises(UnreadableError, match="a whole number of 1329 bits"):
+        last_lines(metrics)
+    with pytest.raises(CheckpointError, match=r"its line 1 is damaged: .* a whole number of 1329 bits"):
+        list(all_lines(metrics))

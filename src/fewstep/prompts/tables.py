@@ -168,7 +168,8 @@ def _json(path: Path) -> Iterator[_Row]:
         values = read_json(path, _Rows)
     except UnreadableError as error:
         raise ConfigError(
-            f"The prompt file {path} cannot be used: {error}. It must be a JSON list of prompts or of objects."
+            f"The prompt file {path} cannot be used: {error}. It must be a JSON list of prompts or of objects; "
+            "save a long one as .jsonl, with each on a line of its own."
         ) from error
     for number, value in enumerate(values, start=1):
         yield _Row(f"Row {number} of {path}", _columns(value))
