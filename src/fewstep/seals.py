@@ -5,6 +5,7 @@ as long as the system says that nobody touched it since, its hash is known. So i
 """
 
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -21,6 +22,7 @@ from fewstep.section import Section
 
 MEMORY = ".hashed.json"
 """In a folder whose files are large: what their hashes were, and what the system said of them then."""
+_LINK = "is a symbolic link, which may lead out of the folder"
 _SETTLED = 2.0  # seconds: a file changed again within a tick of the clock looks untouched
 _Touched = tuple[int, int, int, int]
 _hashed: dict[_Touched, str] = {}
@@ -107,12 +109,18 @@ def verify(folder: Path, seals: Mapping[str, Seal], *, share: slice = slice(None
         _keep(folder, names)
 
 
-def require_no_links(folder: Path) -> None:
-    """Raise BrokenSealError for a symbolic link anywhere below ``folder``: what is written there could go anywhere."""
-    for path, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            if os.path.islink(os.path.join(path, name)):
-                raise BrokenSealError(Path(path) / name, "is a symbolic link, which may lead out of the folder")
+def require_no_links(folder: Path, part: str | None = None) -> None:
+    """Raise BrokenSealError for a symbolic link anywhere below ``folder``: what is written there could go anywhere.
+
+    Args:
+        folder: May be a link itself: it is the place that somebody asked for.
+        part: Of what is in it only this, which may be none.
+    """
+    top = folder if part is None else folder / part
+    below = (Path(path) / name for path, folders, files in os.walk(top) for name in (*folders, *files))
+    for path in itertools.chain([] if part is None else [top], below):
+        if path.is_symlink():
+            raise BrokenSealError(path, _LINK)
 
 
 def _look(file: Path) -> tuple[int, _Touched]:
@@ -124,7 +132,7 @@ def _look(file: Path) -> tuple[int, _Touched]:
     except OSError as error:
         raise BrokenSealError(file, f"cannot be read: {error.strerror or error}") from error
     if stat.S_ISLNK(found.st_mode):
-        raise BrokenSealError(file, "is a symbolic link, which may lead out of the folder")
+        raise BrokenSealError(file, _LINK)
     if not stat.S_ISREG(found.st_mode):
         raise BrokenSealError(file, "is not a file")
     if found.st_size == 0:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fewstep.errors import ConfigError
+from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.folder import Extras, Task
 from fewstep.evaluation.given_pictures import GivenPictures, open_pictures
 from fewstep.evaluation.prompt_sets import load_prompt_set
@@ -222,3 +222,31 @@ def test_other_pictures_under_a_known_name_are_refused(tmp_path: Path) -> None:
 def test_pictures_without_their_prompts_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the prompts that they were drawn for; name those: --prompts FILE"):
         run_evaluation(Order(output=tmp_path / "o", pictures=("x",)), console=Console(quiet=True))
+
+
+@pytest.mark.parametrize("place", [".", "./", "../real", "sub/.."])
+def test_the_folder_where_one_stands_has_its_own_name(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_digits(tmp_path / "real", range(3))
+    (tmp_path / "real" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "real")
+    summary = evaluated(tmp_path / "out", place, prompts="digits", num_prompts=3)
+    assert [model["name"] for model in summary["models"]] == ["real"]
+
+
+@pytest.mark.parametrize("part", ["models", "models/real", "models/real/pictures", "models/real/scores"])
+def test_a_link_in_an_evaluations_folder_is_not_written_through(part: str, tmp_path: Path) -> None:
+    write_digits(tmp_path / "real", range(3))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / part).parent.mkdir(parents=True)
+    (tmp_path / "out" / part).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=rf"{part} is a symbolic link.* written in its own folder only"):
+        evaluated(tmp_path / "out", str(tmp_path / "real"), prompts="digits", num_prompts=3)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_an_empty_name_of_prompts_is_not_the_default_set(tmp_path: Path) -> None:
+    write_digits(tmp_path / "real", range(3))
+    with pytest.raises(ConfigError, match="--prompts is '', which is no file and none of"):
+        evaluated(tmp_path / "out", str(tmp_path / "real"), prompts="")

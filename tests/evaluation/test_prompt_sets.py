@@ -161,3 +161,13 @@ def test_several_files_of_a_set_tell_which_prompt_is_from_which(tmp_path: Path) 
         ("a blue cup", "color_val"),
         ("a round bag", "shape_val"),
     ]
+
+
+def test_questions_about_an_item_that_is_no_name_are_grouped_or_refused(tmp_path: Path) -> None:
+    row = {"item_id": [7], "text": "a cat", "proposition_id": {}, "dependency": None, "question_natural_language": 3}
+    (tmp_path / "dpg.jsonl").write_text(f"{json.dumps(row)}\n" * 2)
+    (item,) = load_prompt_set(str(tmp_path / "dpg.jsonl")).items
+    assert (item.id, len(item.facts["questions"])) == ("_7_", 2)
+    (tmp_path / "dpg.jsonl").write_text(json.dumps({**row, "text": 5}))
+    with pytest.raises(ConfigError, match="Row 1 of dpg has no text in a column called"):
+        load_prompt_set(str(tmp_path / "dpg.jsonl"))

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from fewstep.errors import CheckpointError
 from fewstep.evaluation.report_pictures import tile
 from fewstep.files import UnreadableError
 from fewstep.scores.metric import MetricError, Picture, PromptItem
-from fewstep.scores.pictures import MAX_PIXELS, MAX_RATIO, is_whole_png, read_picture
+from fewstep.scores.pictures import MAX_PIXELS, MAX_RATIO, is_whole_png, pictures_in, read_picture
 from fewstep.scores.registry import create_metrics
 
 COLOURS = np.array([[[200, 10, 30], [0, 255, 90]], [[1, 2, 3], [77, 77, 77]]], dtype=np.uint8)
@@ -158,3 +160,18 @@ def test_a_metric_and_the_report_name_the_picture_that_they_cannot_read(tmp_path
 def test_a_png_is_whole_when_it_has_its_beginning_and_its_end(tmp_path: Path, end: int | None, whole: bool) -> None:
     (tmp_path / "a.png").write_bytes(encoded(picture(), "PNG")[:end])
     assert is_whole_png(tmp_path / "a.png") is whole
+
+
+def test_a_folder_that_goes_away_meanwhile_has_no_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("there", "gone"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "a.png")
+    scandir = os.scandir
+
+    def volatile(path: str) -> Any:
+        if path.endswith("gone"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", volatile)
+    assert pictures_in(tmp_path) == [tmp_path / "there" / "a.png"]

@@ -15,6 +15,7 @@ from fewstep.evaluation.protocol_id import PictureOrigin
 from fewstep.files import UnreadableError, explain_write_errors, read_json, write_json
 from fewstep.scores.metric import Picture, PromptItem, drawn_at
 from fewstep.scores.pictures import SUFFIXES, frame_paths
+from fewstep.seals import BrokenSealError, require_no_links
 from fewstep.section import Section
 
 _T = TypeVar("_T")
@@ -97,6 +98,16 @@ class EvaluationFolder:
             for seed in task.seeds
             for picture in drawn_at(self._place(entry, item, seed, steps), item, seed, frames=frames)
         ]
+
+    def require_no_links(self) -> None:
+        """Raise CheckpointError for a symbolic link where models have their files: writing could go anywhere."""
+        try:
+            require_no_links(self.path, "models")
+        except BrokenSealError as error:
+            raise CheckpointError(
+                f"{error.path} {error}; an evaluation is written in its own folder only. Put the folder or the file "
+                "itself there, or choose another --output."
+            ) from error
 
     def write_task(self, task: Task) -> None:
         """Record what is drawn; refuse a folder that holds something else."""

@@ -125,7 +125,9 @@ def require_distinct_names(entries: Sequence[ModelEntry]) -> None:
 
 def short_name(model: str, *, lora: str | None = None) -> str:
     """What a model, or a folder of pictures, is called where nobody names it: the last part of its place."""
-    last = re.split(r"[/\\:]", model.rstrip("/\\"))[-1] or "model"
+    last = re.split(r"[/\\:]", model.rstrip("/\\"))[-1]
+    if not last.strip("."):  # the folder where one stands, or one above it: as a name it would lead out of its place
+        last = Path(model).resolve().name or "model"
     if lora is not None:
         last = f"{last}-{Path(lora).stem}"
     return re.sub(r"[^A-Za-z0-9._-]", "_", last)

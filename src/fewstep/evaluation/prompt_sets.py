@@ -233,7 +233,7 @@ def _require_distinct_ids(name: str, items: Sequence[PromptItem]) -> None:
 def _grouped(rows: Sequence[_Columns]) -> list[_Columns]:
     grouped: dict[str, dict[str, Any]] = {}
     for row in rows:
-        item = grouped.setdefault(row["item_id"], {"id": row["item_id"], "prompt": row["text"], "questions": []})
+        item = grouped.setdefault(str(row["item_id"]), {"id": row["item_id"], "prompt": row["text"], "questions": []})
         item["questions"].append(dict(row))
     return list(grouped.values())
 

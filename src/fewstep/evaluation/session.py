@@ -150,6 +150,7 @@ def run_evaluation(order: Order, *, console: Console) -> dict[str, Any] | None:
     _require_sense(order)
     require_kind_of_device(order.device)
     folder = EvaluationFolder(order.output)
+    folder.require_no_links()
     with join_ranks() as ranks:
         told = console if ranks.leads else Console(quiet=True)
         if order.phase == "score":
@@ -220,7 +221,8 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
 def _task(order: Order, drawn: Sequence[ModelEntry], *, console: Console) -> tuple[Task, list[GivenPictures]]:
     """The task, and the given pictures of its prompts."""
     of_digits = any(entry.role == "teacher" and entry.model == EMBEDDED_TEACHER for entry in drawn)
-    prompts = load_prompt_set(order.prompts or (EMBEDDED if of_digits else _DEFAULT_PROMPTS))
+    asked = order.prompts if order.prompts is not None else EMBEDDED if of_digits else _DEFAULT_PROMPTS
+    prompts = load_prompt_set(asked)
     if prompts.note is not None:
         console.print(prompts.note, markup=False)
     task = Task(prompts.first(order.num_prompts), order.seeds, order.extras)

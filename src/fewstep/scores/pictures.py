@@ -3,6 +3,7 @@
 A clip is its frames, each a picture file: nothing decodes a film, and no frame waits in memory for another.
 """
 
+import os
 import re
 import warnings
 from pathlib import Path
@@ -25,7 +26,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder and its subfolders, by name."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    # a folder that cannot be read, or that goes away meanwhile, has none
+    found = (Path(place) / name for place, _, names in os.walk(folder) for name in names)
+    return sorted(path for path in found if path.suffix.lower() in SUFFIXES and os.path.isfile(path))
 
 
 def clips_in(folder: Path) -> list[list[Path]]:
