@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "fewstep"
 # what a part near the ground may import beside the standard library
 GROUND = {
     f"fewstep.{name}"
-    for name in ("bounds", "devices", "errors", "files", "garbage", "pickles", "plugins", "seals", "section")
+    for name in ("bounds", "devices", "errors", "files", "garbage", "pickles", "plugins", "seals", "section", "tensors")
 }
 MAY_IMPORT: dict[str, set[str]] = {
     "core": {"torch", "jaxtyping", *GROUND},

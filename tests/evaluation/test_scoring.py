@@ -157,6 +157,16 @@ def test_a_link_in_place_of_a_picture_is_refused(painted: tuple[EvaluationFolder
         run(painted, Brightness())
 
 
+def test_a_pipe_in_place_of_features_is_not_waited_for(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
+    folder, _ = painted
+    run(painted, Spread())
+    part = next((folder.model_folder("student") / "scores").glob("spread-*/*.safetensors"))
+    part.unlink()
+    os.mkfifo(part)
+    with pytest.raises(CheckpointError, match=r"\.safetensors is damaged \(it is not a file\); delete it"):
+        run(painted, Spread())
+
+
 def test_damaged_features_are_named(painted: tuple[EvaluationFolder, list[ModelRecord]]) -> None:
     folder, _ = painted
     run(painted, Spread())

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.core.conditioning import Conditioning
 from fewstep.errors import CheckpointError, shown
+from fewstep.tensors import opened_tensors
 
 
 def require_finite(tensors: Iterable[Tensor], *, model: str, parts: Mapping[str, nn.Module | None]) -> None:
@@ -99,7 +99,7 @@ def require_floating_weights(module: nn.Module, files: Iterable[Path], place: st
 def _whole_numbers(path: Path) -> dict[str, str]:
     """The tensors in a file of weights that are no floating-point numbers, with what they are; no number is read."""
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
         return {name: stored for name, stored in types.items() if not stored.startswith(("F", "BF"))}
     stored = torch.load(path, map_location="meta", weights_only=True)

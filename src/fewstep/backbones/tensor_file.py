@@ -1,4 +1,4 @@
-"""The one way into a safetensors file of weights: opened, and its tensors counted, before any of them is read."""
+"""A safetensors file of weights that somebody names: opened, and its tensors counted, before any of them is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.errors import CheckpointError
+from fewstep.files import UnreadableError
+from fewstep.tensors import opened_tensors
 
 _MAX_TENSORS = 2**15
 """The largest networks have about 2,000; a file that is all names keeps a loader busy for minutes."""
@@ -23,13 +25,11 @@ def opened(path: Path, *, what: str, cure: str) -> Iterator[Any]:
     Raises:
         CheckpointError: It cannot be read, within the block too, or holds more tensors than any network has.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as file:
+        with opened_tensors(path) as file:
             if (count := len(file.keys())) > _MAX_TENSORS:
                 told = f"{count} tensors, more than the {_MAX_TENSORS} that any network has"
                 raise CheckpointError(f"{what} {path} cannot be read ({told}). {cure}.")
             yield file
-    except (SafetensorError, OSError) as error:
+    except (UnreadableError, OSError) as error:
         raise CheckpointError(f"{what} {path} cannot be read ({error}). {cure}.") from error

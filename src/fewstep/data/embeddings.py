@@ -18,7 +18,6 @@ from typing import Annotated, Any, Protocol
 
 import torch
 from pydantic import BaseModel, Field
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewstep.backbones.protocol import BackboneConfig, ModelAdapter
@@ -31,6 +30,7 @@ from fewstep.data.sizes import SizeEstimate
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, read_json
 from fewstep.seals import BrokenSealError, Seals, verify
+from fewstep.tensors import opened_tensors
 
 _OPEN_SHARDS = 512
 """How many files are mapped at a time."""
@@ -271,7 +271,7 @@ def _hash_files(folder: Path) -> str:
 def _require_header(path: Path) -> None:
     """Refuse weights that are not what their header says before all of them are hashed, which takes minutes."""
     try:
-        with safe_open(path, framework="pt"):
+        with opened_tensors(path):
             pass
-    except (SafetensorError, OSError) as error:
+    except UnreadableError as error:
         raise CheckpointError(f"{path} cannot be used: {error}. Get the model again; it may be cut short.") from error

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from fewstep.data.stored_prompt import DIGEST_BYTES, StoredPrompt
 from fewstep.errors import CheckpointError
-from fewstep.files import explain_write_errors, fsync
+from fewstep.files import UnreadableError, explain_write_errors, fsync
 from fewstep.seals import BrokenSealError, seal
+from fewstep.tensors import all_tensors
 
 ENDS, ROWS, PROMPTS = ":ends", ":rows", ":prompts"
 _HASH_DIGITS = 32
@@ -122,8 +122,8 @@ def open_shard(path: Path) -> Shard:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Map a safetensors file of the cache into memory."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return all_tensors(path)
+    except UnreadableError as error:
         raise damaged(path, str(error)) from error
 
 

@@ -105,6 +105,6 @@ def load_classifier() -> DigitClassifier:
 
 def load_reference() -> Tensor:
     """Check and load the features (float32, ``(1400, 64)``) of the reference pictures, 20 per full prompt."""
-    from safetensors.torch import load_file
+    from fewstep.tensors import all_tensors
 
-    return load_file(check_files(under=REFERENCE_FILE))["features"]
+    return all_tensors(check_files(under=REFERENCE_FILE))["features"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.tensors import all_tensors
 
 IMAGE_SIZE = 32
 _NUM_FEATURES = 64
@@ -72,5 +72,5 @@ class DigitClassifier(nn.Module):
 def read_classifier(path: Path) -> DigitClassifier:
     """Read the weights, ready for prediction."""
     classifier = DigitClassifier()
-    classifier.load_state_dict(load_file(path))
+    classifier.load_state_dict(all_tensors(path))
     return classifier.eval().requires_grad_(False)

@@ -26,6 +26,7 @@ from fewstep.files import (
 )
 from fewstep.scores.metric import Finding, Picture
 from fewstep.seals import BrokenSealError, seal
+from fewstep.tensors import opened_tensors
 
 
 def key_of(picture: Picture) -> str:
@@ -90,18 +91,16 @@ class FindingStore:
             file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def _read_features(self, hashes: Mapping[str, str]) -> dict[str, Finding]:
-        from safetensors import SafetensorError, safe_open
-
         found: dict[str, Finding] = {}
         width: int | None = None
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
-                with safe_open(path, framework="pt") as file:
+                with opened_tensors(path) as file:
                     stated, features = file.metadata()["pictures"], file.get_tensor("features")
                 names = parse_json(stated, list[tuple[str, str | int]])
                 if features.ndim != 2 or len(names) != len(features) or width not in (None, features.shape[1]):
                     raise UnreadableError(f"it holds features of shape {tuple(features.shape)}")
-            except (OSError, SafetensorError, KeyError, TypeError, UnreadableError) as error:
+            except (KeyError, TypeError, UnreadableError) as error:
                 raise CheckpointError(f"{path} is damaged ({error}); delete it, and it is made again.") from error
             width = features.shape[1]
             rows = zip(names, features, strict=True)

@@ -15,9 +15,10 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from fewstep.errors import CheckpointError, ConfigError, shown
-from fewstep.files import load_json
+from fewstep.files import UnreadableError, load_json
 from fewstep.pickles import require_tame_weights
 from fewstep.scores.checkpoints.source import Source, fetch_file, find_file, has_file, is_present, missing_files
+from fewstep.tensors import opened_tensors
 
 _CURE = "Get the checkpoint again"
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
@@ -260,12 +261,10 @@ def _shards(index: Path) -> list[str]:
 
 
 def _read_safetensors(path: Path, keep: Callable[[str], bool] | None) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt") as opened:
+        with opened_tensors(path) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys() if keep is None or keep(name)}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except UnreadableError as error:
         raise CheckpointError(f"{path} cannot be read ({error}). Get the checkpoint again.") from error
 
 

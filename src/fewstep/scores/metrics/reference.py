@@ -13,9 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewstep.errors import CheckpointError, ConfigError, shown
-from fewstep.files import user_cache, whole_file
+from fewstep.files import UnreadableError, user_cache, whole_file
 from fewstep.scores.networks.extractors import Extractor
 from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
+from fewstep.tensors import all_tensors
 
 _FILE_SUFFIXES = (".safetensors", ".npz")
 
@@ -139,15 +140,12 @@ def cached_reference(source: ReferenceSource, extractor: Extractor) -> Reference
     """
     if source.path is None or not source.path.is_dir():
         return source.read(extractor)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     key = hashlib.sha256(f"{source.digest} {extractor.key}".encode()).hexdigest()
     path = user_cache("references") / f"{key[:32]}.safetensors"
     if path.is_file():
         # a file of the cache that was damaged is made again
-        with suppress(SafetensorError, KeyError, OSError):
-            return Reference(load_file(path)["features"])
+        with suppress(UnreadableError, KeyError):
+            return Reference(all_tensors(path)["features"])
     found = source.read(extractor)
     assert isinstance(found, Reference)
     _keep(found.features, path)
@@ -201,11 +199,9 @@ def _prepared(path: Path, extractor: Extractor, *, metric: str) -> Tensor:
 
 
 def _read_table(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     try:
         if path.suffix == ".safetensors":
-            return dict(load_file(path))
+            return all_tensors(path)
         with np.load(path, allow_pickle=False) as stored:
             return {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files if stored[name].ndim}
     except Exception as error:  # both libraries raise whatever a damaged file leads them to
