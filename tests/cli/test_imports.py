@@ -43,6 +43,21 @@ def test_the_second_plan_of_a_recipe_loads_no_model_library(tmp_path: Path, monk
     assert second[2] == "[]\n"
 
 
+def test_a_picture_needs_no_statistics_and_gets_them_where_they_are_asked_for(tmp_path: Path) -> None:
+    words = ["sample", "fewstep:digits", "--steps", "1", "--prompt", "a red three", "--output", str(tmp_path / "a.png")]
+    program = (
+        f"import sys\nsys.argv = ['fewstep', *{words}]\nfrom fewstep.cli.main import run\n"
+        "try:\n    run()\nexcept SystemExit as ended:\n    assert not ended.code\n"
+        "libraries = ('scipy.special', 'scipy.linalg', 'scipy.sparse', 'gradio', 'pandas', 'sklearn', 'matplotlib')\n"
+        "print('LOADED', [name for name in libraries if name in sys.modules])\n"
+        "import scipy.stats\n"
+        "from transformers.loss.loss_for_object_detection import linear_sum_assignment\n"
+        "rows, columns = linear_sum_assignment([[4, 1], [2, 3]])\n"
+        "print(rows, columns, round(scipy.stats.beta.ppf(0.5, 2, 2), 6))"
+    )
+    assert python(program).partition("LOADED ")[2] == "[]\n[0 1] [1 0] 0.5\n"
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     assert loaded_after("import fewstep, fewstep.config") == "LOADED []\n"
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
+from fewstep.cli.deferred import defer_modules
 from fewstep.cli.told import is_first_here
 from fewstep.errors import Exit, FewstepError, shown, told_lines
 from fewstep.garbage import begin_command
@@ -29,6 +30,7 @@ def run() -> NoReturn:
     end_on_signals()
     _quiet_libraries()
     begin_command()
+    defer_modules()
     sys.exit(execute(sys.argv[1:]))
 
 
