@@ -16,6 +16,7 @@ class Exit(IntEnum):
     USER = 2
     UNHEALTHY = 3
     INTERRUPTED = 130
+    UNREAD = 141
 
 
 class FewstepError(Exception):

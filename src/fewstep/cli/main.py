@@ -2,6 +2,7 @@
 
 0 done    2 the user's error, told in a sentence    1 a defect of ours, with its traceback    130 Ctrl-C
 143 SIGTERM and 138 SIGUSR1 where there was nothing to save; a training saves, and ends with 0
+141 who read the output went away, as in ``fewstep recipes | head -1``: what a shell says of SIGPIPE
 """
 
 import errno
@@ -11,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from fewstep.cli.deferred import defer_modules
@@ -68,6 +70,8 @@ def execute(arguments: Sequence[str]) -> int:
         code = 128 + ended.signal
     except SystemExit as exit_request:
         code = exit_request.code if isinstance(exit_request.code, int) else Exit.OK
+        if isinstance(exit_request.__context__, BrokenPipeError):  # for which typer leaves with 1
+            code = Exit.UNREAD
     except FewstepError as error:
         if not error.told:
             _tell(str(error))
@@ -78,11 +82,31 @@ def execute(arguments: Sequence[str]) -> int:
         code = _tell_unexpected(error)
     if code == Exit.INTERRUPTED and is_first_here():
         _tell("Interrupted.")
+    return _delivered(code)
+
+
+def _delivered(code: int) -> int:
+    """Write out what was printed; else the interpreter tries it at its very end, complains, and leaves with 120."""
+    try:
+        if sys.stdout is not None:  # as where it was closed before we began
+            sys.stdout.flush()
+        if code != Exit.UNREAD:
+            return code
+    except BrokenPipeError:
+        code = Exit.UNREAD
+    except OSError as error:
+        from fewstep.files import disk_reason
+
+        _tell(f"What was printed cannot be written: {disk_reason(error) or error}")
+        code = Exit.USER
+    with suppress(OSError):  # what is left goes nowhere, and is not tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
 
 
 def _tell(sentence: str) -> None:
-    print("\n".join(told_lines(f"fewstep: {sentence}")), file=sys.stderr)
+    with suppress(OSError):  # nobody reads it: the code says it all the same
+        print("\n".join(told_lines(f"fewstep: {sentence}")), file=sys.stderr)
 
 
 def _tell_unexpected(error: Exception) -> int:
