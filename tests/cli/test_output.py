@@ -1,4 +1,4 @@
-"""What a command does when its output cannot go where it should: nobody reads it, or the disk is full."""
+"""What a command does when its output cannot go where it should: nobody reads it, no disk, no letters for it."""
 
 import os
 import subprocess
@@ -48,3 +48,18 @@ def test_output_to_a_full_disk_is_the_users_error(arguments: list[str]) -> None:
         code, said = ended(arguments, full.fileno())
     assert (code, said.count("\n")) == (2, 1)
     assert "cannot be written" in said and "there is no space left on the disk. Free some space" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_text_that_the_locale_has_no_letters_for_is_printed_escaped(encoding: str, tmp_path: Path) -> None:
+    with (tmp_path / "printed").open("wb") as printed:
+        done = subprocess.run(
+            [sys.executable, "-m", "fewstep", "recipe", "show", "digits", "prompts={kind: file, path: \u65e5.txt}"],
+            stdout=printed,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict"},
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (0, b"")
+    written = (tmp_path / "printed").read_bytes()
+    assert ("\u65e5.txt".encode() if encoding == "utf-8" else rb"\u65e5.txt") in written

@@ -6,6 +6,7 @@
 """
 
 import errno
+import io
 import logging
 import os
 import sys
@@ -30,10 +31,18 @@ _USERS_DISK = (
 def run() -> NoReturn:
     """Entry point of the ``fewstep`` script."""
     end_on_signals()
+    _escape_what_cannot_be_printed()
     _quiet_libraries()
     begin_command()
     defer_modules()
     sys.exit(execute(sys.argv[1:]))
+
+
+def _escape_what_cannot_be_printed() -> None:
+    """Let prompts and paths be printed whatever the locale is: Latin letters alone on Windows, into a file."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _quiet_libraries() -> None:
