@@ -151,3 +151,17 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         write_comparison(compared(tmp_path, RISING, []), tmp_path / "file" / "c.png")
+
+
+@pytest.mark.parametrize("name", ["c.png", "c.html"])
+def test_values_as_far_apart_as_floats_go_are_drawn(name: str, tmp_path: Path) -> None:
+    lines = [{"step": step, "loss/ca": value} for step, value in enumerate((1.7e308, -1.7e308, 1.7e308, 5e-324))]
+    write_comparison(compared(tmp_path, lines, []), tmp_path / name)
+    assert name == "c.png" or "nan" not in (tmp_path / name).read_text()
+
+
+def test_more_charts_than_a_picture_holds_are_a_page(tmp_path: Path) -> None:
+    found = compared(tmp_path, [{"step": 0, **{f"evaluation/k{number}": 1.0 for number in range(101)}}], [])
+    with pytest.raises(ConfigError, match=r"have 101 figures, and a PNG shows 100 at most; .* ends in \.html"):
+        write_comparison(found, tmp_path / "c.png")
+    write_comparison(found, tmp_path / "c.html")

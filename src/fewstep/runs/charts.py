@@ -21,6 +21,10 @@ _WIDTH, _HEIGHT, _COLUMNS = 520, 300, 2
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 34, 30
 _LEGEND = 22
 _MOST_POINTS = 500
+_MOST_CHARTS = 100
+"""Of a PNG: 62 million pixels."""
+_MOST_VALUE = 1e300
+"""The difference of two such values is still a number."""
 _LETTERS = 13
 _FINE = 2
 """Pixels of a PNG to a unit of these."""
@@ -42,7 +46,7 @@ def write_comparison(compared: RunComparison, output: Path) -> None:
     """Write the curves as a PNG, or a page that needs no network: tables and curves.
 
     Raises:
-        ConfigError: No run has a figure yet, or the file cannot be written.
+        ConfigError: No run has a figure yet, they have too many for a PNG, or the file cannot be written.
     """
     require_drawable(output)
     if not compared.curves:
@@ -52,6 +56,11 @@ def write_comparison(compared: RunComparison, output: Path) -> None:
     if output.suffix.lower() == ".html":
         write_text(output, _page(compared))
         return
+    if len(compared.curves) > _MOST_CHARTS:
+        raise ConfigError(
+            f"The runs have {len(compared.curves)} figures, and a PNG shows {_MOST_CHARTS} at most; give --output a "
+            "name that ends in .html."
+        )
     picture = _Picture(*_size(compared))
     _draw(picture, compared)
     with explain_write_errors(output), whole_file(output) as unfinished:
@@ -77,6 +86,7 @@ def _draw(canvas: _Canvas, compared: RunComparison) -> None:
 
 def _draw_chart(canvas: _Canvas, name: str, curves: Sequence[Curve], left: float, top: float) -> None:
     """A frame with its ends in numbers, and the lines; of updates it begins at 0."""
+    curves = [[(update, min(max(value, -_MOST_VALUE), _MOST_VALUE)) for update, value in curve] for curve in curves]
     values = [value for curve in curves for _, value in curve]
     low, high = min(values), max(values)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
