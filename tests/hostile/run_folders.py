@@ -27,6 +27,39 @@ def hostile_run_folders(origin: Path, count: int) -> list[Case]:
     ]
 
 
+LINES = {
+    "a value that no float holds": '{"step": 0, "loss/dm": ' + "9" * 400 + "}",
+    "a step that no float holds": '{"step": ' + "9" * 400 + "}",
+    "a step beyond 64 bits": '{"step": 1' + "0" * 30 + ', "loss/dm": 1}',
+    "extremes": '{"step": 0, "loss/dm": 1.7e308}\n{"step": 1, "loss/dm": -1.7e308, "loss/ca": NaN}',
+    "names": '{"step": 0, "loss/\\u001b[31m": 1, "": 2, "' + "x" * 5000 + '": 3}',
+    "many figures": '{"step": 0, ' + ", ".join(f'"evaluation/k{i}": {i}' for i in range(20_000)) + "}",
+}
+"""In place of what metrics.jsonl has to say."""
+LOOKS = (
+    ("runs", "runs"),
+    ("show", "runs/a", "--output", "curves.html"),
+    ("compare", "runs/a", "runs/b", "--output", "curves.png"),
+    ("export", "runs/a", "--output", "out"),
+)
+
+
+def hostile_metrics(origin: Path) -> list[Case]:
+    """Every look at a run of which metrics.jsonl says what no training wrote."""
+
+    def prepare(folder: Path, text: str) -> None:
+        for name in ("a", "b"):
+            shutil.copytree(origin / "run", folder / "runs" / name)
+        (folder / "runs" / "a" / "metrics.jsonl").write_text(f"{text}\n")
+
+    written = ("curves.html", "curves.png", "out")
+    return [
+        Case(f"metrics.jsonl has {name}", look, functools.partial(prepare, text=text), written)
+        for name, text in LINES.items()
+        for look in LOOKS
+    ]
+
+
 def holes_in_run_folders(origin: Path) -> list[Case]:
     """Every file in turn is a hole of 16 GiB, which whoever sets no limit reads to its end."""
     return [

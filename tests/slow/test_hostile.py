@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.main import execute
+from tests.hostile.evaluations import hostile_evaluations, write_evaluation
 from tests.hostile.judge import CANARY, Case, faults, judged
 from tests.hostile.models import hostile_models
 from tests.hostile.prompt_files import hostile_prompt_files
-from tests.hostile.run_folders import holes_in_run_folders, hostile_run_folders
+from tests.hostile.run_folders import holes_in_run_folders, hostile_metrics, hostile_run_folders
 from tests.hostile.settings import hostile_overrides, hostile_recipes
 from tests.training.tiny_run import write_inputs
 
@@ -60,6 +61,27 @@ def test_200_run_folders_and_caches_are_used_or_refused(
     block: int, origin: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert all_faults(block_of(hostile_run_folders(origin, 200), block), tmp_path, capfd) == []
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_metrics_that_no_training_wrote_are_told_or_refused(
+    block: int, origin: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert all_faults(block_of(hostile_metrics(origin), block), tmp_path, capfd) == []
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    write_evaluation(folder)
+    return folder
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_100_evaluations_are_gone_on_with_or_refused(
+    block: int, evaluated: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert all_faults(block_of(hostile_evaluations(evaluated, 100), block), tmp_path, capfd) == []
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
