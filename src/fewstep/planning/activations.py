@@ -176,12 +176,20 @@ def _dropped_gradients(network: nn.Module) -> Iterator[None]:
 
 
 class KnownMasks(TorchFunctionMode):
-    """For networks on the meta device that read the values of a mask: it lies on the CPU, for ``torch.where`` too."""
+    """For networks on the meta device that read the values of a mask: it lies on the CPU, and so do its indices.
+
+    An operation that only moves values by them is told of them without their values.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.where and any(isinstance(value, Tensor) and value.is_meta for value in args[1:]):
-            args = (args[0].to("meta"), *args[1:])
+        place = _MOVED_BY.get(func)
+        if place is not None and any(isinstance(value, Tensor) and value.is_meta for value in args):
+            args = (*args[:place], args[place].to("meta"), *args[place + 1 :])
         return func(*args, **(kwargs or {}))
+
+
+# where each of them has its mask or indices; the second is the gradient of repeat_interleave
+_MOVED_BY = {torch.where: 0, torch.ops.aten.index_add.default: 2}
 
 
 class _FlashOnMeta(TorchFunctionMode):
