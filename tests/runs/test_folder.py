@@ -290,6 +290,20 @@ def test_a_run_with_a_link_is_not_resumed(place: str, tmp_path: Path) -> None:
         make(tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("place", ["checkpoints", "sheets", "metrics.jsonl"])
+@pytest.mark.parametrize("kind", ["file", "folder", "pipe"])
+def test_what_a_run_writes_is_of_its_kind_before_it_goes_on(place: str, kind: str, tmp_path: Path) -> None:
+    with make(tmp_path) as folder:
+        pass
+    {"file": Path.touch, "folder": Path.mkdir, "pipe": os.mkfifo}[kind](folder.path / place)
+    own = "file" if place == "metrics.jsonl" else "folder"
+    if kind == own:
+        make(tmp_path, resume=True).close()
+        return
+    with pytest.raises(CheckpointError, match=rf"{place} is no {own}, which a run writes there; move it away"):
+        make(tmp_path, resume=True)
+
+
 def test_settings_of_another_version_are_told(tmp_path: Path) -> None:
     with make(tmp_path) as folder:
         pass

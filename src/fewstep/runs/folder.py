@@ -237,7 +237,22 @@ def _require_own(folder: Path, config: RunConfig, *, resume: bool) -> bool:
             f"{error.path} {error}; a run is written in its own folder only. Put a file or a folder there, or give the "
             "whole run another place with --output."
         ) from error
+    _require_kinds(folder)
     return True
+
+
+def _require_kinds(folder: Path) -> None:
+    """Refuse what stands where a run writes and is of another kind: it would be noticed when the run's work is done."""
+    for name, kind, is_one in (
+        (CHECKPOINTS, "folder", Path.is_dir),
+        (SHEETS, "folder", Path.is_dir),
+        (METRICS, "file", Path.is_file),
+    ):
+        place = folder / name
+        if place.exists() and not is_one(place):
+            raise CheckpointError(
+                f"{place} is no {kind}, which a run writes there; move it away, or put the run's own {kind} back."
+            )
 
 
 def _acquire(folder: Path) -> FileLock:
