@@ -39,6 +39,11 @@ def test_what_is_no_such_file_is_refused_at_once(make: Callable[[Path], object],
         all_tensors(tmp_path / "x.safetensors")
 
 
+def test_a_name_that_the_system_refuses_is_refused_with_a_clause(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match="File name too long"):
+        all_tensors(tmp_path / f"{'x' * 300}.safetensors")
+
+
 def test_no_other_file_opens_one() -> None:
     source = Path(fewstep.__file__).parent
     opening = re.compile(r"\b(safe_open|load_file)\b")

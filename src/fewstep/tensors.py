@@ -19,10 +19,10 @@ def opened_tensors(path: Path) -> Iterator[Any]:
     """
     from safetensors import SafetensorError, safe_open
 
-    # the library would wait for the other end of a pipe, and no signal would end that
-    if not path.is_file():
-        raise UnreadableError("it is not a file" if path.exists() else "it is missing")
     try:
+        # the library would wait for the other end of a pipe, and no signal would end that
+        if not path.is_file():
+            raise UnreadableError("it is not a file" if path.exists() else "it is missing")
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:

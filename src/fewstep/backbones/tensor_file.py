@@ -31,5 +31,5 @@ def opened(path: Path, *, what: str, cure: str) -> Iterator[Any]:
                 told = f"{count} tensors, more than the {_MAX_TENSORS} that any network has"
                 raise CheckpointError(f"{what} {path} cannot be read ({told}). {cure}.")
             yield file
-    except (UnreadableError, OSError) as error:
+    except UnreadableError as error:
         raise CheckpointError(f"{what} {path} cannot be read ({error}). {cure}.") from error
