@@ -106,6 +106,16 @@ def test_embeddings_of_another_size_are_refused(backbone: BackboneConfig, cache:
     assert said.endswith("give the folder that fewstep embed names for this recipe.")
 
 
+@pytest.mark.parametrize("place", [".", "nowhere"])
+def test_a_folder_without_embeddings_is_nothing_to_delete(place: str, backbone: BackboneConfig, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        counted(create_model_adapter(backbone.model, backbone), tmp_path / place)
+    assert str(caught.value) == (
+        f"--embeddings is {tmp_path / place}, which holds no embeddings (it has no index.json); give the folder that "
+        "fewstep embed names for this recipe."
+    )
+
+
 def test_where_nothing_is_left_out_embeddings_change_nothing(cache: EmbeddingCache) -> None:
     adapter = described_adapter(load_recipe("digits").config.backbone)
     assert counted(adapter, None) is None

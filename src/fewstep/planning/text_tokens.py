@@ -7,6 +7,7 @@ import torch
 
 from fewstep.backbones.protocol import ModelAdapter
 from fewstep.core.conditioning import Conditioning
+from fewstep.data.building import INDEX
 from fewstep.data.embeddings import described_text
 from fewstep.errors import ConfigError, shown
 
@@ -22,7 +23,7 @@ def counted(adapter: ModelAdapter, embeddings: Path | None) -> int | None:
         Their number; None where training leaves nothing out.
 
     Raises:
-        ConfigError: The embeddings are not of this backbone, or every token of them is seen.
+        ConfigError: The folder holds no embeddings, they are not of this backbone, or every token of them is seen.
         CheckpointError: They are damaged.
     """
     shapes = {name: tensor.shape for name, tensor in adapter.prompt_shapes().items()}
@@ -37,6 +38,11 @@ def counted(adapter: ModelAdapter, embeddings: Path | None) -> int | None:
         )
     if embeddings is None:
         return shapes[cut[0]][0]
+    if not (embeddings / INDEX).is_file():
+        raise ConfigError(
+            f"--embeddings is {embeddings}, which holds no embeddings (it has no {INDEX}); give the folder that "
+            "fewstep embed names for this recipe."
+        )
     found, longest = described_text(embeddings)
     if found != shapes:
         raise ConfigError(
