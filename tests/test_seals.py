@@ -123,3 +123,10 @@ def test_a_weight_in_the_middle_of_a_large_file_counts(tmp_path: Path) -> None:
     content[500_000] = 1
     weights.write_bytes(content)
     assert fingerprint(tmp_path) != before
+
+
+def test_what_is_larger_than_its_kind_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 11)
+    with pytest.raises(BrokenSealError, match=r"holds 11 bytes, more than any file of its kind \(10 at most\)"):
+        seal(tmp_path / "a", max_bytes=10)
+    assert seal(tmp_path / "a", max_bytes=11).bytes == 11

@@ -64,13 +64,19 @@ Seals = dict[Annotated[str, AfterValidator(_require_plain)], Seal]
 """Files of one folder by name, as JSON holds them."""
 
 
-def seal(file: Path) -> Seal:
+def seal(file: Path, *, max_bytes: int | None = None) -> Seal:
     """What a file holds now.
 
+    Args:
+        file: Read to its end, unless its hash is known.
+        max_bytes: A larger file is not read: whoever knows what the file should be knows how large that can be.
+
     Raises:
-        BrokenSealError: It is missing, empty, unreadable, or no regular file.
+        BrokenSealError: It is missing, empty, unreadable, too large, or no regular file.
     """
     size, touched = _look(file)
+    if max_bytes is not None and size > max_bytes:
+        raise BrokenSealError(file, f"holds {size} bytes, more than any file of its kind ({max_bytes} at most)")
     known = _hashed.get(touched)
     if known is None:
         try:

@@ -19,6 +19,8 @@ MOST_LINES = 20
 MOST_SECONDS = 30.0
 """Of the processor, on any machine: several times what the undamaged command takes, far less than reading for ever."""
 MOST_BYTES = 2**30
+MOST_READ = 2**32
+"""From files: what reads a hole of 16 GiB to its end is found on a fast machine too."""
 CANARY = "canary"
 """Any code in the input writes this file beside the folder it works in."""
 
@@ -55,11 +57,13 @@ def faults(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> list[
     capfd.readouterr()
     with within(here), at_most(60):
         _forget_peak()
-        resident, started = _resident(), time.process_time()
+        resident, started, had_read = _resident(), time.process_time(), _bytes_read()
         code = execute(list(case.arguments))
         seconds, grown = time.process_time() - started, _peak() - resident
     said = capfd.readouterr().err
     found = judged(code, said, seconds=seconds, grown=grown)
+    if (read := _bytes_read() - had_read) > MOST_READ:
+        found.append(f"{read / 2**30:.1f} GiB read")
     if content(folder, case.writes) != before:
         changed = {name for name, _ in set(content(folder, case.writes).items()) ^ set(before.items())}
         found.append(f"wrote {sorted(changed)[:5]}")
@@ -131,6 +135,13 @@ def at_most(seconds: int) -> Iterator[None]:
 def _status(key: str) -> int:
     match = re.search(rf"{key}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(match[1]) * 1024 if match else 0
+
+
+def _bytes_read() -> int:
+    """By this process so far, from whatever the system's calls read; 0 where the system does not tell."""
+    told = Path("/proc/self/io")
+    match = re.search(r"rchar: (\d+)", told.read_text()) if told.exists() else None
+    return int(match[1]) if match else 0
 
 
 def _resident() -> int:

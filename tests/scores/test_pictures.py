@@ -18,7 +18,7 @@ from fewstep.errors import CheckpointError
 from fewstep.evaluation.report_pictures import tile
 from fewstep.files import UnreadableError
 from fewstep.scores.metric import MetricError, Picture, PromptItem
-from fewstep.scores.pictures import MAX_PIXELS, MAX_RATIO, is_whole_png, pictures_in, read_picture
+from fewstep.scores.pictures import MAX_FILE_BYTES, MAX_PIXELS, MAX_RATIO, is_whole_png, pictures_in, read_picture
 from fewstep.scores.registry import create_metrics
 
 COLOURS = np.array([[[200, 10, 30], [0, 255, 90]], [[1, 2, 3], [77, 77, 77]]], dtype=np.uint8)
@@ -175,3 +175,12 @@ def test_a_folder_that_goes_away_meanwhile_has_no_pictures(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "scandir", volatile)
     assert pictures_in(tmp_path) == [tmp_path / "there" / "a.png"]
+
+
+def test_a_file_larger_than_any_picture_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(picture(), "PNG"))
+    with path.open("r+b") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(UnreadableError, match=f"it holds {MAX_FILE_BYTES + 1} bytes, more than any picture"):
+        read_picture(path)

@@ -25,6 +25,7 @@ from fewstep.files import (
     whole_lines,
 )
 from fewstep.scores.metric import Finding, Picture
+from fewstep.scores.pictures import MAX_FILE_BYTES
 from fewstep.seals import BrokenSealError, seal
 from fewstep.tensors import opened_tensors
 
@@ -127,7 +128,8 @@ def _hash(picture: Picture) -> str:
         CheckpointError: There is no file, or something else in its place.
     """
     try:
-        found = [seal(path).sha256 for path in (*picture.clip[max(picture.frame - 1, 0) : picture.frame], picture.path)]
+        paths = (*picture.clip[max(picture.frame - 1, 0) : picture.frame], picture.path)
+        found = [seal(path, max_bytes=MAX_FILE_BYTES).sha256 for path in paths]
     except BrokenSealError as error:
         raise CheckpointError(
             f"The picture {error.path} {error}; put the picture itself there, or delete what is there to have it drawn "

@@ -18,6 +18,8 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 """What is decoded, whatever a file is called; Pillow would also hand files of some formats to other programs."""
 MAX_PIXELS = 8192 * 8192
 """Of one picture: decoded and converted, half a gigabyte."""
+MAX_FILE_BYTES = 2**30
+"""Of the file of one: twice what so many pixels take that are not compressed at all."""
 MAX_RATIO = 64
 """The longer side by the shorter: networks that scale the shorter side up make the longer one larger in proportion."""
 _BACKGROUND = (255, 255, 255)
@@ -79,6 +81,8 @@ def read_picture(path: Path) -> Image.Image:
     """
     if not path.is_file():
         raise UnreadableError("it is not a file" if path.exists() else "it is missing")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise UnreadableError(f"it holds {size} bytes, more than any picture ({MAX_FILE_BYTES} at most)")
     try:
         # Pillow reports what it makes of odd files as warnings, of large ones too
         with warnings.catch_warnings():

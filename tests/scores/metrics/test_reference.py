@@ -9,6 +9,7 @@ from torch import nn
 from fewstep.embedded.assets import load_reference
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.reference import (
+    MAX_BYTES,
     Reference,
     ReferenceSource,
     Statistics,
@@ -16,6 +17,7 @@ from fewstep.scores.metrics.reference import (
     open_reference,
 )
 from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor, Extractor
+from fewstep.scores.pictures import MAX_FILE_BYTES
 from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of, metric_of
@@ -103,6 +105,29 @@ def test_an_npz_with_a_pickle_inside_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "bad.npz", mu=np.array([{"a": 1}], dtype=object))
     with pytest.raises(CheckpointError, match=r"bad\.npz cannot be read"):
         ReferenceSource("fid", tmp_path / "bad.npz").read(never())
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("real/000.png", MAX_FILE_BYTES), ("real.npz", MAX_BYTES), ("real.safetensors", MAX_BYTES)]
+)
+def test_what_is_larger_than_any_reference_is_not_read(tmp_path: Path, name: str, most: int) -> None:
+    write_digits(tmp_path / "real", [0, 1])
+    with (tmp_path / name).open("wb") as hole:
+        hole.truncate(most + 1)
+    place = tmp_path / name.split("/")[0]
+    with pytest.raises(
+        ConfigError, match=rf"fid\.reference is .*{name} holds {most + 1} bytes, more than any .*{most}"
+    ):
+        _ = ReferenceSource("fid", place).digest
+
+
+def test_an_npz_that_unpacks_to_more_than_any_reference_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "coco.npz", features=np.zeros((1_000, 1_000)))
+    monkeypatch.setattr("fewstep.scores.metrics.reference.MAX_BYTES", 2**20)
+    with pytest.raises(CheckpointError, match=r"unpacked it holds 8000128 bytes, more than any reference \(1048576 at"):
+        ReferenceSource("fid", tmp_path / "coco.npz").read(never())
 
 
 def test_a_file_with_something_else_is_refused(tmp_path: Path) -> None:

@@ -15,10 +15,13 @@ from torch import Tensor
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, user_cache, whole_file
 from fewstep.scores.networks.extractors import Extractor
-from fewstep.scores.pictures import SUFFIXES, pictures_in, read_picture
+from fewstep.scores.pictures import MAX_FILE_BYTES, SUFFIXES, pictures_in, read_picture
+from fewstep.seals import BrokenSealError, seal
 from fewstep.tensors import all_tensors
 
 _FILE_SUFFIXES = (".safetensors", ".npz")
+MAX_BYTES = 2**33
+"""Of a reference file: a million rows of 2,048 numbers."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,15 @@ class ReferenceSource:
         if self.path is None:
             from fewstep.embedded.assets import REFERENCE_FILE, check_files
 
-            return _hash_of([check_files(under=REFERENCE_FILE)])
+            return _hash_of([check_files(under=REFERENCE_FILE)], max_bytes=MAX_BYTES)
         try:
-            return _hash_of(self.pictures() if self.path.is_dir() else [self.path])
-        except OSError as error:
+            if self.path.is_dir():
+                return _hash_of(self.pictures(), max_bytes=MAX_FILE_BYTES)
+            return _hash_of([self.path], max_bytes=MAX_BYTES)
+        except BrokenSealError as error:
             raise ConfigError(
-                f"{self.metric}.reference is {self.path}, and {error.filename} cannot be read: {error.strerror}. "
-                f"Change its permissions, or remove it."
+                f"{self.metric}.reference is {self.path}, and {error.path} {error}. "
+                "Change its permissions, or remove it."
             ) from error
 
     def read(self, extractor: Extractor) -> Reference | Statistics:
@@ -173,11 +178,10 @@ def _remedy(metric: str) -> str:
     )
 
 
-def _hash_of(paths: list[Path]) -> str:
+def _hash_of(paths: list[Path], *, max_bytes: int) -> str:
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
+        digest.update(bytes.fromhex(seal(path.resolve(), max_bytes=max_bytes).sha256))
     return digest.hexdigest()
 
 
@@ -203,6 +207,8 @@ def _read_table(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return all_tensors(path)
         with np.load(path, allow_pickle=False) as stored:
+            if (size := sum(part.file_size for part in stored.zip.infolist())) > MAX_BYTES:
+                raise UnreadableError(f"unpacked it holds {size} bytes, more than any reference ({MAX_BYTES} at most)")
             return {name: torch.from_numpy(np.asarray(stored[name])) for name in stored.files if stored[name].ndim}
     except Exception as error:  # both libraries raise whatever a damaged file leads them to
         reason = shown(str(error) or type(error).__name__, 300, quoted=False)
