@@ -20,15 +20,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tools.embedded_teacher.flow_state import FlowState
 from tools.embedded_teacher.flow_training import draw_sigma, has_compiler
 from tools.embedded_teacher.muon import Muon, split_parameters
-from tools.embedded_teacher.teacher import TeacherNetworks
-from tools.scenes.networks import build_networks, build_tokenizer
+from tools.scenes.layout import InTraining, layout_loss
+from tools.scenes.networks import PATCH, build_networks, build_tokenizer
 
 NULL_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class FlowSettings:
-    """How the teacher is trained; bf16 products unless ``half`` is off."""
+    """How the teacher is trained; bf16 products unless ``half`` is off, ``layout`` is the weight of that loss."""
 
     num_steps: int = 60_000
     batch: int = 128
@@ -38,6 +38,7 @@ class FlowSettings:
     decay_share: float = 0.2
     weight_decay: float = 0.01
     ema_decay: float = 0.9995
+    layout: float = 0.2
     save_every: int = 250
     half: bool = True
     compiled: bool = field(default_factory=has_compiler)
@@ -45,17 +46,21 @@ class FlowSettings:
 
 @dataclass(frozen=True)
 class LatentPool:
-    """Standardised latents ``(n, c, 12, 12)`` and the token ids of some sentences for each ``(n, k, 20)``."""
+    """Standardised latents ``(n, c, 12, 12)``, what covers their cells, and token ids of sentences ``(n, k, 20)``."""
 
     x0: Tensor
+    cells: Tensor
     ids: Tensor
     null: Tensor
 
 
-def flow_matching_loss(
-    networks: TeacherNetworks, pool: LatentPool, settings: FlowSettings, generator: torch.Generator
-) -> Tensor:
-    """Regress the velocity ``noise - x0`` at ``x_sigma = (1 - sigma) x0 + sigma noise`` for one random batch."""
+def losses(
+    networks: InTraining, pool: LatentPool, settings: FlowSettings, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw one random batch, and give the error of its velocity and of its layout.
+
+    The velocity is ``noise - x0`` at ``x_sigma = (1 - sigma) x0 + sigma noise``.
+    """
     index = torch.randint(len(pool.x0), (settings.batch,), generator=generator)
     spelt = torch.randint(pool.ids.shape[1], (settings.batch,), generator=generator)
     ids = pool.ids[index, spelt].long()
@@ -65,8 +70,8 @@ def flow_matching_loss(
     noise = torch.randn(x0.shape, generator=generator)
     weight = sigma[:, None, None, None]
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.half), attention(settings):
-        velocity = networks.velocity((1 - weight) * x0 + weight * noise, sigma, networks.encode(ids))
-    return (velocity.float() - (noise - x0)).square().mean()
+        velocity, layout = networks.velocity_and_layout((1 - weight) * x0 + weight * noise, sigma, networks.encode(ids))
+    return (velocity.float() - (noise - x0)).square().mean(), layout_loss(layout, pool.cells[index])
 
 
 def attention(settings: FlowSettings) -> AbstractContextManager[None]:
@@ -83,10 +88,10 @@ def share_of_rate(step: int, settings: FlowSettings) -> float:
     return min(1.0, (step + 1) / settings.warmup_steps, left)
 
 
-def fresh_state(settings: FlowSettings, seed: int) -> FlowState[TeacherNetworks]:
+def fresh_state(settings: FlowSettings, seed: int) -> FlowState[InTraining]:
     """Build the networks, their running average and the optimisers: Muon for the matrices, AdamW for the rest."""
     torch.manual_seed(seed)
-    networks = build_networks(build_tokenizer())
+    networks = InTraining(build_networks(build_tokenizer()), patch=PATCH)
     matrices, rest = split_parameters(networks)
     optimisers = (
         Muon(
@@ -103,7 +108,7 @@ def fresh_state(settings: FlowSettings, seed: int) -> FlowState[TeacherNetworks]
 def train_flow(
     pool: LatentPool,
     settings: FlowSettings,
-    state: FlowState[TeacherNetworks],
+    state: FlowState[InTraining],
     *,
     seed: int,
     state_file: Path,
@@ -121,17 +126,19 @@ def train_flow(
         state.networks.transformer.compile(dynamic=False)
     weights: list[Tensor] = list(state.networks.parameters())
     averages: list[Tensor] = list(state.ema.parameters())
-    running, counted, ends = 0.0, 0, time.monotonic() + seconds
+    running, counted, ends = torch.zeros(2), 0, time.monotonic() + seconds
     while state.step < settings.num_steps and time.monotonic() < ends:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + state.step)
         state.set_rates(share_of_rate(state.step, settings))
-        running += state.move(flow_matching_loss(state.networks, pool, settings, generator))
+        velocity, layout = losses(state.networks, pool, settings, generator)
+        state.move(velocity + settings.layout * layout)
+        running += torch.stack([velocity.detach(), layout.detach()])
         counted += 1
         # young averages forget their random start faster
         torch._foreach_lerp_(averages, weights, 1 - min(settings.ema_decay, state.step / (9 + state.step)))
         if state.step % 100 == 0:
-            report(state.step, {"loss": running / counted})
-            running, counted = 0.0, 0
+            report(state.step, dict(zip(("velocity", "layout"), (running / counted).tolist(), strict=True)))
+            running, counted = torch.zeros(2), 0
         if state.step % settings.save_every == 0:
             state.save(state_file)
     state.save(state_file)

@@ -25,7 +25,7 @@ from tools.scenes.grammar import Scene, draw_scene
 from tools.scenes.judging import CATEGORIES, category, is_right
 from tools.scenes.networks import LATENT_SIZE, build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import draw
-from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector
+from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, without_head
 
 STEPS, FEW_STEPS = 50, 4
 GUIDANCES = (1.0, 2.0, 3.0, 4.5)
@@ -173,7 +173,7 @@ def read_networks(shop: Workshop) -> TeacherNetworks:
     if done.exists():
         networks.load_state_dict(load_file(done))
     elif state.exists():
-        networks.load_state_dict(torch.load(state, weights_only=True)["ema"])
+        networks.load_state_dict(without_head(torch.load(state, weights_only=True)["ema"]))
     else:
         raise ConfigError(
             f"{shop.folder} holds no teacher. Train one: python -m tools.scenes train --output {shop.folder}"

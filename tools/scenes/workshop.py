@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -31,7 +31,8 @@ from tools.scenes.autoencoder import encode, standardise, train_autoencoder
 from tools.scenes.detector import SceneDetector
 from tools.scenes.detector_training import Targets, targets_of, train_detector
 from tools.scenes.flow import FlowSettings, LatentPool, fresh_state, train_flow
-from tools.scenes.grammar import NOUNS, Scene, draw_scene
+from tools.scenes.grammar import Scene, draw_scene
+from tools.scenes.layout import CLASSES, HEAD, cells_of
 from tools.scenes.networks import build_tokenizer, tokenize
 from tools.scenes.pictures import Drawn, draw
 
@@ -53,7 +54,7 @@ class Settings:
     """Everything that decides what the stages make."""
 
     seed: int = 0
-    pictures: int = 60_000
+    pictures: int = 100_000
     spellings: int = 3
     detector: Training = Training(2_500, 96, 4e-3)
     autoencoder: Training = Training(4_500, 24, 3.5e-3)
@@ -159,7 +160,7 @@ def make_autoencoder(shop: Workshop) -> None:
     vae = train_autoencoder(
         pixels,
         cells,
-        classes=1 + len(NOUNS),
+        classes=CLASSES,
         num_steps=chosen.num_steps,
         batch=chosen.batch,
         lr=chosen.lr,
@@ -173,17 +174,6 @@ def make_autoencoder(shop: Workshop) -> None:
     partial.rename(shop.result("vae"))
 
 
-def cells_of(picture: Drawn) -> Tensor:
-    """Name what covers the middle of each 4x4 cell: 0 for the ground, else the noun's number and one; ``(12, 12)``."""
-    classes = torch.zeros(12, 12, dtype=torch.uint8)
-    middles = 4 * torch.arange(12) + 2
-    for placed in picture.objects:
-        rows = (placed.top <= middles) & (middles < placed.top + placed.height)
-        columns = (placed.left <= middles) & (middles < placed.left + placed.width)
-        classes[rows[:, None] & columns[None, :]] = 1 + NOUNS.index(placed.noun)
-    return classes
-
-
 def read_autoencoder(shop: Workshop) -> AutoencoderKL:
     """Load the trained autoencoder."""
     return AutoencoderKL.from_pretrained(shop.result("vae"), local_files_only=True).eval()
@@ -192,15 +182,17 @@ def read_autoencoder(shop: Workshop) -> AutoencoderKL:
 def make_latents(shop: Workshop) -> None:
     """Draw the teacher's pictures, encode them, and spell each of them in several ways."""
     rng, tokenizer, vae = random.Random(shop.settings.seed + 3), build_tokenizer(), read_autoencoder(shop)
-    latents, ids = [], []
+    latents, cells, ids = [], [], []
     for start in range(0, shop.settings.pictures, 1_000):
         drawn = pictures(min(1_000, shop.settings.pictures - start), rng)
         latents.append(encode(vae, pixels_of(drawn)).half())
+        cells += [cells_of(picture) for picture in drawn]
         told = [spelling(picture, rng) for picture in drawn for _ in range(shop.settings.spellings)]
         ids.append(tokenize(tokenizer, told).view(len(drawn), shop.settings.spellings, -1).to(torch.int16))
     null = tokenize(tokenizer, [""])[0].to(torch.int16)
     with whole_file(shop.result("latents.safetensors")) as unfinished:
-        save_file({"x0": torch.cat(latents), "ids": torch.cat(ids), "null": null}, unfinished)
+        pool = {"x0": torch.cat(latents), "cells": torch.stack(cells), "ids": torch.cat(ids), "null": null}
+        save_file(pool, unfinished)
 
 
 def spelling(picture: Drawn, rng: random.Random) -> str:
@@ -230,8 +222,13 @@ def train_teacher(shop: Workshop, seconds: float) -> bool:
     )
     if done:
         with whole_file(shop.result("networks.safetensors")) as unfinished:
-            save_file({name: value.contiguous() for name, value in state.ema.state_dict().items()}, unfinished)
+            save_file(without_head(state.ema.state_dict()), unfinished)
     return done
+
+
+def without_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out what only the training needs."""
+    return {name: value.contiguous() for name, value in weights.items() if not name.startswith(HEAD)}
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
