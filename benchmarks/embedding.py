@@ -22,7 +22,7 @@ from fewstep.backbones import create_model_adapter
 from fewstep.config.prompt_sources import PromptFile
 from fewstep.data.embeddings import EmbeddingCache, open_or_build
 from fewstep.data.prompts import load_prompts
-from fewstep.embedded.prompts import full_prompts
+from fewstep.embedded.digits.prompts import full_prompts
 
 T = TypeVar("T")
 MIB = 2**20

@@ -20,7 +20,7 @@ NAMES = {"real": "real data", "teacher_50": "teacher, 50 steps", "teacher_4": "t
 
 def rows_table() -> str:
     """Real data and the teacher as shipped, the student as the demo measured it."""
-    shipped = json.loads((files("fewstep.embedded") / "assets" / "rows.json").read_text())["rows"]
+    shipped = json.loads((files("fewstep.embedded") / "assets" / "digits" / "rows.json").read_text())["rows"]
     demo = json.loads((RESULTS / "demo.json").read_text())
     lines = [("", "guidance", *FIGURES)]
     for name, title in NAMES.items():

@@ -65,7 +65,7 @@ def _measure_digits(protocol: Protocol, student: Path, steps: int, work: Path) -
 
 
 def _identity_of_digits(protocol: Protocol) -> Mapping[str, Any]:
-    assets_hash = assets.sha256_of(assets.assets_folder() / assets.MANIFEST_FILE)
+    assets_hash = assets.sha256_of(assets.assets_folder(assets.DIGITS) / assets.MANIFEST_FILE)
     return {"assets": assets_hash, "protocol": asdict(protocol)}
 
 

@@ -187,9 +187,7 @@ def test_name_that_can_be_no_repository_is_refused() -> None:
 
 
 def test_unknown_embedded_model_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match="fewstep:letters is not a model inside fewstep; the only one is fewstep:digits"
-    ):
+    with pytest.raises(ConfigError, match="fewstep:letters is not a model inside fewstep; inside is fewstep:digits"):
         create_model_adapter("fewstep:letters")
 
 

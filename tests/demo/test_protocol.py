@@ -8,8 +8,8 @@ import torch
 from fewstep.demo.protocol import FULL, METRICS, NOISE_SEEDS, OPEN, Part, Protocol, Row, mean_row
 from fewstep.demo.shipped_rows import load_teacher
 from fewstep.demo.showcase import draw_with
-from fewstep.embedded.assets import load_classifier, load_reference
-from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
+from fewstep.embedded.digits.classifier import load_classifier, load_reference
+from fewstep.embedded.digits.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
 from fewstep.scores.statistics.frechet import frechet_distance

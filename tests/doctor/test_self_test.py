@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fewstep.doctor.self_test import self_test
-from fewstep.embedded.assets import assets_folder, in_place_of_shipped, write_manifest
+from fewstep.embedded.assets import DIGITS, assets_folder, in_place_of_shipped, write_manifest
 
 NETWORK = "teacher/transformer/diffusion_pytorch_model.safetensors"
 
@@ -16,7 +16,7 @@ NETWORK = "teacher/transformer/diffusion_pytorch_model.safetensors"
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
     """The shipped files, to be changed."""
-    return shutil.copytree(assets_folder(), tmp_path / "assets")
+    return shutil.copytree(assets_folder(DIGITS), tmp_path / "assets")
 
 
 def test_a_machine_that_works_passes_and_says_what_was_done() -> None:
@@ -45,7 +45,7 @@ def compute_wrong(file: Path) -> None:
 )
 def test_a_machine_that_does_not_work_is_broken(change: Callable[[Path], None], said: str, copied: Path) -> None:
     change(copied / NETWORK)
-    with in_place_of_shipped(copied):
+    with in_place_of_shipped(DIGITS, copied):
         line = self_test()
     assert line.state == "broken"
     assert line.found.startswith(said)

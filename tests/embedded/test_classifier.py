@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.embedded.assets import load_classifier
-from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.digits.classifier import DigitClassifier, load_classifier
 
 
 @pytest.fixture(scope="module")

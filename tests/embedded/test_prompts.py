@@ -2,7 +2,7 @@
 
 import pytest
 
-from fewstep.embedded import prompts
+from fewstep.embedded.digits import prompts
 
 
 def test_there_are_88_prompts_and_the_null_prompt_comes_last() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from fewstep.config.run_config import EvaluationConfig
-from fewstep.embedded.prompts import full_prompts
+from fewstep.embedded.digits.prompts import full_prompts
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.during_training import Measurement, TrainingEvaluation
 from fewstep.scores.registry import create_metrics

@@ -11,7 +11,7 @@ from transformers import CLIPConfig, CLIPModel
 from fewstep.embedded.assets import assets_folder
 
 # a CLIP tokenizer of 117 words that ships with the package
-TOKENIZER = assets_folder() / "teacher" / "tokenizer" / "tokenizer.json"
+TOKENIZER = assets_folder("digits") / "teacher" / "tokenizer" / "tokenizer.json"
 WORDS, START, END = 117, 115, 116
 SIZE, PATCH, LENGTH = 16, 4, 12
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from fewstep.embedded.prompts import NUM_COLOURS, full_prompts
+from fewstep.embedded.digits.prompts import NUM_COLOURS, full_prompts
 from fewstep.scores.metric import Picture, PromptItem
 from tools.embedded_teacher.pictures import draw_prompted, load_held_out
 

@@ -58,7 +58,7 @@ def test_the_conformance_suite_is_in_the_wheel_and_asks_for_pytest(installed: In
 
 
 def test_the_shipped_files_in_the_wheel_are_whole(installed: Installed) -> None:
-    program = "from fewstep.embedded.assets import check_files; print(check_files().is_dir())"
+    program = "from fewstep.embedded.assets import check_files; print(check_files('digits').is_dir())"
     assert installed.python("-c", program).stdout == "True\n"
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from fewstep.embedded.classifier import DigitClassifier
+from fewstep.embedded.digits.classifier import DigitClassifier
 from tools.embedded_teacher.pictures import DigitImages
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS, all_prompts
+from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS, all_prompts
 from tools.embedded_teacher.flow_state import FlowState
 from tools.embedded_teacher.muon import Muon, split_parameters
 from tools.embedded_teacher.teacher import TeacherNetworks, build_networks, build_tokenizer, tokenize
@@ -75,7 +75,7 @@ def draw_sigma(num: int, generator: torch.Generator, *, mean: float = 0.0) -> Te
 
 
 def draw_prompt_index(digits: Tensor, colours: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a prompt for every picture, as its position in :func:`~fewstep.embedded.prompts.all_prompts`."""
+    """Draw a prompt for every picture, as its position in :func:`~fewstep.embedded.digits.prompts.all_prompts`."""
     num = len(digits)
     kind = torch.multinomial(torch.tensor(PROMPT_SHARES), num, replacement=True, generator=generator)
     null = torch.rand(num, generator=generator) < NULL_SHARE

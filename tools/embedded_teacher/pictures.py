@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.embedded.assets import HELD_OUT_FILE, check_files
-from fewstep.embedded.classifier import IMAGE_SIZE
-from fewstep.embedded.prompts import COLOURS, NUM_COLOURS, NUM_DIGITS
+from fewstep.embedded.assets import DIGITS, check_files
+from fewstep.embedded.digits.classifier import IMAGE_SIZE
+from fewstep.embedded.digits.prompts import COLOURS, NUM_COLOURS, NUM_DIGITS
 from fewstep.errors import ConfigError
 
+HELD_OUT_FILE = "held_out.safetensors"
 NUM_BASE_DIGITS = 1797
 MAX_ROTATION_DEGREES = 10.0
 MAX_SHIFT = 0.10
@@ -73,7 +74,7 @@ def load_base_digits() -> BaseDigits:
 
 def load_held_out() -> BaseDigits:
     """Check and load the base digits that ship: neither teacher nor classifier has seen them; scaled to [0, 1]."""
-    stored = load_file(check_files(under=HELD_OUT_FILE))
+    stored = load_file(check_files(DIGITS, under=HELD_OUT_FILE))
     return BaseDigits(stored["images"].float() / 16, stored["digits"])
 
 

@@ -4,7 +4,7 @@ The work is cut into stages. Each leaves its result in the output folder and is 
 interrupted rebuild goes on where it stopped; the longest stage also saves its state every thousand steps.
 
     OUTPUT/work/     what only the rebuild needs: fp32 autoencoder, fp32 networks, the state of an unfinished training
-    OUTPUT/assets/   what ships: copy it over the package's ``embedded/assets``
+    OUTPUT/assets/   what ships: copy it over the package's ``embedded/assets/digits``
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from fewstep.embedded import assets
-from fewstep.embedded.classifier import read_classifier
-from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, read_classifier
+from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS
 from fewstep.errors import ConfigError
 from fewstep.files import whole_file
 from tools.embedded_teacher.classifier import save_classifier, train_classifier
 from tools.embedded_teacher.flow_training import FlowSettings, LatentPool, train_flow
 from tools.embedded_teacher.pictures import (
+    HELD_OUT_FILE,
     BaseDigits,
     DigitImages,
     draw_pool,
@@ -143,7 +144,7 @@ def rebuild(
     torch.set_num_threads(threads)
     folder = build_assets(Path(output), settings or RebuildSettings(seed=seed), progress)
     if not (folder / assets.ROWS_FILE).exists():
-        with assets.in_place_of_shipped(folder):
+        with assets.in_place_of_shipped(assets.DIGITS, folder):
             rows = measure_rows(notify=progress)
         write_rows(rows, folder / assets.ROWS_FILE)
     assets.write_manifest(folder)
@@ -192,7 +193,7 @@ class Stage:
 def keep_held_out(shop: Workshop) -> None:
     """Store the base digits of the row of real data as the whole numbers 0 to 16 that scikit-learn has."""
     images = (shop.real.images * 16).round().to(torch.uint8)
-    save_file({"images": images, "digits": shop.real.digits}, shop.result / assets.HELD_OUT_FILE)
+    save_file({"images": images, "digits": shop.real.digits}, shop.result / HELD_OUT_FILE)
 
 
 def make_vae(shop: Workshop) -> None:
@@ -270,13 +271,13 @@ def make_classifier(shop: Workshop) -> None:
     unseen = draw_pool(shop.real, num_per_digit=10, seed=shop.settings.seed + 5)
     share = classifier.predict(unseen.pixels).matches(unseen.digits, unseen.colours).float().mean()
     shop.progress(f"classifier: {float(share):.4f} of held-out pictures right in digit and colour")
-    with whole_file(shop.result / assets.CLASSIFIER_FILE) as unfinished:
+    with whole_file(shop.result / CLASSIFIER_FILE) as unfinished:
         save_classifier(classifier, unfinished)
 
 
 def make_reference(shop: Workshop) -> None:
     """Render 20 pictures per full prompt from the reference's digits and keep their features."""
-    classifier = read_classifier(shop.result / assets.CLASSIFIER_FILE)
+    classifier = read_classifier(shop.result / CLASSIFIER_FILE)
     full = [(digit, colour) for digit in range(NUM_DIGITS) for colour in range(NUM_COLOURS)]
     drawn = draw_prompted(shop.reference, full * IMAGES_PER_FULL_PROMPT, seed=shop.settings.seed + 6)
     with whole_file(shop.result / assets.REFERENCE_FILE) as unfinished:
@@ -284,8 +285,8 @@ def make_reference(shop: Workshop) -> None:
 
 
 STAGES = {
-    "held-out digits": Stage(lambda shop: shop.result / assets.HELD_OUT_FILE, keep_held_out),
-    "classifier": Stage(lambda shop: shop.result / assets.CLASSIFIER_FILE, make_classifier),
+    "held-out digits": Stage(lambda shop: shop.result / HELD_OUT_FILE, keep_held_out),
+    "classifier": Stage(lambda shop: shop.result / CLASSIFIER_FILE, make_classifier),
     "reference": Stage(lambda shop: shop.result / assets.REFERENCE_FILE, make_reference),
     "autoencoder": Stage(lambda shop: shop.work / "vae", make_vae),
     "teacher": Stage(lambda shop: shop.work / "networks.safetensors", make_networks),

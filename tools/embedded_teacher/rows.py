@@ -11,7 +11,7 @@ import torch
 
 from fewstep.demo.protocol import FULL, Part, Protocol, Row, figures, mean_row
 from fewstep.demo.shipped_rows import TEACHER_STEPS, MeasuredRow, ShippedRows, load_teacher, student_sigmas
-from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS
 from fewstep.evaluation.prompt_sets import load_prompt_set
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.pictures import to_pil

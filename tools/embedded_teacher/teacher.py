@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fewstep.embedded.classifier import IMAGE_SIZE
-from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS
+from fewstep.embedded.digits.classifier import IMAGE_SIZE
+from fewstep.embedded.digits.prompts import COLOURS, DIGIT_WORDS
 
 MAX_SEQUENCE_LENGTH = 1
 NUM_CLIP_TOKENS = 6

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.embedded.prompts import NUM_DIGITS
+from fewstep.embedded.digits.prompts import NUM_DIGITS
 
 VAE_CONFIG = {
     "in_channels": 3,

@@ -125,7 +125,7 @@ def compare_rebuilt(folder: Path, *, notify: Notify = print) -> list[Difference]
         The figures that differ by more than that.
     """
     shipped = read_rows().rows
-    with assets.in_place_of_shipped(folder):
+    with assets.in_place_of_shipped(assets.DIGITS, folder):
         found = read_rows().rows
     differences: list[Difference] = []
     for name in NAMES:

@@ -18,6 +18,8 @@ from fewstep.files import load_json
 from fewstep.hub import hub_errors
 
 EMBEDDED_TEACHER = "fewstep:digits"
+"""The one that is taken where none is named."""
+_EMBEDDED = "fewstep:"
 MODEL_INDEX = "model_index.json"
 _MAX_CONFIG_BYTES = 4 * 2**20
 """Published ones have some thousand bytes."""
@@ -53,13 +55,28 @@ class Checkpoint:
 
 def locate(model: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder or a repository id."""
-    if model == EMBEDDED_TEACHER:
+    if (task := embedded_task(model)) is not None:
         from fewstep.embedded.assets import load_teacher_folder
 
-        return str(load_teacher_folder())
-    if model.startswith("fewstep:"):
-        raise ConfigError(f"{model} is not a model inside fewstep; the only one is {EMBEDDED_TEACHER}.")
+        return str(load_teacher_folder(task))
     return model
+
+
+def embedded_task(model: str) -> str | None:
+    """The task of a teacher inside the package; None of any other model.
+
+    Raises:
+        ConfigError: The name is that of a teacher inside the package, and there is none such.
+    """
+    if not model.startswith(_EMBEDDED):
+        return None
+    from fewstep.embedded.assets import EXAMPLES
+
+    task = model.removeprefix(_EMBEDDED)
+    if task not in EXAMPLES:
+        inside = ", ".join(f"{_EMBEDDED}{name}" for name in EXAMPLES)
+        raise ConfigError(f"{shown(model, quoted=False)} is not a model inside fewstep; inside is {inside}.")
+    return task
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:

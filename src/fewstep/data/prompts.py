@@ -111,7 +111,7 @@ def _limited(prompts: tuple[str, ...], source: NamedPrompts) -> tuple[str, ...]:
 
 def _from_demo() -> Iterator[str]:
     # imported here: prompts of a file need nothing of the demo
-    from fewstep.embedded.prompts import all_prompts
+    from fewstep.embedded.digits.prompts import all_prompts
 
     yield from filter(None, all_prompts())  # the empty one is the null prompt
 

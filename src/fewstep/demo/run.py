@@ -127,7 +127,7 @@ def _job(seed: int, output: Path, threads: int, overrides: Sequence[str], protoc
         "fewstep": fewstep.__version__,
         "config": identity(config),
         "student_updates": config.budget.student_updates,
-        "assets": assets.sha256_of(assets.assets_folder() / assets.MANIFEST_FILE),
+        "assets": assets.sha256_of(assets.assets_folder(assets.DIGITS) / assets.MANIFEST_FILE),
         "protocol": asdict(protocol),
     }
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

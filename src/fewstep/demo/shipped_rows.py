@@ -53,7 +53,7 @@ def read_rows() -> ShippedRows:
     Raises:
         CheckpointError: The file is missing or damaged, or lacks a row.
     """
-    path = assets.check_files(under=assets.ROWS_FILE)
+    path = assets.check_files(assets.DIGITS, under=assets.ROWS_FILE)
     stored = load_json(path, ShippedRows, cure=assets.REMEDY)
     absent = [name for name in NAMES if name not in stored.rows]
     if absent:
@@ -63,7 +63,7 @@ def read_rows() -> ShippedRows:
 
 def load_teacher() -> TextToImage:
     """Load the embedded teacher; always on the CPU, where the shipped rows were measured."""
-    return load_model(assets.load_teacher_folder(), "cpu")
+    return load_model(assets.load_teacher_folder(assets.DIGITS), "cpu")
 
 
 def student_sigmas(adapter: ModelAdapter) -> Float[Tensor, "k"]:

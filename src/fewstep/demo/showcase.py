@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.demo.protocol import BATCH, Row
 from fewstep.demo.result import TITLES
-from fewstep.embedded.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
+from fewstep.embedded.digits.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
 from fewstep.evaluation.report_pictures import Sheet
 from fewstep.sampling.loaded import TextToImage
 

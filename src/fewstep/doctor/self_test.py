@@ -59,7 +59,7 @@ def _draw() -> str | None:
     import numpy as np
     import torch
 
-    from fewstep.embedded.assets import load_classifier
+    from fewstep.embedded.digits.classifier import load_classifier
     from fewstep.sampling.drawing import sample
 
     pictures = sample("fewstep:digits", list(_ASKED), steps=8, seed=0)

@@ -1,1 +1,1 @@
-"""What ships with the package: a small but genuine teacher, its classifier, its prompts, its reference and its rows."""
+"""What ships with the package: small but genuine teachers, their prompts, what judges them, and their rows."""

@@ -1,49 +1,50 @@
-"""The files that ship with the package: where they are, what they hold, and whether they are whole."""
+"""The files that ship with the package: where they are, what they hold, and whether they are whole.
+
+Each task has a folder of its own, with a manifest: a teacher, what judges its pictures, real features to compare with,
+and measured rows.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from fewstep.embedded.classifier import DigitClassifier
-
+DIGITS = "digits"
+EXAMPLES = {DIGITS: "a red handwritten three"}
+"""The tasks, each with one of its prompts."""
 TEACHER_FOLDER = "teacher"
-CLASSIFIER_FILE = "classifier.safetensors"
 REFERENCE_FILE = "reference.safetensors"
-HELD_OUT_FILE = "held_out.safetensors"
 ROWS_FILE = "rows.json"
 MANIFEST_FILE = "manifest.json"
 REMEDY = "Install fewstep again"
 
 
-def assets_folder() -> Path:
-    """The folder of the shipped files inside the installed package, or what stands in its place."""
-    return _in_place.get() or Path(str(resources.files("fewstep.embedded"))) / "assets"
+def assets_folder(task: str) -> Path:
+    """The folder of a task's files inside the installed package, or what stands in its place."""
+    return _in_place.get().get(task) or Path(str(resources.files("fewstep.embedded"))) / "assets" / task
 
 
-_in_place: ContextVar[Path | None] = ContextVar("in_place", default=None)
+_in_place: ContextVar[Mapping[str, Path]] = ContextVar("in_place", default=MappingProxyType({}))
 
 
 @contextmanager
-def in_place_of_shipped(folder: Path) -> Iterator[None]:
-    """Inside the block ``folder`` is used instead of the shipped files: so a rebuild measures what it has made."""
-    before = _in_place.set(folder)
+def in_place_of_shipped(task: str, folder: Path) -> Iterator[None]:
+    """Inside the block ``folder`` is used instead of a task's files: so a rebuild measures what it has made."""
+    before = _in_place.get()
+    _in_place.set({**before, task: folder})
     try:
         yield
     finally:
-        _in_place.reset(before)
+        _in_place.set(before)
 
 
 def sha256_of(path: Path) -> str:
@@ -58,10 +59,11 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(hashes, indent=2) + "\n", encoding="utf-8")
 
 
-def check_files(*, under: str = "") -> Path:
+def check_files(task: str, *, under: str = "") -> Path:
     """Compare files with the manifest.
 
     Args:
+        task: Whose files.
         under: Check only this file or the files of this folder.
 
     Returns:
@@ -70,7 +72,7 @@ def check_files(*, under: str = "") -> Path:
     Raises:
         CheckpointError: A file is missing or its content is not the recorded one; the message names it.
     """
-    root = assets_folder()
+    root = assets_folder(task)
     manifest = load_json(root / MANIFEST_FILE, dict[str, str], cure=REMEDY)
     recorded = {name: value for name, value in manifest.items() if _is_under(name, under)}
     if not recorded:
@@ -91,20 +93,6 @@ def _is_under(name: str, under: str) -> bool:
     return not under or name == under or name.startswith(f"{under}/")
 
 
-def load_teacher_folder() -> Path:
+def load_teacher_folder(task: str) -> Path:
     """Check the teacher's files and return its diffusers folder."""
-    return check_files(under=TEACHER_FOLDER)
-
-
-def load_classifier() -> DigitClassifier:
-    """Check and load the classifier, ready for :meth:`~fewstep.embedded.classifier.DigitClassifier.predict`."""
-    from fewstep.embedded.classifier import read_classifier
-
-    return read_classifier(check_files(under=CLASSIFIER_FILE))
-
-
-def load_reference() -> Tensor:
-    """Check and load the features (float32, ``(1400, 64)``) of the reference pictures, 20 per full prompt."""
-    from fewstep.tensors import all_tensors
-
-    return all_tensors(check_files(under=REFERENCE_FILE))["features"]
+    return check_files(task, under=TEACHER_FOLDER)

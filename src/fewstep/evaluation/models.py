@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fewstep.backbones.refused import few_steps
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import EMBEDDED_TEACHER, Checkpoint, locate, open_checkpoint
+from fewstep.backbones.source import Checkpoint, embedded_task, locate, open_checkpoint
 from fewstep.backbones.stock import guidance_of, pipeline_class
 from fewstep.bounds import DtypeName
 from fewstep.errors import ConfigError
@@ -93,10 +93,10 @@ def _open(spec: ModelSpec) -> Checkpoint:
 def find_teacher(specs: Sequence[ModelSpec]) -> ModelSpec | None:
     """The teacher that a student's own ``fewstep.json`` names, or None when none does.
 
-    The embedded teacher is its own: with other steps or another guidance it is compared with itself.
+    An embedded teacher is its own: with other steps or another guidance it is compared with itself.
     """
     for spec in specs:
-        if spec.model == EMBEDDED_TEACHER:
+        if embedded_task(spec.model) is not None:
             return ModelSpec(model=spec.model, name="teacher", dtype=spec.dtype)
         facts = _open(spec).facts
         named = facts.provenance.get("teacher") if facts is not None and facts.role == "student" else None

@@ -239,7 +239,7 @@ def _grouped(rows: Sequence[_Columns]) -> list[_Columns]:
 
 
 def _embedded(name: str) -> PromptSet:
-    from fewstep.embedded.prompts import full_prompts, open_colour_prompts
+    from fewstep.embedded.digits.prompts import full_prompts, open_colour_prompts
 
     texts = full_prompts() if name == EMBEDDED else open_colour_prompts()
     return PromptSet(name, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.backbones.source import embedded_task
 from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task, origin_of
@@ -220,8 +220,8 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
 
 def _task(order: Order, drawn: Sequence[ModelEntry], *, console: Console) -> tuple[Task, list[GivenPictures]]:
     """The task, and the given pictures of its prompts."""
-    of_digits = any(entry.role == "teacher" and entry.model == EMBEDDED_TEACHER for entry in drawn)
-    asked = order.prompts if order.prompts is not None else EMBEDDED if of_digits else _DEFAULT_PROMPTS
+    known = [embedded_task(entry.model) for entry in drawn if entry.role == "teacher"]
+    asked = order.prompts if order.prompts is not None else next(filter(None, known), _DEFAULT_PROMPTS)
     prompts = load_prompt_set(asked)
     if prompts.note is not None:
         console.print(prompts.note, markup=False)

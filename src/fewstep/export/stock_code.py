@@ -4,16 +4,17 @@ from typing import Any
 
 from fewstep.backbones.facts import ModelFacts
 from fewstep.backbones.protocol import ModelAdapter
-from fewstep.backbones.source import EMBEDDED_TEACHER
+from fewstep.backbones.source import embedded_task
 from fewstep.backbones.stock import loads_lora, student_call
 from fewstep.core.points import Step
+from fewstep.embedded.assets import EXAMPLES
 from fewstep.export.formats import WRITTEN
 
 
 def example_prompt(adapter: ModelAdapter) -> str:
     """What the examples draw."""
-    digits = adapter.config.model == EMBEDDED_TEACHER
-    return "a red handwritten three" if digits else "a lighthouse on a cliff at dusk"
+    task = embedded_task(adapter.config.model)
+    return "a lighthouse on a cliff at dusk" if task is None else EXAMPLES[task]
 
 
 def pipeline_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
@@ -52,8 +53,9 @@ def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, teach
         else f'pipeline.{component}.load_lora_adapter("{folder}", prefix="{component}", weight_name="{file}")'
     )
     imports, place = _imports(adapter), f'"{teacher}"'
-    if teacher == EMBEDDED_TEACHER:  # a name that diffusers does not know
-        imports, place = f"{imports}from fewstep.embedded.assets import load_teacher_folder\n", "load_teacher_folder()"
+    if (task := embedded_task(teacher)) is not None:  # a name that diffusers does not know
+        imports = f"{imports}from fewstep.embedded.assets import load_teacher_folder\n"
+        place = f'load_teacher_folder("{task}")'
     return (
         "import torch\n"
         f"from diffusers import DiffusionPipeline, {scheduler}\n{imports}\n"

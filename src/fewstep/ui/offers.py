@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.backbones.registry import create_model_adapter
-from fewstep.backbones.source import EMBEDDED_TEACHER, MODEL_INDEX
+from fewstep.backbones.source import EMBEDDED_TEACHER, MODEL_INDEX, embedded_task
 from fewstep.bounds import DtypeName
 from fewstep.config.run_config import RunConfig
 from fewstep.devices import DTYPES
@@ -130,7 +130,7 @@ def _of_model(word: str, said: Mapping[str, Any]) -> list[Offer]:
 
 
 def _is_here(model: str) -> bool:
-    return model == EMBEDDED_TEACHER or Path(model).is_dir()
+    return embedded_task(model) is not None or Path(model).is_dir()
 
 
 def _teacher(drawing: Drawing) -> Offer:

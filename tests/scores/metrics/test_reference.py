@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.embedded.assets import load_reference
+from fewstep.embedded.digits.classifier import load_reference
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.reference import (
     MAX_BYTES,

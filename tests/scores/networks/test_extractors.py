@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 from transformers import Dinov2Config, Dinov2Model
 
-from fewstep.embedded.assets import load_classifier
+from fewstep.embedded.digits.classifier import load_classifier
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metric import MetricError
 from fewstep.scores.networks.extractors import CLIP, ClipExtractor, Extractor, create_extractor

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewstep.embedded.classifier import DigitClassifier, read_classifier
+from fewstep.embedded.digits.classifier import DigitClassifier, read_classifier
 from fewstep.testing.closeness import additions, assert_rounded_alike, assert_same_bits
 from tools.embedded_teacher.classifier import save_classifier, train_classifier
 from tools.embedded_teacher.pictures import BaseDigits, DigitImages, draw_pool

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewstep.embedded.prompts import all_prompts, prompt_for
+from fewstep.embedded.digits.prompts import all_prompts, prompt_for
 from fewstep.errors import NonFiniteError
 from tools.embedded_teacher import flow_training
 from tools.embedded_teacher.flow_training import FlowSettings, LatentPool

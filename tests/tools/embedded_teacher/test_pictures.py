@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from fewstep.embedded.prompts import NUM_COLOURS
+from fewstep.embedded.digits.prompts import NUM_COLOURS
 from fewstep.errors import ConfigError
 from tools.embedded_teacher import pictures
 from tools.embedded_teacher.pictures import BaseDigits

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from fewstep.embedded import assets
+from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, load_reference
 from fewstep.errors import ConfigError
 from tools.embedded_teacher import rebuild
 from tools.embedded_teacher.flow_training import FlowSettings
@@ -31,22 +32,22 @@ SHORT = RebuildSettings(
 def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("rebuild")
     rebuild.build_assets(folder, SHORT, lambda line: None)
-    with assets.in_place_of_shipped(folder / "assets"):
+    with assets.in_place_of_shipped(assets.DIGITS, folder / "assets"):
         yield folder
 
 
 def test_rebuilt_files_match_their_manifest(output: Path) -> None:
-    assert assets.check_files() == output / "assets"
+    assert assets.check_files(assets.DIGITS) == output / "assets"
 
 
 def test_rebuilt_teacher_draws_a_picture(output: Path) -> None:
-    pipeline = load_teacher(assets.load_teacher_folder())
+    pipeline = load_teacher(assets.load_teacher_folder(assets.DIGITS))
     image = pipeline("a red handwritten three", num_inference_steps=1, max_sequence_length=1).images[0]
     assert image.size == (32, 32)
 
 
 def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -> None:
-    assert assets.load_reference().shape == (1400, 64)
+    assert load_reference().shape == (1400, 64)
 
 
 def test_shipped_digits_are_those_of_the_row_of_real_data(output: Path) -> None:
@@ -78,7 +79,7 @@ def test_finished_stages_are_skipped(output: Path) -> None:
 
 
 def test_lost_stage_is_made_again_with_the_same_result(output: Path) -> None:
-    weights = output / "assets" / assets.CLASSIFIER_FILE
+    weights = output / "assets" / CLASSIFIER_FILE
     before = load_file(weights)
     weights.unlink()
     rebuild.build_assets(output, SHORT, lambda line: None)

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from fewstep.demo.protocol import METRICS, Row
 from fewstep.demo.shipped_rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
-from fewstep.embedded.prompts import NUM_DIGITS
+from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, load_classifier
+from fewstep.embedded.digits.prompts import NUM_DIGITS
 from fewstep.errors import CheckpointError
 from fewstep.sampling.model_spec import ModelSpec
 from tests.demo.small import SMALL
@@ -59,7 +60,7 @@ def test_the_teacher_is_measured_at_the_guidance_chosen_on_the_first_noise_seed(
 def test_rows_survive_their_file(shipped: ShippedRows, tmp_path: Path) -> None:
     write_rows(shipped, tmp_path / assets.ROWS_FILE)
     assets.write_manifest(tmp_path)
-    with assets.in_place_of_shipped(tmp_path):
+    with assets.in_place_of_shipped(assets.DIGITS, tmp_path):
         assert read_rows() == shipped
 
 
@@ -68,7 +69,7 @@ def test_a_rows_file_without_a_row_is_named(shipped: ShippedRows, tmp_path: Path
     write_rows(dataclasses.replace(shipped, rows=fewer), tmp_path / assets.ROWS_FILE)
     assets.write_manifest(tmp_path)
     with (
-        assets.in_place_of_shipped(tmp_path),
+        assets.in_place_of_shipped(assets.DIGITS, tmp_path),
         pytest.raises(CheckpointError, match=r"rows\.json lacks the row teacher_4\. Install fewstep again"),
     ):
         read_rows()
@@ -104,7 +105,9 @@ def test_another_distance_at_a_guidance_that_was_not_chosen_is_a_difference(ship
 
 
 def rebuilt(monkeypatch: pytest.MonkeyPatch, shipped: ShippedRows, found: ShippedRows) -> list[str]:
-    monkeypatch.setattr(verify, "read_rows", lambda: shipped if assets.assets_folder() != Path("rebuilt") else found)
+    monkeypatch.setattr(
+        verify, "read_rows", lambda: shipped if assets.assets_folder(assets.DIGITS) != Path("rebuilt") else found
+    )
     return [str(difference) for difference in verify.compare_rebuilt(Path("rebuilt"), notify=lambda line: None)]
 
 
@@ -151,13 +154,13 @@ def test_real_pictures_have_the_diversity_of_real_pictures(held_out: BaseDigits)
 def test_files_in_place_of_the_shipped_ones_are_what_is_measured_against(held_out: BaseDigits, tmp_path: Path) -> None:
     asked = [(kind // 7, kind % 7) for kind in range(70) for _ in range(SMALL.full.copies)]
     pixels = draw_prompted(held_out, asked, seed=SMALL.noise_seeds[0]).pixels
-    features = assets.load_classifier().predict(pixels).features
+    features = load_classifier().predict(pixels).features
     made = tmp_path / "assets"
     made.mkdir()
-    shutil.copy(assets.check_files(under=assets.CLASSIFIER_FILE), made)
+    shutil.copy(assets.check_files(assets.DIGITS, under=CLASSIFIER_FILE), made)
     save_file({"features": features}, made / assets.REFERENCE_FILE)
     assets.write_manifest(made)
-    with assets.in_place_of_shipped(made):
+    with assets.in_place_of_shipped(assets.DIGITS, made):
         row = measure_real(SMALL, held_out).row
     # the reference is made of these very pictures
     assert row.fd == pytest.approx(0.0, abs=1e-6)

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 from torch import Tensor
 
-from fewstep.embedded.prompts import all_prompts
+from fewstep.embedded.digits.prompts import all_prompts
 from tools.embedded_teacher import teacher
 from tools.embedded_teacher.teacher import TeacherNetworks
 from tools.embedded_teacher.vae import build_vae, store_latent_statistics

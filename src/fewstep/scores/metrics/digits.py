@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from fewstep.embedded.classifier import Predictions
-from fewstep.embedded.prompts import COLOURS, DIGIT_WORDS, NUM_COLOURS
+from fewstep.embedded.digits.classifier import Predictions
+from fewstep.embedded.digits.prompts import COLOURS, DIGIT_WORDS, NUM_COLOURS
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.feature_metric import prepared

@@ -88,9 +88,9 @@ class ReferenceSource:
     def digest(self) -> str:
         """Hash of the reference's content; the same pictures under another path have the same one."""
         if self.path is None:
-            from fewstep.embedded.assets import REFERENCE_FILE, check_files
+            from fewstep.embedded.digits.classifier import reference_file
 
-            return _hash_of([check_files(under=REFERENCE_FILE)], max_bytes=MAX_BYTES)
+            return _hash_of([reference_file()], max_bytes=MAX_BYTES)
         try:
             if self.path.is_dir():
                 return _hash_of(self.pictures(), max_bytes=MAX_FILE_BYTES)
@@ -111,11 +111,11 @@ class ReferenceSource:
             ConfigError: A picture cannot be read, or the file holds something else.
         """
         if self.path is None:
-            from fewstep.embedded.assets import load_reference
-            from fewstep.embedded.prompts import NUM_COLOURS, NUM_DIGITS
+            from fewstep.embedded.digits.classifier import load_reference
+            from fewstep.embedded.digits.prompts import full_prompts
 
             features = load_reference()
-            return Reference(features, torch.arange(len(features)) % (NUM_DIGITS * NUM_COLOURS))
+            return Reference(features, torch.arange(len(features)) % len(full_prompts()))
         if self.path.is_dir():
             with extractor.in_memory():
                 return Reference(_features_of(self.pictures(), extractor, metric=self.metric))

@@ -185,20 +185,20 @@ class DigitsExtractor(Extractor):
     """The classifier inside the package, for the embedded demo: needs no network and no checkpoint."""
 
     def check(self) -> None:
-        from fewstep.embedded.assets import CLASSIFIER_FILE, check_files
+        from fewstep.embedded.digits.classifier import classifier_file
 
-        check_files(under=CLASSIFIER_FILE)
+        classifier_file()
 
     def read(self) -> StoredNetwork:
         raise ConfigError("The extractor digits ships inside the package; there is nothing to convert.")
 
     def build(self) -> nn.Module:
-        from fewstep.embedded.assets import load_classifier
+        from fewstep.embedded.digits.classifier import load_classifier
 
         return load_classifier().eval().requires_grad_(False)
 
     def prepare(self, image: Image.Image) -> Tensor:
-        from fewstep.embedded.classifier import IMAGE_SIZE
+        from fewstep.embedded.digits.classifier import IMAGE_SIZE
 
         if image.size != (IMAGE_SIZE, IMAGE_SIZE):
             raise ValueError(

@@ -1,0 +1,1 @@
+"""The task ``digits``: its prompts, and the classifier that judges its pictures."""
