@@ -8,8 +8,8 @@ import torch
 from fewstep.demo.protocol import FULL, METRICS, NOISE_SEEDS, OPEN, Part, Protocol, Row, mean_row
 from fewstep.demo.shipped_rows import load_teacher
 from fewstep.demo.showcase import draw_with
-from fewstep.embedded.digits.classifier import load_classifier, load_reference
 from fewstep.embedded.digits.prompts import NUM_COLOURS, full_prompts, open_colour_prompts
+from fewstep.embedded.digits.task import Digits
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.scores.statistics.diversity import histogram, total_variation, within_prompt_diversity
 from fewstep.scores.statistics.frechet import frechet_distance
@@ -48,7 +48,7 @@ def test_a_row_is_what_the_formulas_say_of_pictures_that_are_drawn_in_memory(tmp
     teacher, sigmas = load_teacher(), (1.0, 0.5)
     (row,) = SMALL.measure(ModelSpec(model="fewstep:digits", sigmas=sigmas, guidance_scale=1.5), tmp_path)
 
-    draw, classifier = draw_with(teacher, sigmas=torch.tensor(sigmas), guidance_scale=1.5), load_classifier()
+    draw, classifier = draw_with(teacher, sigmas=torch.tensor(sigmas), guidance_scale=1.5), Digits().load_judge()
     repeated = [
         [prompt for prompt in prompts_of(part) for _ in range(part.copies)] for part in (SMALL.full, SMALL.open)
     ]
@@ -58,7 +58,7 @@ def test_a_row_is_what_the_formulas_say_of_pictures_that_are_drawn_in_memory(tmp
         for prompts, part in zip(repeated, (SMALL.full, SMALL.open), strict=True)
     )
     kinds = torch.arange(70).repeat_interleave(SMALL.full.copies)
-    real = load_reference()
+    real = Digits().load_reference()
     shares = prdc(real, full.features, k=5)
     colours = histogram(free.colours, num_choices=NUM_COLOURS)
     expected = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.embedded import assets
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import CheckpointError
 
 
@@ -22,14 +23,14 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_whole_files_pass(folder: Path) -> None:
-    assert assets.load_teacher_folder("digits") == folder / "teacher"
+    assert Digits().teacher_folder() == folder / "teacher"
     assert assets.check_files("digits", under="rows.json") == folder / "rows.json"
 
 
 def test_truncated_file_is_named_with_what_to_do(folder: Path) -> None:
     (folder / "teacher" / "vae" / "weights.bin").write_bytes(b"weigh")
     with pytest.raises(CheckpointError, match=r"vae/weights.bin is damaged: its SHA-256 .* Install fewstep again"):
-        assets.load_teacher_folder("digits")
+        Digits().teacher_folder()
 
 
 def test_missing_file_is_named(folder: Path) -> None:

@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewstep.embedded.digits.classifier import DigitClassifier, load_classifier
+from fewstep.embedded.digits.classifier import DigitClassifier
+from fewstep.embedded.digits.task import Digits
 
 
 @pytest.fixture(scope="module")
 def shipped() -> DigitClassifier:
-    return load_classifier()
+    return Digits().load_judge()
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,14 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from fewstep.embedded.scenes.task import Scenes
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.evaluation.folder import Extras, Task
 from fewstep.evaluation.given_pictures import GivenPictures, open_pictures
 from fewstep.evaluation.prompt_sets import load_prompt_set
 from fewstep.evaluation.session import Order, run_evaluation
 from tests.scores.tiny_digits import write_digits
+from tests.scores.tiny_scenes import write_scenes
 
 TEXTS = ("a red handwritten three", "A blue, handwritten six!", "a green handwritten one")
 
@@ -160,11 +162,21 @@ def test_other_choices_are_refused(
     assert message in refused(text, prompts)
 
 
-def evaluated(output: Path, *pictures: str, prompts: str, **choices: Any) -> dict[str, Any]:
-    order = Order(output=output, pictures=pictures, prompts=prompts, metrics=("digits",), device="cpu", **choices)
+def evaluated(
+    output: Path, *pictures: str, prompts: str, metrics: tuple[str, ...] = ("digits",), **choices: Any
+) -> dict[str, Any]:
+    order = Order(output=output, pictures=pictures, prompts=prompts, metrics=metrics, device="cpu", **choices)
     summary = run_evaluation(order, console=Console(quiet=True))
     assert summary is not None
     return summary
+
+
+def test_pictures_of_scenes_are_measured_by_their_own_metric_and_features(tmp_path: Path) -> None:
+    write_scenes(tmp_path / "real", Scenes().prompts("scenes")[:6])
+    summary = evaluated(tmp_path / "out", str(tmp_path / "real"), prompts="scenes", num_prompts=6, metrics=())
+    found = {row["metric"]: row["value"] for row in summary["scores"]}
+    assert found["scenes"] == 1.0 and {"fid", "kid"} <= found.keys()
+    assert summary["prompts"]["name"] == "scenes"
 
 
 def test_two_folders_are_compared_without_any_model(tmp_path: Path) -> None:

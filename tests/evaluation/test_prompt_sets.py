@@ -79,7 +79,8 @@ def test_the_digest_tells_other_prompts_apart_and_not_their_name() -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"'drawbnch', which is no file and none of digits, digits-open, drawbench, pa"
+        ConfigError,
+        match=r"'drawbnch', which is no file and none of digits, digits-open, scenes, scenes-held-out, draw",
     ):
         load_prompt_set("drawbnch")
 

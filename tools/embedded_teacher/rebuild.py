@@ -21,8 +21,9 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from fewstep.embedded import assets
-from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, read_classifier
+from fewstep.embedded.digits.classifier import read_classifier
 from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import ConfigError
 from fewstep.files import whole_file
 from tools.embedded_teacher.classifier import save_classifier, train_classifier
@@ -271,13 +272,13 @@ def make_classifier(shop: Workshop) -> None:
     unseen = draw_pool(shop.real, num_per_digit=10, seed=shop.settings.seed + 5)
     share = classifier.predict(unseen.pixels).matches(unseen.digits, unseen.colours).float().mean()
     shop.progress(f"classifier: {float(share):.4f} of held-out pictures right in digit and colour")
-    with whole_file(shop.result / CLASSIFIER_FILE) as unfinished:
+    with whole_file(shop.result / Digits.judge_file) as unfinished:
         save_classifier(classifier, unfinished)
 
 
 def make_reference(shop: Workshop) -> None:
     """Render 20 pictures per full prompt from the reference's digits and keep their features."""
-    classifier = read_classifier(shop.result / CLASSIFIER_FILE)
+    classifier = read_classifier(shop.result / Digits.judge_file)
     full = [(digit, colour) for digit in range(NUM_DIGITS) for colour in range(NUM_COLOURS)]
     drawn = draw_prompted(shop.reference, full * IMAGES_PER_FULL_PROMPT, seed=shop.settings.seed + 6)
     with whole_file(shop.result / assets.REFERENCE_FILE) as unfinished:
@@ -286,7 +287,7 @@ def make_reference(shop: Workshop) -> None:
 
 STAGES = {
     "held-out digits": Stage(lambda shop: shop.result / HELD_OUT_FILE, keep_held_out),
-    "classifier": Stage(lambda shop: shop.result / CLASSIFIER_FILE, make_classifier),
+    "classifier": Stage(lambda shop: shop.result / Digits.judge_file, make_classifier),
     "reference": Stage(lambda shop: shop.result / assets.REFERENCE_FILE, make_reference),
     "autoencoder": Stage(lambda shop: shop.work / "vae", make_vae),
     "teacher": Stage(lambda shop: shop.work / "networks.safetensors", make_networks),

@@ -1,4 +1,4 @@
-"""Make a teacher of scenes, or measure it: python -m tools.scenes train | measure"""
+"""Make a teacher of scenes, or measure it: python -m tools.scenes train | measure | ship"""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ import torch
 
 from fewstep.errors import Exit, FewstepError
 from tools.scenes.measuring import measure
+from tools.scenes.shipping import PER_CATEGORY, ship
 from tools.scenes.workshop import LONGEST, Settings, open_workshop, work
 
 
@@ -20,8 +21,9 @@ def main(arguments: Sequence[str] | None = None, *, settings: Settings | None = 
     train = commands.add_parser("train", help="make what is missing; goes on where it stopped")
     train.add_argument("--minutes", type=float, help="how long the teacher's training may take in this sitting")
     look = commands.add_parser("measure", help="how right the teacher is, in 50 steps and in 4, and which gates hold")
-    look.add_argument("--pictures", type=int, default=500, help="of each category")
-    for command in (train, look):
+    look.add_argument("--prompts", type=int, default=PER_CATEGORY, help="of each category")
+    pack = commands.add_parser("ship", help="write what ships into OUTPUT/assets")
+    for command in (train, look, pack):
         command.add_argument("--output", type=Path, default=Path("runs/scenes"), help="folder to write")
         command.add_argument("--threads", type=int, default=1, help="of the arithmetic")
     chosen = parser.parse_args(arguments)
@@ -29,7 +31,9 @@ def main(arguments: Sequence[str] | None = None, *, settings: Settings | None = 
     try:
         shop = open_workshop(chosen.output, settings or Settings())
         if chosen.command == "measure":
-            print(json.dumps(measure(shop, per_category=chosen.pictures), indent=2))
+            print(json.dumps(measure(shop, per_category=chosen.prompts), indent=2))
+        elif chosen.command == "ship":
+            ship(shop, shop.result("assets"))
         elif not work(shop, seconds=LONGEST if chosen.minutes is None else 60 * chosen.minutes):
             print("The teacher's training is unfinished: the same command goes on with it.")
     except FewstepError as error:

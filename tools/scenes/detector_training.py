@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tools.scenes.detector import CELL, GRID, SceneDetector
-from tools.scenes.grammar import BACKGROUNDS, STYLES, TINTS
+from fewstep.embedded.scenes.detector import CELL, GRID, SceneDetector
+from fewstep.embedded.scenes.grammar import BACKGROUNDS, STYLES, TINTS
 from tools.scenes.pictures import NOUN_NUMBER, Drawn
 
 Targets = dict[str, Tensor]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.embedded.scenes.grammar import NOUNS
 from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
-from tools.scenes.grammar import NOUNS
 from tools.scenes.pictures import Drawn
 
 CLASSES = 1 + len(NOUNS)

@@ -15,16 +15,17 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fewstep.embedded.scenes.detector import SceneDetector, Seen
+from fewstep.embedded.scenes.grammar import Scene
+from fewstep.embedded.scenes.judging import CATEGORIES, category, is_right
 from fewstep.errors import ConfigError
 from fewstep.scores.statistics.frechet import frechet_distance
 from fewstep.scores.statistics.prdc import prdc
 from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS, decode
-from tools.scenes.detector import SceneDetector, Seen
-from tools.scenes.grammar import Scene, draw_scene
-from tools.scenes.judging import CATEGORIES, category, is_right
 from tools.scenes.networks import LATENT_SIZE, build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import draw
+from tools.scenes.shipping import COPIES, prompts
 from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, without_head
 
 STEPS, FEW_STEPS = 50, 4
@@ -81,17 +82,6 @@ def shares_right(scenes: Sequence[Scene], seen: Sequence[Seen]) -> dict[str, flo
     return {name: sum(each) / len(each) for name, each in right.items() if each}
 
 
-def prompts(per_category: int, seed: int) -> tuple[Scene, ...]:
-    """Draw as many scenes of every category, of combinations that are trained on."""
-    rng = random.Random(seed)
-    chosen: dict[str, list[Scene]] = {name: [] for name in CATEGORIES}
-    while any(len(each) < per_category for each in chosen.values()):
-        scene = draw_scene(rng)
-        if len(chosen[category(scene)]) < per_category:
-            chosen[category(scene)].append(scene)
-    return tuple(itertools.chain.from_iterable(chosen.values()))
-
-
 @torch.no_grad()
 def draw_latents(
     networks: TeacherNetworks,
@@ -129,11 +119,15 @@ def grid(num_steps: int, shift: float = 1.0) -> list[float]:
 def measure(shop: Workshop, *, per_category: int) -> dict[str, object]:
     """Measure real pictures and the teacher, and compare with the gates that make ``scenes`` worth distilling.
 
+    Args:
+        shop: Where the networks are.
+        per_category: Prompts of each category; there are four pictures of each.
+
     Raises:
         ConfigError: No teacher has been trained in the folder.
     """
     detector, vae, networks = read_detector(shop), read_autoencoder(shop), read_networks(shop)
-    scenes, rng = prompts(per_category, seed=10), random.Random(11)
+    scenes, rng = COPIES * prompts(per_category, seed=10), random.Random(11)
     reference = detector.see(pixels_of([draw(scene, rng) for scene in scenes]))[1]
     protocol = Protocol(scenes, reference, detector, seed=12)
     real = protocol.judge(pixels_of([draw(scene, rng) for scene in scenes]))

@@ -12,9 +12,9 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from fewstep.embedded.scenes.grammar import MAX_WORDS, vocabulary
 from tools.embedded_teacher.teacher import BOS, EOS, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS
-from tools.scenes.grammar import MAX_WORDS, vocabulary
 
 NUM_TOKENS = MAX_WORDS + 2
 LATENT_SIZE = 12

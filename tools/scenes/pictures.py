@@ -12,8 +12,8 @@ import numpy
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, Group, Scene
-from tools.scenes.judging import lies
+from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, Group, Scene
+from fewstep.embedded.scenes.judging import lies
 from tools.scenes.sprites import RGB, sprite
 
 IMAGE_SIZE = 48

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from tools.scenes.grammar import NOUNS, STYLES
+from fewstep.embedded.scenes.grammar import NOUNS, STYLES
 
 ATLAS = Path(__file__).parent / "sprites.png"
 SIDE = 64

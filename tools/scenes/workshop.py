@@ -25,13 +25,13 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from fewstep.embedded.scenes.detector import SceneDetector
+from fewstep.embedded.scenes.grammar import Scene, draw_scene
 from fewstep.errors import ConfigError
 from fewstep.files import whole_file
 from tools.scenes.autoencoder import encode, standardise, train_autoencoder
-from tools.scenes.detector import SceneDetector
 from tools.scenes.detector_training import Targets, targets_of, train_detector
 from tools.scenes.flow import FlowSettings, LatentPool, fresh_state, train_flow
-from tools.scenes.grammar import Scene, draw_scene
 from tools.scenes.layout import CLASSES, HEAD, cells_of
 from tools.scenes.networks import build_tokenizer, tokenize
 from tools.scenes.pictures import Drawn, draw

@@ -13,6 +13,8 @@ from typing import Any
 
 from fewstep.backbones.configurations import CURE, Components, complete, complete_components, pipeline_parts
 from fewstep.backbones.facts import FACTS_FILE, ModelFacts, read_facts
+from fewstep.embedded.task import EmbeddedTask
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import load_json
 from fewstep.hub import hub_errors
@@ -55,14 +57,11 @@ class Checkpoint:
 
 def locate(model: str) -> str:
     """Turn a model's name into what ``from_pretrained`` takes: a folder or a repository id."""
-    if (task := embedded_task(model)) is not None:
-        from fewstep.embedded.assets import load_teacher_folder
-
-        return str(load_teacher_folder(task))
-    return model
+    task = embedded_task(model)
+    return model if task is None else str(task.teacher_folder())
 
 
-def embedded_task(model: str) -> str | None:
+def embedded_task(model: str) -> EmbeddedTask[Any] | None:
     """The task of a teacher inside the package; None of any other model.
 
     Raises:
@@ -70,13 +69,12 @@ def embedded_task(model: str) -> str | None:
     """
     if not model.startswith(_EMBEDDED):
         return None
-    from fewstep.embedded.assets import EXAMPLES
-
-    task = model.removeprefix(_EMBEDDED)
-    if task not in EXAMPLES:
-        inside = ", ".join(f"{_EMBEDDED}{name}" for name in EXAMPLES)
+    name = model.removeprefix(_EMBEDDED)
+    known = {task.name: task for task in TASKS.values() if task.has_teacher}
+    if name not in known:
+        inside = ", ".join(f"{_EMBEDDED}{task}" for task in known)
         raise ConfigError(f"{shown(model, quoted=False)} is not a model inside fewstep; inside is {inside}.")
-    return task
+    return known[name]
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:

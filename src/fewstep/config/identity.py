@@ -26,6 +26,7 @@ _LATER: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("precision", "frozen"), None),
     (("student", "moments"), "fp32"),
     (("fake_score", "moments"), "fp32"),
+    (("prompts", "task"), "digits"),
     (("draw",), DrawConfig().model_dump(mode="json")),
     (("schedule", "length"), None),
     (("backbone", "lora"), []),

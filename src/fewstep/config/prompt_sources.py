@@ -22,9 +22,10 @@ class PromptFile(Section):
 
 
 class DemoPrompts(Section):
-    """The prompts that the embedded teacher knows."""
+    """Prompts that an embedded teacher knows."""
 
     kind: Literal["demo"] = "demo"
+    task: Literal["digits", "scenes"] = Field(default="digits", description="whose prompts: digits or scenes")
 
 
 class HubPrompts(Section):

@@ -9,6 +9,7 @@ from typing import assert_never
 import numpy as np
 
 from fewstep.config.prompt_sources import DemoPrompts, HubPrompts, NamedPrompts, PromptFile, PromptSource
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import ConfigError, shown
 from fewstep.prompts.hub_files import fetched
 from fewstep.prompts.tables import files_of, open_table
@@ -31,7 +32,7 @@ def load_prompts(source: PromptSource, *, tell: Callable[[str], None] | None = N
         case PromptFile():
             prompts, place = _from_file(source), source.path
         case DemoPrompts():
-            prompts, place = _from_demo(), "the embedded prompts"
+            prompts, place = iter(TASKS[source.task].training_prompts()), "the embedded prompts"
         case HubPrompts():
             prompts, place = _from_hub(source), f"the column {source.column} of {source.dataset}"
         case NamedPrompts():
@@ -107,13 +108,6 @@ def _limited(prompts: tuple[str, ...], source: NamedPrompts) -> tuple[str, ...]:
         return prompts[: source.limit]
     drawn = _permutation(source.seed, f"set/{source.name}", len(prompts))[: source.limit]
     return tuple(prompts[number] for number in sorted(drawn))
-
-
-def _from_demo() -> Iterator[str]:
-    # imported here: prompts of a file need nothing of the demo
-    from fewstep.embedded.digits.prompts import all_prompts
-
-    yield from filter(None, all_prompts())  # the empty one is the null prompt
 
 
 def _from_hub(source: HubPrompts) -> Iterator[str]:

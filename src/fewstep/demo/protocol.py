@@ -16,7 +16,7 @@ from rich.console import Console
 from fewstep.evaluation.folder import EvaluationFolder, Extras, Task
 from fewstep.evaluation.generate import generate
 from fewstep.evaluation.models import resolve
-from fewstep.evaluation.prompt_sets import EMBEDDED, EMBEDDED_OPEN, load_prompt_set
+from fewstep.evaluation.prompt_sets import load_prompt_set
 from fewstep.evaluation.ranks import Ranks
 from fewstep.evaluation.scoring import score
 from fewstep.sampling.model_spec import ModelSpec
@@ -100,8 +100,8 @@ class Part:
         return Task(load_prompt_set(self.prompts), seeds, Extras(ladder=(), strip_seeds=0, strip_prompts=0))
 
 
-FULL = Part(EMBEDDED, 20, ("fid", "kid", "digits", "prdc"))
-OPEN = Part(EMBEDDED_OPEN, 140, ("spread", "colours"))
+FULL = Part("digits", 20, ("fid", "kid", "digits", "prdc"))
+OPEN = Part("digits-open", 140, ("spread", "colours"))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.config.recipe import load_recipe
 from fewstep.demo.protocol import Row
 from fewstep.embedded import assets
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
 from fewstep.sampling.loaded import TextToImage, load_model
@@ -63,7 +64,7 @@ def read_rows() -> ShippedRows:
 
 def load_teacher() -> TextToImage:
     """Load the embedded teacher; always on the CPU, where the shipped rows were measured."""
-    return load_model(assets.load_teacher_folder(assets.DIGITS), "cpu")
+    return load_model(Digits().teacher_folder(), "cpu")
 
 
 def student_sigmas(adapter: ModelAdapter) -> Float[Tensor, "k"]:

@@ -59,12 +59,12 @@ def _draw() -> str | None:
     import numpy as np
     import torch
 
-    from fewstep.embedded.digits.classifier import load_classifier
+    from fewstep.embedded.digits.task import Digits
     from fewstep.sampling.drawing import sample
 
     pictures = sample("fewstep:digits", list(_ASKED), steps=8, seed=0)
     pixels = torch.stack([torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures])
-    seen = load_classifier().predict(pixels)
+    seen = Digits().load_judge().predict(pixels)
     found = list(zip(seen.digits.tolist(), seen.colours.tolist(), strict=True))
     if found != list(_ASKED.values()):
         return "the pictures do not show what was asked for, so numbers are computed wrong here"

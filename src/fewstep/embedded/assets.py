@@ -18,9 +18,7 @@ from types import MappingProxyType
 from fewstep.errors import CheckpointError
 from fewstep.files import load_json
 
-DIGITS = "digits"
-EXAMPLES = {DIGITS: "a red handwritten three"}
-"""The tasks, each with one of its prompts."""
+DIGITS, SCENES = "digits", "scenes"
 TEACHER_FOLDER = "teacher"
 REFERENCE_FILE = "reference.safetensors"
 ROWS_FILE = "rows.json"
@@ -91,8 +89,3 @@ def check_files(task: str, *, under: str = "") -> Path:
 
 def _is_under(name: str, under: str) -> bool:
     return not under or name == under or name.startswith(f"{under}/")
-
-
-def load_teacher_folder(task: str) -> Path:
-    """Check the teacher's files and return its diffusers folder."""
-    return check_files(task, under=TEACHER_FOLDER)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import ConfigError
 from fewstep.prompts.hub_files import HubFiles, fetched
 from fewstep.prompts.tables import PROMPT_NAMES, files_of, open_table
@@ -137,13 +138,12 @@ NAMED: dict[str, _NamedSet] = {
         "https://github.com/yifan123/flow_grpo/blob/main/dataset/ocr/test.txt",
     ),
 }
-EMBEDDED, EMBEDDED_OPEN = "digits", "digits-open"
-"""The prompts that name a digit and a colour, and those that leave the colour open."""
+_EMBEDDED = {name: task for task in TASKS.values() for name in task.prompt_sets}
 
 
 def prompt_set_names() -> tuple[str, ...]:
     """Every name that ``--prompts`` takes."""
-    return (EMBEDDED, EMBEDDED_OPEN, *NAMED)
+    return (*_EMBEDDED, *NAMED)
 
 
 def load_prompt_set(source: str) -> PromptSet:
@@ -158,8 +158,9 @@ def load_prompt_set(source: str) -> PromptSet:
     name, _, file = source.partition("=")
     if file and name in NAMED:
         return prompt_set(name, _read(Path(file)))
-    if source in (EMBEDDED, EMBEDDED_OPEN):
-        return _embedded(source)
+    if source in _EMBEDDED:
+        texts = _EMBEDDED[source].prompts(source)
+        return PromptSet(source, tuple(PromptItem(_as_id(text), text) for text in texts))
     if source in NAMED:
         return prompt_set(source, _fetch(source, NAMED[source]))
     if Path(source).suffix or os.path.exists(source):
@@ -238,11 +239,8 @@ def _grouped(rows: Sequence[_Columns]) -> list[_Columns]:
     return list(grouped.values())
 
 
-def _embedded(name: str) -> PromptSet:
-    from fewstep.embedded.digits.prompts import full_prompts, open_colour_prompts
-
-    texts = full_prompts() if name == EMBEDDED else open_colour_prompts()
-    return PromptSet(name, tuple(PromptItem(text.replace(" ", "-"), text) for text in texts))
+def _as_id(text: str) -> str:
+    return text.replace(",", "").replace(" ", "-")
 
 
 def _fetch(name: str, found: _NamedSet) -> list[_Columns]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fewstep.backbones.source import embedded_task
 from fewstep.bounds import GuidanceScale, Seed, Steps, require_within
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import ConfigError
 from fewstep.evaluation.folder import EvaluationFolder, Extras, ModelRecord, Task, origin_of
 from fewstep.evaluation.generate import generate
@@ -20,7 +21,7 @@ from fewstep.evaluation.models import (
     require_distinct_names,
     resolve,
 )
-from fewstep.evaluation.prompt_sets import EMBEDDED, load_prompt_set
+from fewstep.evaluation.prompt_sets import load_prompt_set
 from fewstep.evaluation.prompts_page import PROMPTS_FILE, write_prompts_page
 from fewstep.evaluation.protocol_id import Measured, conditions, protocol_id, require_comparable, versions
 from fewstep.evaluation.ranks import Ranks, join_ranks, require_kind_of_device
@@ -36,8 +37,8 @@ _Phase = Literal["generate", "score", "both"]
 _DEFAULT_PROMPTS = "drawbench"
 _DEFAULT_METRICS = ("imagereward", "clipscore", "pickscore", "hpsv2", "aesthetic")
 _METRICS_OF_CLIPS = ("flicker",)
-_EMBEDDED_METRICS = ("digits", "fid", "kid", "prdc", "diversity", "vendi")
-_EMBEDDED_SETTINGS = {name: {"extractor": "digits"} for name in _EMBEDDED_METRICS if name != "digits"}
+_EMBEDDED_METRICS = ("fid", "kid", "prdc", "diversity", "vendi")
+"""Of an embedded task beside its own, over the features of its judge."""
 _BATCH = 8
 _OUTPUT = Path("runs/evaluation")
 
@@ -220,8 +221,8 @@ def _with_defaults(spec: ModelSpec, order: Order) -> ModelSpec:
 
 def _task(order: Order, drawn: Sequence[ModelEntry], *, console: Console) -> tuple[Task, list[GivenPictures]]:
     """The task, and the given pictures of its prompts."""
-    known = [embedded_task(entry.model) for entry in drawn if entry.role == "teacher"]
-    asked = order.prompts if order.prompts is not None else next(filter(None, known), _DEFAULT_PROMPTS)
+    inside = [known.name for entry in drawn if entry.role == "teacher" and (known := embedded_task(entry.model))]
+    asked = order.prompts if order.prompts is not None else next(iter(inside), _DEFAULT_PROMPTS)
     prompts = load_prompt_set(asked)
     if prompts.note is not None:
         console.print(prompts.note, markup=False)
@@ -238,10 +239,10 @@ def _frames(entries: Sequence[ModelEntry]) -> int:
 def _metrics(order: Order, task: Task, frames: int) -> tuple[Metric, ...]:
     if order.metrics:
         return create_metrics(order.metrics, order.settings)
-    if task.prompts.name == EMBEDDED:
-        names = tuple(name for name in _EMBEDDED_METRICS if _fits(name, task))
-        own = {name: settings for name, settings in _EMBEDDED_SETTINGS.items() if name in names}
-        return create_metrics(names, {**own, **{n: {**own.get(n, {}), **s} for n, s in order.settings.items()}})
+    if (judge := task.prompts.name) in TASKS:
+        names = (judge, *(name for name in _EMBEDDED_METRICS if _fits(name, task)))
+        own: dict[str, Mapping[str, Any]] = {name: {"extractor": judge} for name in names[1:]}
+        return create_metrics(names, own | {n: {**own.get(n, {}), **s} for n, s in order.settings.items()})
     return create_metrics((*_DEFAULT_METRICS, *(_METRICS_OF_CLIPS if frames > 1 else ())), order.settings)
 
 

@@ -7,14 +7,13 @@ from fewstep.backbones.protocol import ModelAdapter
 from fewstep.backbones.source import embedded_task
 from fewstep.backbones.stock import loads_lora, student_call
 from fewstep.core.points import Step
-from fewstep.embedded.assets import EXAMPLES
 from fewstep.export.formats import WRITTEN
 
 
 def example_prompt(adapter: ModelAdapter) -> str:
     """What the examples draw."""
     task = embedded_task(adapter.config.model)
-    return "a lighthouse on a cliff at dusk" if task is None else EXAMPLES[task]
+    return "a lighthouse on a cliff at dusk" if task is None else task.example
 
 
 def pipeline_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, dtype: str) -> str:
@@ -54,8 +53,8 @@ def factors_code(adapter: ModelAdapter, folder: str, facts: ModelFacts, *, teach
     )
     imports, place = _imports(adapter), f'"{teacher}"'
     if (task := embedded_task(teacher)) is not None:  # a name that diffusers does not know
-        imports = f"{imports}from fewstep.embedded.assets import load_teacher_folder\n"
-        place = f'load_teacher_folder("{task}")'
+        imports = f"{imports}from fewstep.embedded.tasks import TASKS\n"
+        place = f'TASKS["{task.name}"].teacher_folder()'
     return (
         "import torch\n"
         f"from diffusers import DiffusionPipeline, {scheduler}\n{imports}\n"

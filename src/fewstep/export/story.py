@@ -81,7 +81,7 @@ def _data(prompts: PromptSource) -> str:
         case PromptFile():
             return f"The prompts of a file, `{Path(prompts.path).name}`. No pictures."
         case DemoPrompts():
-            return "The prompts that the embedded teacher knows. No pictures."
+            return f"The prompts of the embedded task {prompts.task}. No pictures."
         case HubPrompts():
             return f"The prompts of the dataset `{prompts.dataset}` (column `{prompts.column}`). No pictures."
         case NamedPrompts():

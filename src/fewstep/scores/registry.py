@@ -28,6 +28,7 @@ _BUILT_IN = {
     "judge": f"{_METRICS}.judge:JudgeMetric",
     "digits": f"{_METRICS}.digits:DigitsMetric",
     "colours": f"{_METRICS}.digits:ColoursMetric",
+    "scenes": f"{_METRICS}.scenes:ScenesMetric",
     "fid": f"{_METRICS}.distances:FidMetric",
     "kid": f"{_METRICS}.distances:KidMetric",
     "kid_subsets": f"{_METRICS}.distances:KidSubsetsMetric",

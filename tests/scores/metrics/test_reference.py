@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fewstep.embedded.digits.classifier import load_reference
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metrics.reference import (
     MAX_BYTES,
@@ -16,14 +16,14 @@ from fewstep.scores.metrics.reference import (
     cached_reference,
     open_reference,
 )
-from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor, Extractor
+from fewstep.scores.networks.extractors import DIGITS, EmbeddedExtractor, Extractor
 from fewstep.scores.pictures import MAX_FILE_BYTES
 from tests.scores.test_pictures import BAD
 from tests.scores.tiny_digits import write_digits
 from tests.scores.tiny_pictures import features_of, metric_of
 
 
-class NeverLoaded(DigitsExtractor):
+class NeverLoaded(EmbeddedExtractor):
     def build(self) -> nn.Module:
         raise AssertionError("the features are in the cache or in a file; nothing has to be loaded")
 
@@ -33,7 +33,7 @@ def never() -> Extractor:
 
 
 def digits() -> Extractor:
-    return DigitsExtractor(DIGITS, None)
+    return EmbeddedExtractor(DIGITS, None)
 
 
 def test_a_metric_without_a_reference_says_how_to_give_one() -> None:
@@ -44,7 +44,7 @@ def test_a_metric_without_a_reference_says_how_to_give_one() -> None:
 def test_the_digits_extractor_brings_the_demos_reference() -> None:
     found = open_reference("kid", None, extractor="digits").read(never())
     assert isinstance(found, Reference)
-    assert torch.equal(found.features, load_reference())
+    assert torch.equal(found.features, Digits().load_reference())
 
 
 def test_a_folders_features_are_computed_once_and_then_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch.nn.functional import normalize
 from transformers import Dinov2Config, Dinov2Model
 
-from fewstep.embedded.digits.classifier import load_classifier
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import CheckpointError, ConfigError
 from fewstep.scores.metric import MetricError
 from fewstep.scores.networks.extractors import CLIP, ClipExtractor, Extractor, create_extractor
@@ -77,7 +77,7 @@ def test_digits_features_are_those_of_the_demos_classifier(tmp_path: Path) -> No
     picture = write_digits(tmp_path, [23])[0]
     chosen = loaded("digits", None)
     pixels = torch.from_numpy(np.array(picture.image())).permute(2, 0, 1)
-    classifier = load_classifier()
+    classifier = Digits().load_judge()
     found = chosen.features([chosen.prepare(picture.image())])
     assert_rounded_alike(found, classifier.features(pixels[None]), terms=additions(classifier))
 

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file
 
 from fewstep.embedded import assets
-from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, load_reference
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import ConfigError
 from tools.embedded_teacher import rebuild
 from tools.embedded_teacher.flow_training import FlowSettings
@@ -41,13 +41,13 @@ def test_rebuilt_files_match_their_manifest(output: Path) -> None:
 
 
 def test_rebuilt_teacher_draws_a_picture(output: Path) -> None:
-    pipeline = load_teacher(assets.load_teacher_folder(assets.DIGITS))
+    pipeline = load_teacher(Digits().teacher_folder())
     image = pipeline("a red handwritten three", num_inference_steps=1, max_sequence_length=1).images[0]
     assert image.size == (32, 32)
 
 
 def test_reference_is_twenty_rows_of_64_features_per_full_prompt(output: Path) -> None:
-    assert load_reference().shape == (1400, 64)
+    assert Digits().load_reference().shape == (1400, 64)
 
 
 def test_shipped_digits_are_those_of_the_row_of_real_data(output: Path) -> None:
@@ -79,7 +79,7 @@ def test_finished_stages_are_skipped(output: Path) -> None:
 
 
 def test_lost_stage_is_made_again_with_the_same_result(output: Path) -> None:
-    weights = output / "assets" / CLASSIFIER_FILE
+    weights = output / "assets" / Digits.judge_file
     before = load_file(weights)
     weights.unlink()
     rebuild.build_assets(output, SHORT, lambda line: None)

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from fewstep.demo.protocol import METRICS, Row
 from fewstep.demo.shipped_rows import NAMES, MeasuredRow, ShippedRows, read_rows
 from fewstep.embedded import assets
-from fewstep.embedded.digits.classifier import CLASSIFIER_FILE, load_classifier
 from fewstep.embedded.digits.prompts import NUM_DIGITS
+from fewstep.embedded.digits.task import Digits
 from fewstep.errors import CheckpointError
 from fewstep.sampling.model_spec import ModelSpec
 from tests.demo.small import SMALL
@@ -154,10 +154,10 @@ def test_real_pictures_have_the_diversity_of_real_pictures(held_out: BaseDigits)
 def test_files_in_place_of_the_shipped_ones_are_what_is_measured_against(held_out: BaseDigits, tmp_path: Path) -> None:
     asked = [(kind // 7, kind % 7) for kind in range(70) for _ in range(SMALL.full.copies)]
     pixels = draw_prompted(held_out, asked, seed=SMALL.noise_seeds[0]).pixels
-    features = load_classifier().predict(pixels).features
+    features = Digits().load_judge().predict(pixels).features
     made = tmp_path / "assets"
     made.mkdir()
-    shutil.copy(assets.check_files(assets.DIGITS, under=CLASSIFIER_FILE), made)
+    shutil.copy(assets.check_files(assets.DIGITS, under=Digits.judge_file), made)
     save_file({"features": features}, made / assets.REFERENCE_FILE)
     assets.write_manifest(made)
     with assets.in_place_of_shipped(assets.DIGITS, made):

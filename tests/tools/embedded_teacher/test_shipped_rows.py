@@ -7,7 +7,7 @@ import torch
 
 from fewstep.demo.protocol import NOISE_SEEDS, Protocol
 from fewstep.demo.shipped_rows import load_teacher, read_rows, student_sigmas
-from fewstep.embedded.digits.classifier import load_classifier, load_reference
+from fewstep.embedded.digits.task import Digits
 from fewstep.sampling.model_spec import ModelSpec
 from fewstep.sampling.sampler import teacher_sigmas
 from tools.embedded_teacher.pictures import load_held_out
@@ -37,7 +37,7 @@ def test_a_row_is_the_mean_of_1400_pictures_at_three_noise_seeds(name: str) -> N
 
 def test_the_reference_holds_the_full_prompts_in_turn() -> None:
     # the kernel distance by prompts relies on this order
-    classifier, features = load_classifier(), load_reference()
+    classifier, features = Digits().load_judge(), Digits().load_reference()
     with torch.no_grad():
         kinds = classifier.digit_head(features).argmax(-1) * 7 + classifier.colour_head(features).argmax(-1)
     assert (kinds == torch.arange(1400) % 70).double().mean() > 0.98

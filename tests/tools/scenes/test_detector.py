@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from tools.scenes.detector import GRID, Maps, SceneDetector, read_maps
+from fewstep.embedded.scenes.detector import GRID, Maps, SceneDetector, read_maps
+from fewstep.embedded.scenes.grammar import NOUNS, TINTS
 from tools.scenes.detector_training import targets_of, train_detector
-from tools.scenes.grammar import NOUNS, TINTS
 from tools.scenes.workshop import pictures, pixels_of
 
 

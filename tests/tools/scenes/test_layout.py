@@ -5,7 +5,7 @@ import random
 
 import torch
 
-from tools.scenes.grammar import NOUNS, parse
+from fewstep.embedded.scenes.grammar import NOUNS, parse
 from tools.scenes.layout import CLASSES, InTraining, cells_of, layout_loss
 from tools.scenes.networks import PATCH, build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import draw

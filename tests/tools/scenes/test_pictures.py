@@ -5,8 +5,8 @@ import random
 import numpy
 import pytest
 
-from tools.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS, Group, Scene, draw_scene
-from tools.scenes.judging import lies
+from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS, Group, Scene, draw_scene
+from fewstep.embedded.scenes.judging import lies
 from tools.scenes.pictures import IMAGE_SIZE, MAX_OVERLAP, draw
 from tools.scenes.sprites import RGB, SIDE, sprite
 

@@ -8,12 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fewstep.embedded.assets import in_place_of_shipped
+from fewstep.embedded.scenes.grammar import parse
+from fewstep.embedded.scenes.task import Scenes
 from fewstep.errors import ConfigError
 from tools.scenes import measuring, networks
 from tools.scenes.__main__ import main
 from tools.scenes.flow import FlowSettings, share_of_rate
-from tools.scenes.grammar import parse
-from tools.scenes.measuring import grid, prompts
+from tools.scenes.measuring import grid
+from tools.scenes.shipping import prompts
 from tools.scenes.workshop import Settings, Training, Workshop, open_workshop, train_teacher, work
 
 TINY = Settings(
@@ -61,7 +64,7 @@ def test_what_is_there_is_not_made_again_and_other_settings_are_refused(shop: Wo
 
 
 def test_the_teacher_is_measured_against_the_gates(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["measure", "--output", str(shop.folder), "--pictures", "4"], settings=TINY) == 0
+    assert main(["measure", "--output", str(shop.folder), "--prompts", "2"], settings=TINY) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["rows"]) == {"real", "50 steps", "4 steps, most right", "4 steps, nearest"}
     assert found["rows"]["50 steps"]["guidance"] == 2.0
@@ -89,3 +92,13 @@ def test_grids_and_prompts_of_the_protocol() -> None:
     chosen = prompts(3, seed=0)
     assert len(chosen) == 15 and not any(scene.held_out for scene in chosen)
     assert [parse(scene.sentence()) for scene in chosen] == list(chosen)
+
+
+def test_what_ships_is_packed_with_its_licences(shop: Workshop) -> None:
+    assert main(["ship", "--output", str(shop.folder)], settings=TINY) == 0
+    folder = shop.folder / "assets"
+    told = json.loads((folder / "manifest.json").read_text())
+    assert told.keys() == {"LICENSES.md", "detector.safetensors", "prompts.json", "reference.safetensors"}
+    assert "Microsoft" in (folder / "LICENSES.md").read_text()
+    with in_place_of_shipped("scenes", folder):
+        assert Scenes().load_reference().shape == (2_000, 128)

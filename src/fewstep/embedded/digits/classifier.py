@@ -8,11 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fewstep.embedded.assets import DIGITS, REFERENCE_FILE, check_files
 from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS
 from fewstep.tensors import all_tensors
 
-CLASSIFIER_FILE = "classifier.safetensors"
 IMAGE_SIZE = 32
 _NUM_FEATURES = 64
 
@@ -76,23 +74,3 @@ def read_classifier(path: Path) -> DigitClassifier:
     classifier = DigitClassifier()
     classifier.load_state_dict(all_tensors(path))
     return classifier.eval().requires_grad_(False)
-
-
-def classifier_file() -> Path:
-    """Check the classifier's file and return its path."""
-    return check_files(DIGITS, under=CLASSIFIER_FILE)
-
-
-def reference_file() -> Path:
-    """Check the reference's file and return its path."""
-    return check_files(DIGITS, under=REFERENCE_FILE)
-
-
-def load_classifier() -> DigitClassifier:
-    """Check and load the classifier that ships, ready for :meth:`DigitClassifier.predict`."""
-    return read_classifier(classifier_file())
-
-
-def load_reference() -> Tensor:
-    """Check and load the features (float32, ``(1400, 64)``) of the reference pictures, 20 per full prompt."""
-    return all_tensors(reference_file())["features"]

@@ -11,7 +11,7 @@ from fewstep.embedded.digits.prompts import COLOURS, DIGIT_WORDS, NUM_COLOURS
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem
 from fewstep.scores.metrics.feature_metric import prepared
-from fewstep.scores.networks.extractors import DIGITS, DigitsExtractor
+from fewstep.scores.networks.extractors import DIGITS, EmbeddedExtractor
 from fewstep.scores.statistics.diversity import histogram, total_variation
 
 
@@ -32,7 +32,7 @@ class DigitsMetric(Metric):
 
     def __init__(self, settings: MetricSettings) -> None:
         super().__init__(settings)
-        self._classifier = DigitsExtractor(DIGITS, None)
+        self._classifier = EmbeddedExtractor(DIGITS, None)
         self.networks = (self._classifier,)
 
     def check(self, items: Sequence[PromptItem]) -> None:

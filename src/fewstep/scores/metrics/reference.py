@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import CheckpointError, ConfigError, shown
 from fewstep.files import UnreadableError, user_cache, whole_file
 from fewstep.scores.networks.extractors import Extractor
@@ -51,11 +52,13 @@ class ReferenceSource:
 
     Attributes:
         metric: The metric's name, for messages.
-        path: Folder of pictures or file; None for the pictures that the demo's classifier is shipped with.
+        path: Folder of pictures or file; None for the features that ship with an embedded task.
+        extractor: Name of what reads pictures.
     """
 
     metric: str
     path: Path | None
+    extractor: str = "inception"
 
     def check(self) -> None:
         """Find out, without reading a picture, whether the reference is there.
@@ -88,9 +91,7 @@ class ReferenceSource:
     def digest(self) -> str:
         """Hash of the reference's content; the same pictures under another path have the same one."""
         if self.path is None:
-            from fewstep.embedded.digits.classifier import reference_file
-
-            return _hash_of([reference_file()], max_bytes=MAX_BYTES)
+            return _hash_of([TASKS[self.extractor].check_reference()], max_bytes=MAX_BYTES)
         try:
             if self.path.is_dir():
                 return _hash_of(self.pictures(), max_bytes=MAX_FILE_BYTES)
@@ -111,11 +112,9 @@ class ReferenceSource:
             ConfigError: A picture cannot be read, or the file holds something else.
         """
         if self.path is None:
-            from fewstep.embedded.digits.classifier import load_reference
-            from fewstep.embedded.digits.prompts import full_prompts
-
-            features = load_reference()
-            return Reference(features, torch.arange(len(features)) % len(full_prompts()))
+            task = TASKS[self.extractor]
+            features, prompts = task.load_reference(), task.prompts(task.name)
+            return Reference(features, torch.arange(len(features)) % len(prompts))
         if self.path.is_dir():
             with extractor.in_memory():
                 return Reference(_features_of(self.pictures(), extractor, metric=self.metric))
@@ -128,9 +127,9 @@ def open_reference(metric: str, path: str | None, *, extractor: str) -> Referenc
     Raises:
         ConfigError: No reference is given and the extractor has none of its own.
     """
-    if path is None and extractor != "digits":
+    if path is None and extractor not in TASKS:
         raise ConfigError(f"{metric} compares with real pictures and has none. {_remedy(metric)}")
-    return ReferenceSource(metric, Path(path).expanduser() if path else None)
+    return ReferenceSource(metric, Path(path).expanduser() if path else None, extractor)
 
 
 def cached_reference(source: ReferenceSource, extractor: Extractor) -> Reference | Statistics:

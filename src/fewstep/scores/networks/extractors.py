@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fewstep.embedded.task import EmbeddedTask
+from fewstep.embedded.tasks import TASKS
 from fewstep.errors import ConfigError
 from fewstep.scores.checkpoints.reading import StoredNetwork, build_network, read_tensors
 from fewstep.scores.checkpoints.source import Source
@@ -18,7 +20,7 @@ from fewstep.scores.networks import inception
 from fewstep.scores.networks.network import Network
 from fewstep.scores.networks.preprocessing import IMAGENET, squashed
 
-ExtractorName = Literal["inception", "inception-torch", "inception-tf1", "clip", "dinov2", "digits"]
+ExtractorName = Literal["inception", "inception-torch", "inception-tf1", "clip", "dinov2", "digits", "scenes"]
 _DINOV2_SIZE = 224
 # what the names of a CLIP's weights begin with beside its vision tower
 NOT_VISION = ("text_model.", "text_projection.", "logit_scale")
@@ -78,6 +80,7 @@ DIGITS = _ExtractorCard(
     preprocessing="none: pictures of 32x32",
     licence="Apache-2.0 (part of fewstep)",
 )
+SCENES = replace(DIGITS, name="scenes", preprocessing="none: pictures of 48x48")
 
 
 class Extractor(Network):
@@ -181,29 +184,30 @@ class _Dinov2Extractor(Extractor):
         return features
 
 
-class DigitsExtractor(Extractor):
-    """The classifier inside the package, for the embedded demo: needs no network and no checkpoint."""
+class EmbeddedExtractor(Extractor):
+    """The judge of an embedded task, which has the card's name: needs no network and no checkpoint."""
+
+    @property
+    def task(self) -> EmbeddedTask[Any]:
+        """Whose judge it is."""
+        return TASKS[self.card.name]
 
     def check(self) -> None:
-        from fewstep.embedded.digits.classifier import classifier_file
-
-        classifier_file()
+        self.task.check_judge()
 
     def read(self) -> StoredNetwork:
-        raise ConfigError("The extractor digits ships inside the package; there is nothing to convert.")
+        raise ConfigError(f"The extractor {self.card.name} ships inside the package; there is nothing to convert.")
 
     def build(self) -> nn.Module:
-        from fewstep.embedded.digits.classifier import load_classifier
-
-        return load_classifier().eval().requires_grad_(False)
+        judge: nn.Module = self.task.load_judge()
+        return judge
 
     def prepare(self, image: Image.Image) -> Tensor:
-        from fewstep.embedded.digits.classifier import IMAGE_SIZE
-
-        if image.size != (IMAGE_SIZE, IMAGE_SIZE):
+        size = self.task.image_size
+        if image.size != (size, size):
             raise ValueError(
-                f"it has {image.width} x {image.height} pixels, and the classifier of the demo reads only its "
-                f"{IMAGE_SIZE} x {IMAGE_SIZE} digits"
+                f"it has {image.width} x {image.height} pixels, and {self.card.name} reads only its own pictures of "
+                f"{size} x {size}"
             )
         # one layout in memory whatever the pictures came from: kernels of another one round differently
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
@@ -221,7 +225,8 @@ _EXTRACTORS: dict[str, tuple[type[Extractor], _ExtractorCard]] = {
         (_InceptionExtractor, _INCEPTION_TF1),
         (ClipExtractor, CLIP),
         (_Dinov2Extractor, DINOV2),
-        (DigitsExtractor, DIGITS),
+        (EmbeddedExtractor, DIGITS),
+        (EmbeddedExtractor, SCENES),
     )
 }
 

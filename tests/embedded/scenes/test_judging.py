@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tools.scenes.detector import Found, Seen
-from tools.scenes.grammar import Scene, draw_scene, parse
-from tools.scenes.judging import category, is_right
+from fewstep.embedded.scenes.detector import Found, Seen
+from fewstep.embedded.scenes.grammar import Scene, draw_scene, parse
+from fewstep.embedded.scenes.judging import category, is_right
 from tools.scenes.pictures import draw
 
 

@@ -15,6 +15,8 @@ import random
 import re
 from dataclasses import dataclass
 
+from fewstep.errors import shown
+
 FOOD = ("apple", "banana", "carrot", "cherry", "doughnut", "mushroom", "pizza", "strawberry", "watermelon")
 ANIMALS = (
     "butterfly",
@@ -147,14 +149,14 @@ def parse(sentence: str) -> Scene:
     found = _SENTENCE.fullmatch(sentence)
     if found is None:
         raise ValueError(
-            f"{sentence!r} is no sentence of scenes, such as 'two red apples to the left of a cat, on white'"
+            f"{shown(sentence)} is no sentence of scenes, such as 'two red apples to the left of a cat, on white'"
         )
     *first, joined = found.groups()[:5]
     second, background, style = found.groups()[5:9], found[10], found[11]
     groups = [_group(sentence, *first)] + ([_group(sentence, *second)] if joined else [])
     scene = Scene(tuple(groups), None if joined == "and" else joined, background, style)
     if scene.sentence() != sentence:
-        raise ValueError(f"{sentence!r} is not spelt as scenes spells it: {scene.sentence()!r}")
+        raise ValueError(f"{shown(sentence)} is not spelt as scenes spells it: {shown(scene.sentence())}")
     return scene
 
 
@@ -162,7 +164,7 @@ def _group(sentence: str, number: str, size: str | None, tint: str | None, noun:
     count = COUNTS.index(number) + 2 if number in COUNTS else 1
     singular = noun if count == 1 else _SINGULAR.get(noun, "")
     if singular not in NOUNS:
-        raise ValueError(f"{noun!r} in {sentence!r} is no noun of scenes: {', '.join(NOUNS)}")
+        raise ValueError(f"{shown(noun)} in {shown(sentence)} is no noun of scenes: {', '.join(NOUNS)}")
     return Group(singular, count, size, tint)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tools.scenes.detector import Seen
-from tools.scenes.grammar import Scene
+from fewstep.embedded.scenes.detector import Seen
+from fewstep.embedded.scenes.grammar import Scene
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position")
 """GenEval's names, for prompts that ask for one thing, and for nothing that a later category asks for."""

@@ -4,7 +4,17 @@ import random
 
 import pytest
 
-from tools.scenes.grammar import HELD_OUT_SHARE, MAX_WORDS, NOUNS, Group, Scene, draw_scene, parse, plural, vocabulary
+from fewstep.embedded.scenes.grammar import (
+    HELD_OUT_SHARE,
+    MAX_WORDS,
+    NOUNS,
+    Group,
+    Scene,
+    draw_scene,
+    parse,
+    plural,
+    vocabulary,
+)
 from tools.scenes.networks import NUM_TOKENS, build_tokenizer, tokenize
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tools.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS
+from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS
+from fewstep.tensors import all_tensors
 
 IMAGE_SIZE = 48
 CELL = 4
@@ -88,6 +88,10 @@ class SceneDetector(nn.Module):
         background, style = self.whole(features).split((len(BACKGROUNDS), len(STYLES)), dim=1)
         return Maps(centre[:, 0], noun, tint, offset, background, style, features)
 
+    def features(self, pixels: Tensor) -> Tensor:
+        """Compute the 128 features of byte pixels."""
+        return self(pixels).features.float()  # type: ignore[no-any-return]
+
     @torch.no_grad()
     def see(self, pixels: Tensor, *, batch: int = 256) -> tuple[list[Seen], Tensor]:
         """Tell what byte pixels show, and their features (float32, ``(n, 128)``)."""
@@ -128,5 +132,5 @@ def read_maps(maps: Maps) -> list[Seen]:
 def read_detector(path: Path) -> SceneDetector:
     """Read the weights, ready to see."""
     detector = SceneDetector()
-    detector.load_state_dict(load_file(path))
+    detector.load_state_dict(all_tensors(path))
     return detector.eval().requires_grad_(False)

@@ -1,0 +1,1 @@
+"""The task ``scenes``: its grammar of prompts, and the detector that judges its pictures."""

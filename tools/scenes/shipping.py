@@ -1,0 +1,55 @@
+"""What ships of scenes: prompts, the detector, and features of real pictures, in ``embedded/assets/scenes``."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from fewstep.embedded.assets import REFERENCE_FILE, write_manifest
+from fewstep.embedded.scenes.grammar import Scene, draw_scene, parse
+from fewstep.embedded.scenes.judging import CATEGORIES, category
+from fewstep.embedded.scenes.task import PROMPTS_FILE, Scenes
+from tools.scenes.pictures import draw
+from tools.scenes.sprites import ATLAS
+from tools.scenes.workshop import Workshop, pixels_of, read_detector
+
+PER_CATEGORY = 100
+COPIES = 4
+"""Pictures of each prompt."""
+_NEVER_HELD_OUT = "single_object"
+
+
+def ship(shop: Workshop, folder: Path, *, per_category: int = PER_CATEGORY) -> None:
+    """Write what ships into a folder that is not there yet."""
+    folder.mkdir(parents=True)
+    asked = prompts(per_category, seed=10)
+    rare = prompts(per_category, seed=20, held_out=True)
+    told = {"scenes": [scene.sentence() for scene in asked], "scenes-held-out": [scene.sentence() for scene in rare]}
+    (folder / PROMPTS_FILE).write_text(json.dumps(told, indent=0) + "\n", encoding="utf-8")
+    shutil.copyfile(shop.result("detector.safetensors"), folder / Scenes.judge_file)
+    detector, rng = read_detector(shop), random.Random(11)
+    real = pixels_of([draw(scene, rng) for _ in range(COPIES) for scene in asked])
+    save_file({"features": detector.see(real)[1]}, folder / REFERENCE_FILE)
+    shutil.copyfile(ATLAS.with_suffix(".LICENSES.md"), folder / "LICENSES.md")
+    write_manifest(folder)
+
+
+def prompts(per_category: int, seed: int, *, held_out: bool = False) -> tuple[Scene, ...]:
+    """Draw as many distinct scenes of every category, of combinations that are trained on or are held out.
+
+    A single thing without a tint is never held out.
+    """
+    rng = random.Random(seed)
+    chosen: dict[str, dict[str, None]] = {
+        name: {} for name in CATEGORIES if not held_out or name not in _NEVER_HELD_OUT
+    }
+    while any(len(each) < per_category for each in chosen.values()):
+        scene = draw_scene(rng, held_out=held_out)
+        if len(chosen.get(category(scene), {})) < per_category:
+            chosen[category(scene)][scene.sentence()] = None
+    return tuple(parse(sentence) for sentence in itertools.chain.from_iterable(chosen.values()))
