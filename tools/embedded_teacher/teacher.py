@@ -180,7 +180,9 @@ def assemble_pipeline(
     )
 
 
-def save_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, *, guidance_scale: float) -> None:
+def save_teacher(
+    pipeline: StableDiffusion3Pipeline, folder: Path, *, guidance_scale: float, image_size: int = IMAGE_SIZE
+) -> None:
     """Save the pipeline in fp16 with the facts that a caller has to know (:data:`FACTS_FILE`)."""
     # fp16 moves a pixel by about 1e-4; bf16 ten times as much
     for network in (pipeline.vae, pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2):
@@ -192,8 +194,8 @@ def save_teacher(pipeline: StableDiffusion3Pipeline, folder: Path, *, guidance_s
         "backbone": "sd3",
         "role": "teacher",
         "max_sequence_length": MAX_SEQUENCE_LENGTH,
-        "height": IMAGE_SIZE,
-        "width": IMAGE_SIZE,
+        "height": image_size,
+        "width": image_size,
         "steps": TEACHER_STEPS,
         "guidance_scale": guidance_scale,
     }

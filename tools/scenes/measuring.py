@@ -12,21 +12,19 @@ from dataclasses import asdict, dataclass
 
 import torch
 from diffusers import AutoencoderKL
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fewstep.embedded.scenes.detector import SceneDetector, Seen
 from fewstep.embedded.scenes.grammar import Scene
 from fewstep.embedded.scenes.judging import CATEGORIES, category, is_right
-from fewstep.errors import ConfigError
 from fewstep.scores.statistics.frechet import frechet_distance
 from fewstep.scores.statistics.prdc import prdc
 from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS, decode
-from tools.scenes.networks import LATENT_SIZE, build_networks, build_tokenizer, tokenize
+from tools.scenes.networks import LATENT_SIZE, build_tokenizer, tokenize
 from tools.scenes.pictures import draw
 from tools.scenes.shipping import COPIES, prompts
-from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, without_head
+from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, read_networks
 
 STEPS, FEW_STEPS = 50, 4
 GUIDANCES = (1.0, 2.0, 3.0, 4.5)
@@ -89,12 +87,11 @@ def draw_latents(
     sigmas: Sequence[float],
     *,
     guidance: float,
-    seed: int,
+    noise: Tensor,
     batch: int = 250,
 ) -> Tensor:
     """Integrate the flow from noise to standardised latents, with classifier-free guidance unless ``guidance`` is 1."""
-    tokenizer, generator = build_tokenizer(), torch.Generator().manual_seed(seed)
-    noise = torch.randn(len(told), CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    tokenizer = build_tokenizer()
     ids, null = tokenize(tokenizer, told), networks.encode(tokenize(tokenizer, [""]))
     drawn = []
     for x, own in zip(torch.split(noise, batch), torch.split(ids, batch), strict=True):
@@ -152,24 +149,7 @@ def _teacher(
     protocol: Protocol, vae: AutoencoderKL, networks: TeacherNetworks, num_steps: int, guidance: float, shift: float
 ) -> Measured:
     told = [scene.sentence() for scene in protocol.scenes]
-    latents = draw_latents(networks, told, grid(num_steps, shift), guidance=guidance, seed=protocol.seed)
+    generator = torch.Generator().manual_seed(protocol.seed)
+    noise = torch.randn(len(told), CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
+    latents = draw_latents(networks, told, grid(num_steps, shift), guidance=guidance, noise=noise)
     return protocol.judge(decode(vae, latents), guidance=guidance, shift=shift)
-
-
-def read_networks(shop: Workshop) -> TeacherNetworks:
-    """Load the running average of the teacher, trained or in training.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    networks = build_networks(build_tokenizer())
-    done, state = shop.result("networks.safetensors"), shop.result("flow.state")
-    if done.exists():
-        networks.load_state_dict(load_file(done))
-    elif state.exists():
-        networks.load_state_dict(without_head(torch.load(state, weights_only=True)["ema"]))
-    else:
-        raise ConfigError(
-            f"{shop.folder} holds no teacher. Train one: python -m tools.scenes train --output {shop.folder}"
-        )
-    return networks.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What ships of scenes: prompts, the detector, and features of real pictures, in ``embedded/assets/scenes``."""
+"""What ships of scenes: the teacher, prompts, the detector, and features of real pictures."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from fewstep.embedded.assets import REFERENCE_FILE, write_manifest
+from fewstep.embedded.assets import REFERENCE_FILE, TEACHER_FOLDER, write_manifest
 from fewstep.embedded.scenes.grammar import Scene, draw_scene, parse
 from fewstep.embedded.scenes.judging import CATEGORIES, category
 from fewstep.embedded.scenes.task import PROMPTS_FILE, Scenes
+from tools.embedded_teacher.teacher import assemble_pipeline, save_teacher
+from tools.scenes.networks import build_tokenizer
 from tools.scenes.pictures import draw
 from tools.scenes.sprites import ATLAS
-from tools.scenes.workshop import Workshop, pixels_of, read_detector
+from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, read_networks
 
 PER_CATEGORY = 100
+GUIDANCE = 3.0
+"""The teacher's own."""
 COPIES = 4
 """Pictures of each prompt."""
 _NEVER_HELD_OUT = "single_object"
 
 
 def ship(shop: Workshop, folder: Path, *, per_category: int = PER_CATEGORY) -> None:
-    """Write what ships into a folder that is not there yet."""
+    """Write what ships into a folder that is not there yet; of a teacher in training, what it is now.
+
+    Raises:
+        ConfigError: No teacher has been trained in the workshop.
+    """
     folder.mkdir(parents=True)
     asked = prompts(per_category, seed=10)
     rare = prompts(per_category, seed=20, held_out=True)
@@ -35,6 +43,12 @@ def ship(shop: Workshop, folder: Path, *, per_category: int = PER_CATEGORY) -> N
     detector, rng = read_detector(shop), random.Random(11)
     real = pixels_of([draw(scene, rng) for _ in range(COPIES) for scene in asked])
     save_file({"features": detector.see(real)[1]}, folder / REFERENCE_FILE)
+    save_teacher(
+        assemble_pipeline(read_autoencoder(shop), read_networks(shop), build_tokenizer()),
+        folder / TEACHER_FOLDER,
+        guidance_scale=GUIDANCE,
+        image_size=Scenes.image_size,
+    )
     shutil.copyfile(ATLAS.with_suffix(".LICENSES.md"), folder / "LICENSES.md")
     write_manifest(folder)
 

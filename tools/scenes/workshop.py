@@ -29,11 +29,12 @@ from fewstep.embedded.scenes.detector import SceneDetector
 from fewstep.embedded.scenes.grammar import Scene, draw_scene
 from fewstep.errors import ConfigError
 from fewstep.files import whole_file
+from tools.embedded_teacher.teacher import TeacherNetworks
 from tools.scenes.autoencoder import encode, standardise, train_autoencoder
 from tools.scenes.detector_training import Targets, targets_of, train_detector
 from tools.scenes.flow import FlowSettings, LatentPool, fresh_state, train_flow
 from tools.scenes.layout import CLASSES, HEAD, cells_of
-from tools.scenes.networks import build_tokenizer, tokenize
+from tools.scenes.networks import build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import Drawn, draw
 
 Notify = Callable[[str], None]
@@ -229,6 +230,25 @@ def train_teacher(shop: Workshop, seconds: float) -> bool:
 def without_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Leave out what only the training needs."""
     return {name: value.contiguous() for name, value in weights.items() if not name.startswith(HEAD)}
+
+
+def read_networks(shop: Workshop) -> TeacherNetworks:
+    """Load the running average of the teacher, trained or in training.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    networks = build_networks(build_tokenizer())
+    done, state = shop.result("networks.safetensors"), shop.result("flow.state")
+    if done.exists():
+        networks.load_state_dict(load_file(done))
+    elif state.exists():
+        networks.load_state_dict(without_head(torch.load(state, weights_only=True)["ema"]))
+    else:
+        raise ConfigError(
+            f"{shop.folder} holds no teacher. Train one: python -m tools.scenes train --output {shop.folder}"
+        )
+    return networks.eval().requires_grad_(False)
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {

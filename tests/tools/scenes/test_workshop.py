@@ -12,12 +12,14 @@ from fewstep.embedded.assets import in_place_of_shipped
 from fewstep.embedded.scenes.grammar import parse
 from fewstep.embedded.scenes.task import Scenes
 from fewstep.errors import ConfigError
+from fewstep.sampling import sample
+from fewstep.sampling.loaded import load_model
 from tools.scenes import measuring, networks
 from tools.scenes.__main__ import main
 from tools.scenes.flow import FlowSettings, share_of_rate
-from tools.scenes.measuring import grid
-from tools.scenes.shipping import prompts
-from tools.scenes.workshop import Settings, Training, Workshop, open_workshop, train_teacher, work
+from tools.scenes.measuring import draw_latents, grid
+from tools.scenes.shipping import prompts, ship
+from tools.scenes.workshop import Settings, Training, Workshop, open_workshop, read_networks, train_teacher, work
 
 TINY = Settings(
     pictures=40,
@@ -75,7 +77,7 @@ def test_the_teacher_is_measured_against_the_gates(shop: Workshop, capsys: pytes
 def test_a_folder_without_a_teacher_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bare = open_workshop(tmp_path, TINY, lambda line: None)
     with pytest.raises(ConfigError, match=r"holds no teacher. Train one: python -m tools.scenes train"):
-        measuring.read_networks(bare)
+        read_networks(bare)
     capsys.readouterr()
     assert main(["train", "--output", str(tmp_path)], settings=dataclasses.replace(TINY, seed=3)) == 2
     assert "begun with other settings" in capsys.readouterr().err
@@ -98,7 +100,20 @@ def test_what_ships_is_packed_with_its_licences(shop: Workshop) -> None:
     assert main(["ship", "--output", str(shop.folder)], settings=TINY) == 0
     folder = shop.folder / "assets"
     told = json.loads((folder / "manifest.json").read_text())
-    assert told.keys() == {"LICENSES.md", "detector.safetensors", "prompts.json", "reference.safetensors"}
+    assert {"LICENSES.md", "detector.safetensors", "prompts.json", "reference.safetensors"} <= told.keys()
     assert "Microsoft" in (folder / "LICENSES.md").read_text()
     with in_place_of_shipped("scenes", folder):
         assert Scenes().load_reference().shape == (2_000, 128)
+        (drawn,) = sample("fewstep:scenes", Scenes.example, steps=2)
+    assert drawn.size == (48, 48)
+
+
+def test_the_pipeline_that_ships_draws_what_the_networks_draw(shop: Workshop, tmp_path: Path) -> None:
+    folder = tmp_path / "assets"
+    ship(shop, folder, per_category=1)
+    model = load_model(str(folder / "teacher"), "cpu")
+    told, sigmas = ["two red apples to the left of a cat, on white", "a dog"], [1.0, 0.5]
+    noise = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(3))
+    latents = model.latents(told, [0, 0], sigmas=torch.tensor(sigmas), guidance_scale=2.0, batch=2, noise=noise)
+    own = draw_latents(read_networks(shop), told, sigmas, guidance=2.0, noise=noise)
+    torch.testing.assert_close(latents, own, rtol=0.02, atol=0.02)  # it ships in half precision
