@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 from fewstep.cli.deferred import defer_modules
+from fewstep.cli.ending import end
 from fewstep.cli.told import is_first_here
 from fewstep.errors import Exit, FewstepError, shown, told_lines
 from fewstep.garbage import begin_command
@@ -35,7 +36,7 @@ def run() -> NoReturn:
     _quiet_libraries()
     begin_command()
     defer_modules()
-    sys.exit(execute(sys.argv[1:]))
+    end(execute(sys.argv[1:]))
 
 
 def _escape_what_cannot_be_printed() -> None:
