@@ -13,20 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.embedded.scenes.detector import CELL, GRID
 from fewstep.embedded.scenes.grammar import NOUNS
 from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
 from tools.scenes.pictures import Drawn
 
 CLASSES = 1 + len(NOUNS)
-CELLS = 12
-CELL = 4
 HEAD = "layout."
 
 
 def cells_of(picture: Drawn) -> Tensor:
     """Name what covers the middle of each 4x4 cell: 0 for the ground, else the noun's number and one; ``(12, 12)``."""
-    classes = torch.zeros(CELLS, CELLS, dtype=torch.uint8)
-    middles = CELL * torch.arange(CELLS) + CELL // 2
+    classes = torch.zeros(GRID, GRID, dtype=torch.uint8)
+    middles = CELL * torch.arange(GRID) + CELL // 2
     for placed in picture.objects:
         rows = (placed.top <= middles) & (middles < placed.top + placed.height)
         columns = (placed.left <= middles) & (middles < placed.left + placed.width)

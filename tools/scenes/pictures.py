@@ -14,9 +14,10 @@ from PIL import Image
 
 from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, Group, Scene
 from fewstep.embedded.scenes.judging import lies
+from fewstep.embedded.scenes.task import Scenes
 from tools.scenes.sprites import RGB, sprite
 
-IMAGE_SIZE = 48
+IMAGE_SIZE = Scenes.image_size
 SIDES = {1: (18, 36), 2: (16, 24), 3: (15, 19)}
 """Shortest and longest side of an object in pixels, by how many there are."""
 MAX_OVERLAP = 1

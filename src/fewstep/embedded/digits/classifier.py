@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.embedded.digits.prompts import NUM_COLOURS, NUM_DIGITS
+from fewstep.embedded.digits.task import Digits
 from fewstep.tensors import all_tensors
 
-IMAGE_SIZE = 32
+IMAGE_SIZE = Digits.image_size
 _NUM_FEATURES = 64
 
 

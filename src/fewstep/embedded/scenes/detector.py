@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS
+from fewstep.embedded.scenes.task import Scenes
 from fewstep.tensors import all_tensors
 
-IMAGE_SIZE = 48
+IMAGE_SIZE = Scenes.image_size
 CELL = 4
 GRID = IMAGE_SIZE // CELL
 NUM_FEATURES = 128
