@@ -106,7 +106,7 @@ class Findings:
             found.setdefault((run.method, run.budget), []).append(run)
         lines: dict[tuple[str, tuple[str, ...]], Line] = {}
         for (method, budget), runs in found.items():
-            scales = dict.fromkeys(run.scale for run in runs)
+            scales = sorted({run.scale for run in runs}, key=lambda scale: scale or 0.0)
             points = tuple(self._point([run for run in runs if run.scale == scale]) for scale in scales)
             line = Line(method, (budget,), points)
             same = lines.get((method, line.keys))

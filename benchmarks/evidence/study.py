@@ -133,13 +133,21 @@ class Study:
         return (None,) if method.curve is None else self.curves[method.curve].values
 
     def runs(self, task: Task) -> list[Run]:
-        """Every run, in the order in which they are made: the first seeds of everything come before any second."""
+        """Every run, in the order in which they are made, so that a study that is cut short has the most to say.
+
+        The middle of every curve comes before its ends, and the first seeds of everything before any second.
+        """
         reference = self._config(task, self.methods[self.reference], self.scales(self.methods[self.reference])[0])
         cost = forward_units(reference) * reference.budget.student_updates
         facts = task.identity()
         found = [run for group in self.groups for run in self._runs_of(group, task, cost, facts)]
         turn = {seed: i for group in self.groups for i, seed in enumerate(group.seeds)}
-        return sorted(found, key=lambda run: (turn[run.seed], list(BUDGETS).index(run.budget)))
+        budgets = list(BUDGETS)
+        return sorted(found, key=lambda run: (not self._is_middle(run), turn[run.seed], budgets.index(run.budget)))
+
+    def _is_middle(self, run: Run) -> bool:
+        scales = self.scales(self.methods[run.method])
+        return run.scale == scales[len(scales) // 2]
 
     def _runs_of(self, group: Group, task: Task, cost: float, facts: Mapping[str, Any]) -> Iterator[Run]:
         for method in group.methods:

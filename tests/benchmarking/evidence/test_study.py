@@ -62,9 +62,16 @@ def test_the_reference_is_made_once_for_both_budgets() -> None:
     assert run_of(STUDY, "whole").key == run_of(STUDY, "whole", budget="forwards").key
 
 
-def test_the_first_seed_of_everything_comes_before_any_second() -> None:
-    seeds = [run.seed for run in STUDY.runs(TASK)]
-    assert seeds == sorted(seeds)
+def test_what_says_most_of_an_unfinished_study_comes_first(shipped: Study) -> None:
+    runs = shipped.runs(TASK)
+    assert {run.method for run in runs[: len(shipped.methods)]} == shipped.methods.keys()
+    middle = {1.25, 2.25, None}
+    ends = [index for index, run in enumerate(runs) if run.scale not in middle]
+    assert len(ends) == len(runs) - min(ends)  # the ends of the curves come last
+    assert {run.seed for run in runs[: min(ends)]} == {0, 1, 2}
+    for part in (runs[: min(ends)], runs[min(ends) :]):
+        seeds = [run.seed for run in part]
+        assert seeds == sorted(seeds)
 
 
 def test_only_named_methods_groups_and_seeds_are_chosen() -> None:
