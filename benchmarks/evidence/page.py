@@ -85,7 +85,10 @@ def steps_table(found: Findings) -> str:
             rows.append((line.method, NOT_RUN, *["-"] * len(steps)))
             continue
         cells = [f"{_told(_mean(found, best, figure, n), 2)}, {_told(_mean(found, best, recall, n), 2)}" for n in steps]
-        rows.append((line.method, str(len(best.outcomes)), *cells))
+        measured = sorted({len(best.values(figure, n)) for n in steps})
+        rows.append(
+            (line.method, " to ".join(str(seeds) for seeds in dict.fromkeys((measured[0], measured[-1]))), *cells)
+        )
     return table(rows)
 
 

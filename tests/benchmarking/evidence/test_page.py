@@ -1,5 +1,7 @@
 """The page says what the outcomes say, what is noise, and what has not been run."""
 
+from dataclasses import replace
+
 import pytest
 from benchmarks.evidence import page
 from benchmarks.evidence.findings import Findings
@@ -83,3 +85,12 @@ def test_the_state_counts_what_was_made_what_is_missing_and_what_lacks_steps() -
     told = row(page.state_table(findings(*three_seeds(1.0))), "methods")
     # of eight trainings for two updates and four for more, four are there, not at the steps that the study asks for
     assert told == ["methods", "2", "12", "0", "0", "4", "8"]
+
+
+def test_the_seeds_are_those_that_were_measured_at_the_steps() -> None:
+    figures = {"fd": (1.0,), "recall": (0.8,)}
+    first, second = (whole(1.0, seed, fd=1.0, accuracy=0.9, recall=0.8) for seed in (0, 1))
+    first = replace(first, measured={**first.measured, 1: figures, 2: figures})
+    second = replace(second, measured={**second.measured, 2: figures})
+    assert row(page.steps_table(findings(first, second)), "whole")[1] == "1 to 2"
+    assert row(page.steps_table(findings(first)), "whole")[1] == "1"
