@@ -123,6 +123,16 @@ def test_the_calls_of_the_network_are_counted(models: Path, tmp_path: Path) -> N
     assert counted == {"student": 4, "teacher": 6}
 
 
+def test_the_calls_are_known_when_only_other_steps_were_left_to_draw(models: Path, tmp_path: Path) -> None:
+    task = task_of("a red cat", extras=Extras(ladder=(2,), ladder_prompts=1, strip_prompts=0))
+    folder = draw(tmp_path, chosen(models, "student"), task=task)
+    (ladder,) = folder.model_folder("student").glob("pictures/*steps2.png")
+    ladder.unlink()
+    (folder.model_folder("student") / "model.json").unlink()  # as if it had been stopped before
+    (record,) = draw(tmp_path, chosen(models, "student"), task=task).records()
+    assert record.calls_per_picture == 4
+
+
 def test_the_ladder_and_the_strip_are_drawn_once_each(models: Path, tmp_path: Path) -> None:
     extras = Extras(ladder=(1, 2, 4), ladder_prompts=2, strip_seeds=4, strip_prompts=1)
     task = task_of("a red cat", "two blue dogs", "the sea", extras=extras)

@@ -121,12 +121,12 @@ def _generate_model(
     if ranks.leads:
         known = folder.record(entry.name)
         before = None if known is None else known.calls_per_picture
-        record = ModelRecord(entry=entry, versions=versions(), calls_per_picture=calls or before, complete=True)
+        record = ModelRecord(entry=entry, versions=versions(), calls_per_picture=before or calls or None, complete=True)
         folder.write_record(record)
 
 
 def _draw_all(sampler: Sampler, units: Sequence[Sequence[_Request]], *, own_steps: int, advance: Advance) -> float:
-    """Draw every unit; returns the network calls per picture at the model's own number of steps, 0 if none was."""
+    """Draw every unit; returns the network calls per picture at the model's own number of steps, 0 without any unit."""
     calls = 0.0
     for unit in units:
         steps = unit[0].steps
@@ -135,6 +135,7 @@ def _draw_all(sampler: Sampler, units: Sequence[Sequence[_Request]], *, own_step
         for request, image in zip(unit, images, strict=True):
             for frame, path in zip(image if isinstance(image, list) else [image], request.paths, strict=True):
                 save_picture(frame, path)
-        calls = cost if steps == own_steps else calls
+        # a call that was stopped may have drawn all of its own steps: then from others, in proportion
+        calls = cost if steps == own_steps else calls or cost * own_steps / steps
         advance(len(unit))
     return calls
