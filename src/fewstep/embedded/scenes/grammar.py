@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewstep.errors import shown
 
@@ -56,6 +56,7 @@ SIZES = ("small", "big")
 BACKGROUNDS = ("white", "black", "yellow", "pink", "cyan", "grey")
 STYLES = ("flat", "shaded")
 RELATIONS = ("to the left of", "to the right of", "above", "below")
+_TURNED = {"to the left of": "to the right of", "to the right of": "to the left of", "above": "below", "below": "above"}
 ARTICLES = ("a", "an")
 MAX_WORDS = 18
 """Of a sentence, a comma counted as one."""
@@ -110,10 +111,17 @@ class Scene:
         return sum(group.count for group in self.groups)
 
     @property
-    def held_out(self) -> bool:
-        """Whether this combination of what is shown (not of counts, sizes, background, style) never occurs in training.
+    def turned(self) -> Scene:
+        """The same pictures, asked for the other way round: a cat above a dog is a dog below a cat."""
+        relation = None if self.relation is None else _TURNED[self.relation]
+        return replace(self, groups=self.groups[::-1], relation=relation)
 
-        A single plain noun always occurs; a tenth of the tinted nouns and of the pairs with their relation does not.
+    @property
+    def held_out(self) -> bool:
+        """Whether no training is asked for this combination (whatever its counts, sizes, background and style).
+
+        A single plain noun always is; a tenth of the tinted nouns and of the pairs in this order with their relation
+        is not. A pair may be asked for the other way round, a tinted noun beside another one.
         """
         shown = [(group.noun, group.tint) for group in self.groups]
         if len(shown) == 1 and shown[0][1] is None:
@@ -173,11 +181,13 @@ def draw_scene(rng: random.Random, *, held_out: bool = False) -> Scene:
 
     Args:
         rng: Where the choice comes from.
-        held_out: Draw among the combinations that never occur in training, instead of among the others.
+        held_out: Draw among the combinations that no training is asked for in either order, instead of among those
+            that it is.
     """
     while True:
         scene = _draw(rng)
-        if scene.held_out == held_out and len(scene.sentence().replace(",", " ,").split()) <= MAX_WORDS:
+        chosen = scene.held_out and scene.turned.held_out if held_out else not scene.held_out
+        if chosen and len(scene.sentence().replace(",", " ,").split()) <= MAX_WORDS:
             return scene
 
 
