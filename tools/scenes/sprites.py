@@ -37,7 +37,8 @@ ICONS = dict(zip(NOUNS, NOUNS, strict=True)) | {
     "car": "automobile",
     "gift": "wrapped-gift",
 }
-RGB = {
+RGBTriple = tuple[int, int, int]
+RGB: dict[str, RGBTriple] = {
     "red": (235, 40, 45),
     "green": (40, 180, 60),
     "blue": (45, 95, 240),
@@ -49,6 +50,15 @@ RGB = {
     "cyan": (150, 225, 240),
     "grey": (140, 140, 145),
 }
+DOTS: dict[str, RGBTriple] = {
+    "white": (190, 200, 215),
+    "black": (95, 95, 105),
+    "yellow": (225, 165, 35),
+    "pink": (225, 115, 155),
+    "cyan": (80, 165, 200),
+    "grey": (200, 200, 205),
+}
+"""Of the dots on each ground."""
 
 
 @cache
