@@ -7,7 +7,6 @@ object covers each cell: what is still visible under noise the teacher seldom ge
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -15,10 +14,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.embedded.scenes.detector import CELL
 from tools.embedded_teacher.vae import input_to_pixels, pixels_to_input
 
 CHANNELS = 8
-CELL = 4
 CONFIG = {
     "in_channels": 3,
     "out_channels": 3,
@@ -145,8 +144,3 @@ def standardise(vae: AutoencoderKL, pixels: Tensor) -> None:
     """Measure the latents and store the shift and the scale that standardise them in the config."""
     means = torch.cat([vae.encode(pixels_to_input(part)).latent_dist.mean for part in torch.split(pixels, 256)])
     vae.register_to_config(scaling_factor=1 / float(means.std()), shift_factor=float(means.mean()))
-
-
-def psnr(pixels: Tensor, decoded: Tensor) -> float:
-    """Measure how near decoded byte pixels are, in dB."""
-    return 10 * math.log10(255**2 / float((decoded.float() - pixels.float()).square().mean()))

@@ -14,7 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from fewstep.embedded.scenes.detector import SceneDetector, Seen
+from fewstep.embedded.scenes.detector import SceneDetector, Seen, read_detector
 from fewstep.embedded.scenes.grammar import Scene
 from fewstep.embedded.scenes.judging import CATEGORIES, category, is_right
 from fewstep.scores.statistics.frechet import frechet_distance
@@ -24,7 +24,7 @@ from tools.scenes.autoencoder import CHANNELS, decode
 from tools.scenes.networks import LATENT_SIZE, build_tokenizer, tokenize
 from tools.scenes.pictures import draw
 from tools.scenes.shipping import COPIES, prompts
-from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_detector, read_networks
+from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_networks
 
 STEPS, FEW_STEPS = 50, 4
 GUIDANCES = (1.0, 2.0, 3.0, 4.5)
@@ -123,7 +123,7 @@ def measure(shop: Workshop, *, per_category: int) -> dict[str, object]:
     Raises:
         ConfigError: No teacher has been trained in the folder.
     """
-    detector, vae, networks = read_detector(shop), read_autoencoder(shop), read_networks(shop)
+    detector, vae, networks = read_detector(shop.result("detector.safetensors")), read_autoencoder(shop), read_networks(shop)
     scenes, rng = COPIES * prompts(per_category, seed=10), random.Random(11)
     reference = detector.see(pixels_of([draw(scene, rng) for scene in scenes]))[1]
     protocol = Protocol(scenes, reference, detector, seed=12)

@@ -3,8 +3,8 @@
 An interrupted one goes on where it stopped: a stage whose result is there is skipped, and the longest, the teacher's
 training, keeps its state and may be cut into sittings.
 
-    OUTPUT/detector.safetensors   the scorer's eye
     OUTPUT/vae                    the autoencoder
+    OUTPUT/detector.safetensors   the scorer's eye
     OUTPUT/latents.safetensors    what the teacher learns from
     OUTPUT/flow.state             its unfinished training
     OUTPUT/networks.safetensors   its running average, once trained
@@ -25,17 +25,17 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fewstep.embedded.scenes.detector import SceneDetector
 from fewstep.embedded.scenes.grammar import Scene, draw_scene
 from fewstep.errors import ConfigError
 from fewstep.files import whole_file
 from tools.embedded_teacher.teacher import TeacherNetworks
-from tools.scenes.autoencoder import encode, standardise, train_autoencoder
+from tools.scenes.autoencoder import decode, encode, standardise, train_autoencoder
 from tools.scenes.detector_training import Targets, targets_of, train_detector
 from tools.scenes.flow import FlowSettings, LatentPool, fresh_state, train_flow
 from tools.scenes.layout import CLASSES, HEAD, cells_of
 from tools.scenes.networks import build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import Drawn, draw
+from tools.scenes.spoiling import Spoiler
 
 Notify = Callable[[str], None]
 LONGEST = 366 * 86_400.0
@@ -57,7 +57,7 @@ class Settings:
     seed: int = 0
     pictures: int = 100_000
     spellings: int = 3
-    detector: Training = Training(2_500, 96, 4e-3)
+    detector: Training = Training(3_300, 96, 4e-3)
     autoencoder: Training = Training(4_500, 24, 3.5e-3)
     flow: FlowSettings = field(default_factory=FlowSettings)
 
@@ -128,12 +128,16 @@ def pixels_of(drawn: list[Drawn]) -> Tensor:
 
 
 def make_detector(shop: Workshop) -> None:
-    """Train the detector on pictures that are drawn for it alone."""
+    """Train the detector on pictures drawn for it alone, half of them spoilt, a third as the autoencoder reads them."""
     chosen, rng = shop.settings.detector, random.Random(shop.settings.seed + 1)
+    vae, spoiler = read_autoencoder(shop), Spoiler(rng)
+    read = chosen.batch // 3
 
-    def batch(step: int) -> tuple[Tensor, Targets]:
-        drawn = pictures(chosen.batch, rng)
-        return pixels_of(drawn), targets_of(drawn)
+    def batch(step: int) -> tuple[Tensor, Targets, int]:
+        drawn = [draw(draw_scene(rng), rng, spoiler if index % 2 else None) for index in range(chosen.batch)]
+        pixels = pixels_of(drawn)
+        pixels[:read] = decode(vae, encode(vae, pixels[:read]))
+        return pixels, targets_of(drawn), read
 
     detector = train_detector(
         batch,
@@ -144,13 +148,6 @@ def make_detector(shop: Workshop) -> None:
     )
     with whole_file(shop.result("detector.safetensors")) as unfinished:
         save_file(detector.state_dict(), unfinished)
-
-
-def read_detector(shop: Workshop) -> SceneDetector:
-    """Load the trained detector."""
-    detector = SceneDetector()
-    detector.load_state_dict(load_file(shop.result("detector.safetensors")))
-    return detector.eval().requires_grad_(False)
 
 
 def make_autoencoder(shop: Workshop) -> None:
@@ -252,7 +249,7 @@ def read_networks(shop: Workshop) -> TeacherNetworks:
 
 
 STAGES: dict[str, Callable[[Workshop], None]] = {
-    "detector.safetensors": make_detector,
     "vae": make_autoencoder,
+    "detector.safetensors": make_detector,
     "latents.safetensors": make_latents,
 }

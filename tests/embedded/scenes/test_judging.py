@@ -7,7 +7,7 @@ import pytest
 
 from fewstep.embedded.scenes.detector import Found, Seen
 from fewstep.embedded.scenes.grammar import Scene, draw_scene, parse
-from fewstep.embedded.scenes.judging import category, is_right
+from fewstep.embedded.scenes.judging import category, is_clear, is_right
 from tools.scenes.pictures import draw
 
 
@@ -50,7 +50,12 @@ def test_every_way_to_miss_it_is_wrong() -> None:
         "tint": replace(right, objects=(cats[0], replace(cats[1], tint=None), dog)),
         "tint of the other": replace(right, objects=(*cats, replace(dog, tint="red"))),
         "noun": replace(right, objects=(*cats, replace(dog, noun="pig"))),
+        "faint dots": replace(right, murky=9),
+        "a shadow of one more": replace(right, objects=(*right.objects, Found("cat", "red", 20, 40, clear=False))),
         "place": replace(right, objects=(cats[0], replace(cats[1], x=44.0), dog)),
     }
     assert {name: is_right(scene, seen) for name, seen in wrong.items()} == dict.fromkeys(wrong, False)
     assert is_right(scene, replace(right, style="shaded"))
+    assert is_right(scene, replace(right, murky=8))
+    soft = replace(right, objects=(*cats, replace(dog, clear=False)))
+    assert is_right(scene, soft) and is_clear(right) and not is_clear(soft)

@@ -24,10 +24,10 @@ def test_the_prompts_are_a_hundred_of_each_category() -> None:
     assert tuple(scenes) == shipping.prompts(100, seed=10)
 
 
-def test_held_out_prompts_are_of_combinations_that_no_training_sees() -> None:
+def test_held_out_prompts_are_of_combinations_that_no_training_is_asked_for() -> None:
     scenes = [parse(prompt) for prompt in TASK.prompts("scenes-held-out")]
     assert Counter(map(category, scenes)) == dict.fromkeys(CATEGORIES[1:], 100)
-    assert all(scene.held_out for scene in scenes)
+    assert all(scene.held_out and scene.turned.held_out for scene in scenes)
 
 
 def test_training_prompts_are_many_and_never_held_out() -> None:
@@ -43,10 +43,10 @@ def test_the_detector_judges_real_pictures_that_it_never_saw(kind: str) -> None:
     scenes = [parse(prompt) for prompt in TASK.prompts(kind)]
     seen, features = TASK.load_judge().see(pixels_of([draw(scene, rng) for scene in scenes]))
     right = Counter(category(scene) for scene, found in zip(scenes, seen, strict=True) if is_right(scene, found))
-    assert all(right[category(scene)] >= 96 for scene in scenes), right
+    assert all(right[category(scene)] >= 98 for scene in scenes), right
     if kind == "scenes":
-        # a quarter of the reference's number, whose own error is most of this
-        assert frechet_distance(TASK.load_reference(), features) < 2.0
+        # a quarter of the reference's number, whose own error is most of this; the teacher's is ten times as far
+        assert frechet_distance(TASK.load_reference(), features) < 0.5
 
 
 def test_the_reference_is_of_four_pictures_of_each_prompt_in_their_order() -> None:

@@ -60,7 +60,7 @@ def test_a_training_in_three_sittings_ends_as_one_in_a_single_one(shop: Workshop
 def test_what_is_there_is_not_made_again_and_other_settings_are_refused(shop: Workshop) -> None:
     told: list[str] = []
     assert work(dataclasses.replace(shop, notify=told.append))
-    assert told == [f"{name}: already there" for name in ("detector.safetensors", "vae", "latents.safetensors")]
+    assert told == [f"{name}: already there" for name in ("vae", "detector.safetensors", "latents.safetensors")]
     with pytest.raises(ConfigError, match=r"begun with other settings"):
         open_workshop(shop.folder, dataclasses.replace(TINY, seed=1))
 

@@ -22,32 +22,40 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Found:
-    """An object: its noun, its tint (``None``: as the emoji is drawn) and its centre in pixels."""
+    """An object: its noun, its tint (``None``: as the emoji is drawn) and its centre in pixels.
+
+    One that is faint, soft, doubled or mixed with another is not ``clear``.
+    """
 
     noun: str
     tint: str | None
     x: float
     y: float
+    clear: bool = True
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What is seen in a picture."""
+    """What is seen in a picture; ``murky`` cells of the ground hold neither a dot nor none."""
 
     objects: tuple[Found, ...]
     background: str
     style: str
+    murky: int = 0
 
 
 @dataclass(frozen=True)
 class Maps:
-    """Logits of cells: centre ``(n, 12, 12)``, noun ``(n, 40, 12, 12)``, tint ``(n, 5, 12, 12)``; and of the whole.
+    """Logits of cells: centre, clear, murky ``(n, 12, 12)``, noun ``(n, 40, 12, 12)``, tint ``(n, 5, 12, 12)``.
 
-    ``offset`` is where in its cell a centre lies, x and y in cells from its middle, ``(n, 2, 12, 12)``. Distances
-    between sets of pictures are measured in the 128 ``features``.
+    ``offset`` is where the nearest centre lies, x and y in cells from the cell's middle, ``(n, 2, 12, 12)``. Distances
+    between sets of pictures are measured in the 128 ``features``: the last hidden layer, averaged over the cells, as
+    those of Inception are for FID.
     """
 
     centre: Tensor
+    clear: Tensor
+    murky: Tensor
     noun: Tensor
     tint: Tensor
     offset: Tensor
@@ -70,10 +78,10 @@ class SceneDetector(nn.Module):
         self.body = nn.Sequential(
             _stage(3, 32), _stage(32, 64, 2), _stage(64, 64), _stage(64, 128, 2), _stage(128, 128), _stage(128, 128)
         )
-        self.sizes = (1, len(NOUNS), 1 + len(TINTS), 2)
-        self.cells = nn.Sequential(_stage(128, 128), nn.Conv2d(128, sum(self.sizes), 1))
-        self.embed = nn.Linear(2 * 128, NUM_FEATURES)
-        self.whole = nn.Linear(NUM_FEATURES, len(BACKGROUNDS) + len(STYLES))
+        self.sizes = (1, 1, 1, len(NOUNS), 1 + len(TINTS), 2)
+        self.cells = nn.Sequential(_stage(128, NUM_FEATURES), nn.Conv2d(NUM_FEATURES, sum(self.sizes), 1))
+        self.embed = nn.Linear(2 * 128, 128)
+        self.whole = nn.Linear(128, len(BACKGROUNDS) + len(STYLES))
 
     def forward(self, pixels: Tensor) -> Maps:
         """Compute every logit of byte pixels."""
@@ -84,10 +92,12 @@ class SceneDetector(nn.Module):
     def look(self, values: Tensor) -> Maps:
         """Compute every logit of values in [-1, 1]."""
         body = self.body(values)
-        centre, noun, tint, offset = self.cells(body).split(self.sizes, dim=1)
-        features = self.embed(torch.cat([body.mean(dim=(2, 3)), body.amax(dim=(2, 3))], dim=1)).relu()
-        background, style = self.whole(features).split((len(BACKGROUNDS), len(STYLES)), dim=1)
-        return Maps(centre[:, 0], noun, tint, offset, background, style, features)
+        hidden = self.cells[0](body)
+        centre, clear, murky, noun, tint, offset = self.cells[1](hidden).split(self.sizes, dim=1)
+        ground = self.embed(torch.cat([body.mean(dim=(2, 3)), body.amax(dim=(2, 3))], dim=1)).relu()
+        background, style = self.whole(ground).split((len(BACKGROUNDS), len(STYLES)), dim=1)
+        features = hidden.mean(dim=(2, 3))
+        return Maps(centre[:, 0], clear[:, 0], murky[:, 0], noun, tint, offset, background, style, features)
 
     def features(self, pixels: Tensor) -> Tensor:
         """Compute the 128 features of byte pixels."""
@@ -110,8 +120,9 @@ def read_maps(maps: Maps) -> list[Seen]:
     score = maps.centre.sigmoid()
     highest = functional.max_pool2d(score[:, None], 3, stride=1, padding=1)[:, 0]
     peaks = (score == highest) & (score > THRESHOLD)
-    nouns, tints = maps.noun.argmax(1), maps.tint.argmax(1)
+    nouns, tints, clear = maps.noun.argmax(1), maps.tint.argmax(1), maps.clear.sigmoid() > THRESHOLD
     backgrounds, styles = maps.background.argmax(1).tolist(), maps.style.argmax(1).tolist()
+    murky = (maps.murky.sigmoid() > THRESHOLD).sum((1, 2)).tolist()
     objects: list[list[Found]] = [[] for _ in backgrounds]
     for n, row, column in peaks.nonzero().tolist():
         tint = int(tints[n, row, column])
@@ -122,11 +133,12 @@ def read_maps(maps: Maps) -> list[Seen]:
                 TINTS[tint - 1] if tint else None,
                 CELL * (column + 0.5 + dx),
                 CELL * (row + 0.5 + dy),
+                bool(clear[n, row, column]),
             )
         )
     return [
-        Seen(tuple(found), BACKGROUNDS[background], STYLES[style])
-        for found, background, style in zip(objects, backgrounds, styles, strict=True)
+        Seen(tuple(found), BACKGROUNDS[background], STYLES[style], cells)
+        for found, background, style, cells in zip(objects, backgrounds, styles, murky, strict=True)
     ]
 
 

@@ -7,6 +7,8 @@ from fewstep.embedded.scenes.grammar import Scene
 
 CATEGORIES = ("single_object", "two_object", "counting", "colors", "position")
 """GenEval's names, for prompts that ask for one thing, and for nothing that a later category asks for."""
+MAX_MURKY = 8
+"""Of some hundred cells of the ground, those that may be neither empty nor dotted."""
 TOLERANCE = 2.0
 """Pixels by which a centre may be seen beside where it is."""
 
@@ -25,9 +27,10 @@ def category(scene: Scene) -> str:
 def is_right(scene: Scene, seen: Seen) -> bool:
     """Whether all that a prompt names is there, in the number, tint, place and on the ground it names, and no more.
 
-    Sizes and styles are not judged: what is big is a matter of the other objects.
+    Nor may the dots of the ground be faint. Whether the things are clear is not asked (:func:`is_clear`), nor are sizes
+    and styles: what is big is a matter of the other objects.
     """
-    if scene.background is not None and seen.background != scene.background:
+    if seen.murky > MAX_MURKY or scene.background not in (None, seen.background):
         return False
     if len(seen.objects) != scene.num_objects:
         return False
@@ -40,6 +43,11 @@ def is_right(scene: Scene, seen: Seen) -> bool:
     return scene.relation is None or all(
         lies((a.x, a.y), (b.x, b.y), scene.relation, tolerance=TOLERANCE) for a in groups[0] for b in groups[1]
     )
+
+
+def is_clear(seen: Seen) -> bool:
+    """Whether nothing in a picture is faint, soft, doubled or mixed with another thing."""
+    return all(found.clear for found in seen.objects)
 
 
 def lies(first: tuple[float, float], second: tuple[float, float], relation: str, *, tolerance: float = 0.0) -> bool:

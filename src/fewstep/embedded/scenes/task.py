@@ -1,4 +1,4 @@
-"""The task ``scenes``: one to three of forty things, their number, colour, size and place, on a plain ground."""
+"""The task ``scenes``: one to three of forty things, their number, colour, size and place, on a ground with dots."""
 
 from __future__ import annotations
 

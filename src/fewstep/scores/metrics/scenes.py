@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from fewstep.embedded.scenes.detector import Found
 from fewstep.embedded.scenes.grammar import parse
-from fewstep.embedded.scenes.judging import CATEGORIES, category, is_right
+from fewstep.embedded.scenes.judging import CATEGORIES, category, is_clear, is_right
 from fewstep.errors import ConfigError
 from fewstep.scores.metric import Finding, Metric, MetricCard, MetricSettings, Picture, PromptItem, mean_score
 from fewstep.scores.metrics.feature_metric import prepared
@@ -21,7 +22,9 @@ class ScenesMetric(Metric):
         title="Scenes: objects, counts, colours, positions",
         formula=(
             "1 when the detector finds the objects that the prompt names, in their number, tints, places and on the "
-            "ground it names, and no others, else 0; mean over pictures of a category, then over the categories"
+            "ground it names, and no others, and the dots of the ground clear, else 0; mean over pictures of a "
+            "category, then over the categories; scenes_clear also asks that no object is faint, soft, doubled or "
+            "mixed with another"
         ),
         scale="0 to 1",
         higher_is_better=True,
@@ -56,9 +59,13 @@ class ScenesMetric(Metric):
         seen, _ = self._detector.network.see(pixels)
         findings = []
         for picture, found in zip(pictures, seen, strict=True):
-            told = [" ".join(filter(None, (one.tint, one.noun))) for one in found.objects]
-            right = is_right(parse(picture.item.text), found)
-            findings.append(Finding(float(right), {"found": sorted(told), "background": found.background}))
+            told = {
+                "found": sorted(_told(one) for one in found.objects),
+                "background": found.background,
+                "clear": is_clear(found),
+                "murky_cells": found.murky,
+            }
+            findings.append(Finding(float(is_right(parse(picture.item.text), found)), told))
         return findings
 
     def conclude(self, pictures: Sequence[Picture], findings: Sequence[Finding]) -> dict[str, float]:
@@ -66,7 +73,13 @@ class ScenesMetric(Metric):
         for picture, finding in zip(pictures, findings, strict=True):
             groups.setdefault(category(parse(picture.item.text)), []).append(finding)
         means = {name: mean_score(groups[name]) for name in CATEGORIES if name in groups}
+        clear = [sum(one.score * one.details["clear"] for one in groups[name]) / len(groups[name]) for name in means]
         return {
             self.card.name: sum(means.values()) / len(means),
             **{f"scenes_{n}": value for n, value in means.items()},
+            "scenes_clear": sum(clear) / len(clear),
         }
+
+
+def _told(one: Found) -> str:
+    return " ".join(filter(None, ("" if one.clear else "unclear", one.tint, one.noun)))
