@@ -1,64 +1,71 @@
-"""What covers each cell of a picture, read off the hidden states of a half-deep block while the teacher is trained.
+"""What each cell of a picture shows, read off the hidden states of a half-deep block while the teacher is trained.
 
-A network that has to say so learns what words look like, and where they may stand, from many more bits than the
-velocity holds (after Yu et al. 2024, "Representation Alignment for Generation", where the target is a feature of
-another network). The head is thrown away with the training.
+A network that has to say so learns what words look like, where they may stand, and which part of a thing a cell holds,
+from many more bits than the velocity holds (after Yu et al. 2024, "Representation Alignment for Generation", where the
+target is a feature of another network). The head is thrown away with the training.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from fewstep.embedded.scenes.detector import CELL, GRID
-from fewstep.embedded.scenes.grammar import NOUNS
-from tools.embedded_teacher.teacher import PromptEmbeds, TeacherNetworks
-from tools.scenes.pictures import Drawn
+from fewstep.embedded.scenes.grammar import BACKGROUNDS, NOUNS, STYLES, TINTS
+from tools.scenes.classes import NO_CLASS, classes_loss
+from tools.scenes.pictures import SIDES, Drawn
 
-CLASSES = 1 + len(NOUNS)
-HEAD = "layout."
+ALL_SIDES = tuple(sorted({side for sides in SIDES.values() for side in sides}))
+LONGEST = -(-max(ALL_SIDES) // CELL)
+ASPECTS = {
+    "noun": 1 + len(NOUNS),
+    "row": LONGEST,
+    "column": LONGEST,
+    "side": len(ALL_SIDES),
+    "tint": 1 + len(TINTS),
+    "style": len(STYLES),
+    "background": len(BACKGROUNDS),
+}
+"""How many classes there are; the first of ``noun`` is the ground, which has no size; a thing has no background."""
+CLASSES = sum(ASPECTS.values())
 
 
 def cells_of(picture: Drawn) -> Tensor:
-    """Name what covers the middle of each 4x4 cell: 0 for the ground, else the noun's number and one; ``(12, 12)``."""
-    classes = torch.zeros(GRID, GRID, dtype=torch.uint8)
+    """Name every aspect of what covers the middle of each 4x4 cell, ``(7, 12, 12)``.
+
+    Row and column are those of the cell in its object.
+    """
+    names = list(ASPECTS)
+    told = torch.full((len(names), GRID, GRID), NO_CLASS, dtype=torch.uint8)
+    told[names.index("noun")] = 0
+    told[names.index("background")] = BACKGROUNDS.index(picture.background)
     middles = CELL * torch.arange(GRID) + CELL // 2
     for placed in picture.objects:
         rows = (placed.top <= middles) & (middles < placed.top + placed.height)
         columns = (placed.left <= middles) & (middles < placed.left + placed.width)
-        classes[rows[:, None] & columns[None, :]] = 1 + NOUNS.index(placed.noun)
-    return classes
-
-
-class InTraining(TeacherNetworks):
-    """The networks, and the head that reads the cells of each image token off a middle block."""
-
-    def __init__(self, networks: TeacherNetworks, *, patch: int) -> None:
-        super().__init__(networks.transformer, networks.text_encoder, networks.text_encoder_2)
-        self.patch = patch
-        width = self.transformer.inner_dim
-        self.layout = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, patch * patch * CLASSES))
-        blocks = self.transformer.transformer_blocks
-        blocks[(len(blocks) - 1) // 2].register_forward_hook(self._keep)
-        self._hidden: Tensor | None = None
-
-    def _keep(self, block: nn.Module, given: Any, output: tuple[Tensor, Tensor]) -> None:
-        self._hidden = output[1]
-
-    def velocity_and_layout(self, x_sigma: Tensor, sigma: Tensor, cond: PromptEmbeds) -> tuple[Tensor, Tensor]:
-        """Predict the velocity, and logits of what covers each cell ``(b, tokens, patch * patch, classes)``."""
-        velocity = self.velocity(x_sigma, sigma, cond)
-        hidden, self._hidden = self._hidden, None
-        assert hidden is not None
-        return velocity, self.layout(hidden).unflatten(-1, (self.patch * self.patch, CLASSES))
+        inside = {
+            "noun": torch.tensor(1 + NOUNS.index(placed.noun)),
+            "row": ((middles - placed.top) // CELL)[:, None],
+            "column": ((middles - placed.left) // CELL)[None, :],
+            "side": torch.tensor(ALL_SIDES.index(placed.side)),
+            "tint": torch.tensor(0 if placed.tint is None else 1 + TINTS.index(placed.tint)),
+            "style": torch.tensor(STYLES.index(picture.style)),
+            "background": torch.tensor(NO_CLASS),
+        }
+        values = torch.stack([inside[name].expand(GRID, GRID) for name in names]).to(torch.uint8)
+        told = torch.where(rows[:, None] & columns[None, :], values, told)
+    return told
 
 
 def layout_loss(logits: Tensor, cells: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of logits ``(b, tokens, patch * patch, classes)`` with cells ``(b, 12, 12)``."""
+    """Cross-entropy in nats, summed over aspects and averaged over cells.
+
+    Args:
+        logits: Of the cells of each image token, ``(b, tokens, patch * patch, classes)``.
+        cells: What they show, ``(b, 7, 12, 12)``.
+    """
     patch = int(logits.shape[2] ** 0.5)
-    side = cells.shape[1] // patch
-    tokens = cells.view(-1, side, patch, side, patch).transpose(2, 3).reshape(len(cells), side * side, patch * patch)
-    return functional.cross_entropy(logits.float().flatten(0, 2), tokens.flatten().long())
+    told: Tensor = functional.pixel_unshuffle(cells.long(), patch)
+    flat = told.view(len(cells), len(ASPECTS), patch * patch, -1).permute(1, 0, 3, 2).flatten(1)
+    return classes_loss(logits.flatten(0, 2), flat, ASPECTS) / flat.shape[1]

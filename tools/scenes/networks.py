@@ -12,12 +12,13 @@ from diffusers import SD3Transformer2DModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
+from fewstep.embedded.scenes.detector import GRID
 from fewstep.embedded.scenes.grammar import MAX_WORDS, vocabulary
 from tools.embedded_teacher.teacher import BOS, EOS, TeacherNetworks
 from tools.scenes.autoencoder import CHANNELS
 
 NUM_TOKENS = MAX_WORDS + 2
-LATENT_SIZE = 12
+LATENT_SIZE = GRID
 PATCH = 2
 WIDTH, HEADS, LAYERS = 128, 4, 7
 TEXT_WIDTH = 64

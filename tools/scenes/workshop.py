@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -32,9 +32,11 @@ from tools.embedded_teacher.teacher import TeacherNetworks
 from tools.scenes.autoencoder import decode, encode, standardise, train_autoencoder
 from tools.scenes.detector_training import Targets, targets_of, train_detector
 from tools.scenes.flow import FlowSettings, LatentPool, fresh_state, train_flow
-from tools.scenes.layout import CLASSES, HEAD, cells_of
+from tools.scenes.heads import without_heads
+from tools.scenes.layout import ASPECTS, cells_of
 from tools.scenes.networks import build_networks, build_tokenizer, tokenize
 from tools.scenes.pictures import Drawn, draw
+from tools.scenes.reading import asked_of
 from tools.scenes.spoiling import Spoiler
 
 Notify = Callable[[str], None]
@@ -154,11 +156,11 @@ def make_autoencoder(shop: Workshop) -> None:
     """Train the autoencoder and measure its latents."""
     chosen, rng = shop.settings.autoencoder, random.Random(shop.settings.seed + 2)
     drawn = pictures(min(20_000, shop.settings.pictures), rng)
-    pixels, cells = pixels_of(drawn), torch.stack([cells_of(picture) for picture in drawn])
+    pixels, cells = pixels_of(drawn), torch.stack([cells_of(picture)[0] for picture in drawn])
     vae = train_autoencoder(
         pixels,
         cells,
-        classes=CLASSES,
+        classes=ASPECTS["noun"],
         num_steps=chosen.num_steps,
         batch=chosen.batch,
         lr=chosen.lr,
@@ -180,17 +182,18 @@ def read_autoencoder(shop: Workshop) -> AutoencoderKL:
 def make_latents(shop: Workshop) -> None:
     """Draw the teacher's pictures, encode them, and spell each of them in several ways."""
     rng, tokenizer, vae = random.Random(shop.settings.seed + 3), build_tokenizer(), read_autoencoder(shop)
-    latents, cells, ids = [], [], []
+    latents, cells, asked, ids = [], [], [], []
     for start in range(0, shop.settings.pictures, 1_000):
         drawn = pictures(min(1_000, shop.settings.pictures - start), rng)
         latents.append(encode(vae, pixels_of(drawn)).half())
         cells += [cells_of(picture) for picture in drawn]
+        asked += [asked_of(picture.scene) for picture in drawn]
         told = [spelling(picture, rng) for picture in drawn for _ in range(shop.settings.spellings)]
         ids.append(tokenize(tokenizer, told).view(len(drawn), shop.settings.spellings, -1).to(torch.int16))
     null = tokenize(tokenizer, [""])[0].to(torch.int16)
     with whole_file(shop.result("latents.safetensors")) as unfinished:
-        pool = {"x0": torch.cat(latents), "cells": torch.stack(cells), "ids": torch.cat(ids), "null": null}
-        save_file(pool, unfinished)
+        pool = {"x0": torch.cat(latents), "cells": torch.stack(cells), "asked": torch.stack(asked)}
+        save_file({**pool, "ids": torch.cat(ids), "null": null}, unfinished)
 
 
 def spelling(picture: Drawn, rng: random.Random) -> str:
@@ -220,13 +223,8 @@ def train_teacher(shop: Workshop, seconds: float) -> bool:
     )
     if done:
         with whole_file(shop.result("networks.safetensors")) as unfinished:
-            save_file(without_head(state.ema.state_dict()), unfinished)
+            save_file(without_heads(state.ema.state_dict()), unfinished)
     return done
-
-
-def without_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Leave out what only the training needs."""
-    return {name: value.contiguous() for name, value in weights.items() if not name.startswith(HEAD)}
 
 
 def read_networks(shop: Workshop) -> TeacherNetworks:
@@ -240,7 +238,7 @@ def read_networks(shop: Workshop) -> TeacherNetworks:
     if done.exists():
         networks.load_state_dict(load_file(done))
     elif state.exists():
-        networks.load_state_dict(without_head(torch.load(state, weights_only=True)["ema"]))
+        networks.load_state_dict(without_heads(torch.load(state, weights_only=True)["ema"]))
     else:
         raise ConfigError(
             f"{shop.folder} holds no teacher. Train one: python -m tools.scenes train --output {shop.folder}"
