@@ -42,6 +42,7 @@ def test_the_wheels_dependencies_agree_with_each_other(installed: Installed) -> 
 def test_the_recipes_are_in_the_wheel(installed: Installed) -> None:
     listed = installed.fewstep("recipes").stdout
     assert re.search(r"^digits +CDM on the embedded teacher", listed, re.MULTILINE)
+    assert re.search(r"^scenes +CDM on the embedded teacher", listed, re.MULTILINE)
     assert "model: fewstep:digits\n" in installed.fewstep("recipe", "show", "digits", "--resolved").stdout
 
 
@@ -58,8 +59,10 @@ def test_the_conformance_suite_is_in_the_wheel_and_asks_for_pytest(installed: In
 
 
 def test_the_shipped_files_in_the_wheel_are_whole(installed: Installed) -> None:
-    program = "from fewstep.embedded.assets import check_files; print(check_files('digits').is_dir())"
-    assert installed.python("-c", program).stdout == "True\n"
+    program = (
+        "from fewstep.embedded.assets import check_files; print(*(check_files(n).name for n in ('digits', 'scenes')))"
+    )
+    assert installed.python("-c", program).stdout == "digits scenes\n"
 
 
 def test_the_last_line_of_the_demo_has_every_field(demo: DemoRun) -> None:

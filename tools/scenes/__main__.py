@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None, *, settings: Settings | None = 
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("train", help="make what is missing; goes on where it stopped")
     train.add_argument("--minutes", type=float, help="how long the teacher's training may take in this sitting")
-    look = commands.add_parser("measure", help="how right the teacher is, in 50 steps and in 4, and which gates hold")
+    look = commands.add_parser("measure", help="how right the teacher is, in 50 steps and in 4, as JSON")
     look.add_argument("--prompts", type=int, default=PER_CATEGORY, help="of each category")
     pack = commands.add_parser("ship", help="write what ships into OUTPUT/assets")
     for command in (train, look, pack):

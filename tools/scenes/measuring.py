@@ -1,4 +1,4 @@
-"""How right the teacher is: at 50 steps and at 4, each at its best guidance and grid, and which gates that opens.
+"""How right the teacher is: at 50 steps and at 4, each at its best guidance and grid.
 
 The pictures are those of the networks' running average, drawn by Euler steps along the flow.
 """
@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from fewstep.config.recipe import load_recipe
 from fewstep.embedded.scenes.detector import SceneDetector, Seen, read_detector
 from fewstep.embedded.scenes.grammar import Scene
 from fewstep.embedded.scenes.judging import CATEGORIES, category, is_right
@@ -27,9 +28,9 @@ from tools.scenes.shipping import COPIES, prompts
 from tools.scenes.workshop import Workshop, pixels_of, read_autoencoder, read_networks
 
 STEPS, FEW_STEPS = 50, 4
-GUIDANCES = (1.0, 2.0, 3.0, 4.5)
-SHIFTS = (0.5, 1.0, 2.0, 3.0)
-"""Of the grid of few steps: sigma becomes ``shift sigma / (1 + (shift - 1) sigma)``."""
+GUIDANCES = (1.0, 2.0, 3.0, 4.0)
+SHIFTS = (0.25, 0.5, 1.0, 2.0, 3.0)
+"""Of even grids of few steps: sigma becomes ``shift sigma / (1 + (shift - 1) sigma)``."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Measured:
     recall: float
     coverage: float
     guidance: float | None = None
-    shift: float | None = None
+    sigmas: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Protocol:
     detector: SceneDetector
     seed: int
 
-    def judge(self, pixels: Tensor, *, guidance: float | None = None, shift: float | None = None) -> Measured:
-        """Measure pictures of the prompts, byte pixels ``(n, 3, 48, 48)``."""
+    def judge(self, pixels: Tensor, *, guidance: float | None = None, sigmas: Sequence[float] = ()) -> Measured:
+        """Measure pictures of the prompts, byte pixels ``(n, 3, 48, 48)``; a grid of few steps is named."""
         seen, features = self.detector.see(pixels)
         shares = shares_right(self.scenes, seen)
         near = prdc(self.reference, features)
@@ -68,7 +69,7 @@ class Protocol:
             near.recall,
             near.coverage,
             guidance,
-            shift,
+            tuple(sigmas) if 0 < len(sigmas) <= FEW_STEPS else None,
         )
 
 
@@ -114,42 +115,35 @@ def grid(num_steps: int, shift: float = 1.0) -> list[float]:
 
 
 def measure(shop: Workshop, *, per_category: int) -> dict[str, object]:
-    """Measure real pictures and the teacher, and compare with the gates that make ``scenes`` worth distilling.
+    """Measure real pictures and the teacher; the rows by name.
 
     Args:
         shop: Where the networks are.
-        per_category: Prompts of each category; there are four pictures of each.
+        per_category: Prompts of each category, with one picture each; four in the reference.
 
     Raises:
         ConfigError: No teacher has been trained in the folder.
     """
-    detector, vae, networks = read_detector(shop.result("detector.safetensors")), read_autoencoder(shop), read_networks(shop)
-    scenes, rng = COPIES * prompts(per_category, seed=10), random.Random(11)
-    reference = detector.see(pixels_of([draw(scene, rng) for scene in scenes]))[1]
+    networks = read_networks(shop)
+    detector, vae = read_detector(shop.result("detector.safetensors")), read_autoencoder(shop)
+    scenes, rng = prompts(per_category, seed=10), random.Random(11)
+    reference = detector.see(pixels_of([draw(scene, rng) for scene in COPIES * scenes]))[1]
     protocol = Protocol(scenes, reference, detector, seed=12)
     real = protocol.judge(pixels_of([draw(scene, rng) for scene in scenes]))
-    many = [_teacher(protocol, vae, networks, STEPS, guidance, 1.0) for guidance in GUIDANCES[1:]]
-    few = [
-        _teacher(protocol, vae, networks, FEW_STEPS, guidance, shift)
-        for guidance, shift in itertools.product(GUIDANCES, SHIFTS)
-    ]
+    many = [_teacher(protocol, vae, networks, grid(STEPS), guidance) for guidance in GUIDANCES[1:]]
+    grids = [*(grid(FEW_STEPS, shift) for shift in SHIFTS), load_recipe("scenes").config.sampling.levels]
+    few = [_teacher(protocol, vae, networks, each, guidance) for guidance, each in itertools.product(GUIDANCES, grids)]
     best, best_few = max(many, key=lambda one: one.overall), max(few, key=lambda one: one.overall)
     nearest_few = min(few, key=lambda one: one.fd)
-    gates = {
-        "real pictures: at least .98 in every category": min(real.by_category.values()) >= 0.98,
-        "50 steps: at least .85": best.overall >= 0.85,
-        "4 steps: at most .7 of 50": best_few.overall <= 0.7 * best.overall,
-        "4 steps: at least twice the distance of 50": nearest_few.fd >= 2 * best.fd,
-    }
     rows = {"real": real, "50 steps": best, "4 steps, most right": best_few, "4 steps, nearest": nearest_few}
-    return {"rows": {name: asdict(row) for name, row in rows.items()}, "gates": gates}
+    return {name: asdict(row) for name, row in rows.items()}
 
 
 def _teacher(
-    protocol: Protocol, vae: AutoencoderKL, networks: TeacherNetworks, num_steps: int, guidance: float, shift: float
+    protocol: Protocol, vae: AutoencoderKL, networks: TeacherNetworks, sigmas: Sequence[float], guidance: float
 ) -> Measured:
     told = [scene.sentence() for scene in protocol.scenes]
     generator = torch.Generator().manual_seed(protocol.seed)
     noise = torch.randn(len(told), CHANNELS, LATENT_SIZE, LATENT_SIZE, generator=generator)
-    latents = draw_latents(networks, told, grid(num_steps, shift), guidance=guidance, noise=noise)
-    return protocol.judge(decode(vae, latents), guidance=guidance, shift=shift)
+    latents = draw_latents(networks, told, sigmas, guidance=guidance, noise=noise)
+    return protocol.judge(decode(vae, latents), guidance=guidance, sigmas=sigmas)
