@@ -1,4 +1,4 @@
-"""Write the tables of docs/demo.md from the files that the demo and the study wrote: python -m benchmarks.tables
+"""Write the tables of docs/demo.md and docs/scenes.md from what was measured: python -m benchmarks.tables
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`; a test compares it with its files.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.evidence.page import findings_of, points_table
 from benchmarks.pages import RESULTS, ROOT, filled, table
+from benchmarks.scenes_table import gates_table, searched_table
 
-PAGE = ROOT / "docs" / "demo.md"
 FIGURES = ("fd", "accuracy", "precision", "recall", "density", "coverage", "diversity", "tv")
 DIGITS = {"fd": 2, "accuracy": 3, "kd": 0}
 CHOICES = ("CDM", "random schedule without cdm", "one simulation per update", "stratified anchors", "with dp")
@@ -56,7 +56,10 @@ def grids_table() -> str:
     return table(lines)
 
 
-TABLES = {"rows": rows_table, "choice": choice_table, "grids": grids_table}
+PAGES = {
+    ROOT / "docs" / "demo.md": {"rows": rows_table, "choice": choice_table, "grids": grids_table},
+    ROOT / "docs" / "scenes.md": {"searched": searched_table, "gates": gates_table},
+}
 
 
 def _figures(row: Mapping[str, Any]) -> list[str]:
@@ -64,4 +67,5 @@ def _figures(row: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(), TABLES))
+    for page, tables in PAGES.items():
+        page.write_text(filled(page.read_text(), tables))

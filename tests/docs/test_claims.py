@@ -1,10 +1,14 @@
-"""What docs/demo.md claims of its table holds of the recorded figures, the student's as the mean of three trainings."""
+"""What docs/demo.md and docs/scenes.md claim of their tables holds of the recorded figures.
+
+Those of the demo's student are the mean of three trainings.
+"""
 
 import json
 from typing import Any
 
 import pytest
 from benchmarks.pages import RESULTS
+from benchmarks.scenes_table import Gate, gates
 
 from fewstep.demo.shipped_rows import read_rows
 
@@ -41,3 +45,8 @@ def test_three_trainings_were_recorded_with_the_time_that_is_claimed() -> None:
     recorded = json.loads((RESULTS / "demo.json").read_text())
     assert max(seed["train_seconds"] for seed in recorded["student_4_per_seed"]) <= 6 * 60
     assert recorded["total_seconds"] - recorded["train_seconds"] <= 4 * 60
+
+
+@pytest.mark.parametrize("gate", gates(), ids=lambda gate: gate.name)
+def test_scenes_are_worth_distilling(gate: Gate) -> None:
+    assert gate.holds, (gate.found, gate.asked)

@@ -30,7 +30,7 @@ class ScenesMetric(Metric):
         higher_is_better=True,
         preprocessing="none: pictures of 48x48",
         licence="Apache-2.0 (part of fewstep)",
-        comparable="with the overall score of `scenes` in docs/demo.md; with nothing else",
+        comparable="with the overall score of `scenes` in docs/scenes.md; with nothing else",
         source=None,
     )
 
