@@ -63,6 +63,16 @@ def searched_table() -> str:
     return table(lines)
 
 
+def tried_table() -> str:
+    """What the recipe's settings were compared with, from docs/results/scenes-tried.json, which has their overrides."""
+    lines = [("change", "updates", "overall", "wrong number of things", "FD", "recall")]
+    for row in json.loads((RESULTS / "scenes-tried.json").read_text()):
+        (updates,) = (said.partition("=")[2] for said in row["overrides"] if said.startswith("budget.student_updates="))
+        figures = (f"{row['overall']:.3f}", f"{row['wrong_number']:.3f}", f"{row['fd']:.1f}", f"{row['recall']:.2f}")
+        lines.append((row["change"], updates, *figures))
+    return table(lines)
+
+
 def read_searched() -> dict[str, Any]:
     """The rows of docs/results/scenes-teacher.json by name."""
     rows: dict[str, Any] = json.loads((RESULTS / "scenes-teacher.json").read_text())

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.evidence.page import findings_of, points_table
 from benchmarks.pages import RESULTS, ROOT, filled, table
-from benchmarks.scenes_table import gates_table, searched_table
+from benchmarks.scenes_table import gates_table, searched_table, tried_table
 
 FIGURES = ("fd", "accuracy", "precision", "recall", "density", "coverage", "diversity", "tv")
 DIGITS = {"fd": 2, "accuracy": 3, "kd": 0}
@@ -58,7 +58,7 @@ def grids_table() -> str:
 
 PAGES = {
     ROOT / "docs" / "demo.md": {"rows": rows_table, "choice": choice_table, "grids": grids_table},
-    ROOT / "docs" / "scenes.md": {"searched": searched_table, "gates": gates_table},
+    ROOT / "docs" / "scenes.md": {"searched": searched_table, "gates": gates_table, "tried": tried_table},
 }
 
 

@@ -105,9 +105,8 @@ def draw(scene: Scene, rng: random.Random, brush: Brush | None = None) -> Drawn:
     murky = brush.draw_dots(canvas, free, DOTS[background])
     bare = numpy.asarray(canvas)
     objects = tuple(replace(one, clear=brush.is_clear()) for one in placed)
-    for one in sorted(
-        objects, key=lambda each: each.clear
-    ):  # what is not clear reaches beyond its box, and comes first
+    # what is not clear reaches beyond its box, and comes first
+    for one in sorted(objects, key=lambda each: each.clear):
         brush.draw_object(canvas, one, style)
     pixels = numpy.asarray(canvas)
     same = (bare == pixels).reshape(IMAGE_SIZE // CELL, CELL, IMAGE_SIZE // CELL, CELL, 3).all(axis=(1, 3, 4))
